@@ -1,0 +1,2 @@
+//! The workspace's own build tool: `cargo xtask test|dist|tidy|tools|bundle`.
+fn main() {}

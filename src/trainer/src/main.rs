@@ -1,0 +1,2 @@
+//! Offline training of the models that Ampoule serves.
+fn main() {}
