@@ -1,0 +1,1 @@
+//! The HTTP surface: listeners, authentication, OpenAI wire types and error bodies.

@@ -1,0 +1,1 @@
+//! The API keys: their file, their hashes, and how one is added, listed and revoked.
