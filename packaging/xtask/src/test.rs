@@ -1,0 +1,113 @@
+//! `cargo xtask test`: every check that a change has to pass, in the order in which a failure costs least.
+//!
+//! Nothing is skipped silently.  A missing outside tool is named before the work starts and again at the end, with what
+//! was skipped for it; where `CI=true`, a skip fails the run.  The one exception is the absence of the shared fixtures,
+//! which are too large for the repository: it is printed and allowed.
+
+use std::io::{BufRead, BufReader, Write};
+use std::path::Path;
+use std::process::Stdio;
+use std::time::Instant;
+
+use anyhow::{Context, bail};
+
+use crate::{bundle, clients, dist, edges, process, tidy, tools};
+
+/// The prefix with which a test says that it did not do its work.
+const SKIP_PREFIX: &str = "skipped: ";
+
+/// What a skip that CI allows contains: the shared fixtures lie beside the checkout or nowhere.
+const ALLOWED_SKIP: &str = "../shared is missing";
+
+/// Runs all checks and sums up.
+pub(crate) fn run() -> anyhow::Result<()> {
+    let start = Instant::now();
+    let missing = tools::missing();
+    let mut skips: Vec<String> = missing
+        .iter()
+        .map(|tool| format!("{} ({} is missing; `cargo xtask tools` installs it)", tool.used_for, tool.program))
+        .collect();
+    for skip in &skips {
+        println!("{SKIP_PREFIX}{skip}");
+    }
+    let is_installed = |program: &str| !missing.iter().any(|tool| tool.program == program);
+
+    step("format", || process::run(process::cargo().args(["fmt", "--all", "--check"])))?;
+    step("tidy", tidy::run)?;
+    step("crate edges", edges::run)?;
+    if is_installed("cargo-deny") {
+        let check = ["deny", "--locked", "check", "--config=packaging/deny.toml", "bans", "licenses", "sources"];
+        step("dependencies", || process::run(process::cargo().args(check)))?;
+    }
+    let clippy = ["clippy", "--locked", "--release", "--workspace", "--all-targets", "--", "--deny=warnings"];
+    step("clippy", || process::run(process::cargo().args(clippy)))?;
+    let document = ["doc", "--locked", "--release", "--workspace", "--no-deps", "--document-private-items"];
+    step("documentation", || process::run(process::cargo().args(document).env("RUSTDOCFLAGS", "--deny=warnings")))?;
+    step("build", || process::run(process::cargo().args(["build", "--locked", "--release", "--workspace"])))?;
+
+    let venv = if is_installed("python3") {
+        let venv = step("client venv", clients::venv)?;
+        step("bundle all-minilm-l6-v2", || bundle::run("all-minilm-l6-v2"))?;
+        Some(venv)
+    } else {
+        None
+    };
+    skips.extend(step("tests", || cargo_test(venv.as_deref()))?);
+    if let Some(venv) = &venv {
+        step("clients", || {
+            let bundles = Path::new("target/bundles");
+            let root = bundles.join("all-minilm-l6-v2.root.json");
+            let binary = Path::new("target/x86_64-unknown-linux-gnu/release/ampoule");
+            clients::run(venv, binary, &bundles.join("all-minilm-l6-v2.bundle"), &root)
+        })?;
+    }
+    if is_installed("nm") && is_installed("ldd") {
+        step("dist", dist::run)?;
+    }
+
+    println!("\nall checks passed in {:.0} s, {} skipped", start.elapsed().as_secs_f64(), skips.len());
+    for skip in &skips {
+        println!("{SKIP_PREFIX}{skip}");
+    }
+    let forbidden = skips.iter().filter(|skip| !skip.contains(ALLOWED_SKIP)).count();
+    if forbidden > 0 && std::env::var("CI").is_ok_and(|value| value == "true") {
+        bail!("{forbidden} checks were skipped; with CI=true none may be");
+    }
+    Ok(())
+}
+
+/// Runs one check under a heading, and says how long it took.
+fn step<T>(name: &str, check: impl FnOnce() -> anyhow::Result<T>) -> anyhow::Result<T> {
+    println!("\n== {name}");
+    let start = Instant::now();
+    let result = check().with_context(|| format!("the check '{name}' failed"))?;
+    println!("== {name}: {:.0} s", start.elapsed().as_secs_f64());
+    Ok(result)
+}
+
+/// Runs all Rust tests, passes their output through, and returns what they said they skipped.
+fn cargo_test(venv: Option<&Path>) -> anyhow::Result<Vec<String>> {
+    let mut command = process::cargo();
+    // Shown also for tests that pass, because that is where a skip is announced.
+    command.args(["test", "--locked", "--release", "--workspace", "--no-fail-fast", "--", "--show-output"]);
+    if let Some(venv) = venv {
+        command.env("AMPOULE_CLIENT_VENV", venv);
+    }
+    let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().context("cargo test did not start")?;
+    let output = child.stdout.take().context("cargo test has no standard output")?;
+    let mut skips = Vec::new();
+    for line in BufReader::new(output).lines() {
+        let line = line?;
+        writeln!(std::io::stdout(), "{line}")?;
+        if let Some(skip) = line.strip_prefix(SKIP_PREFIX) {
+            skips.push(skip.to_owned());
+        }
+    }
+    let status = child.wait()?;
+    if !status.success() {
+        bail!("cargo test ended with {status}");
+    }
+    skips.sort();
+    skips.dedup();
+    Ok(skips)
+}

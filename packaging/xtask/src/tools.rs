@@ -1,0 +1,54 @@
+//! The outside tools that some tests need.  A missing one is named, with what is skipped for it, and never silently.
+
+use std::process::Command;
+
+use crate::process;
+
+/// A program that is not part of the workspace, and what it is for.
+pub(crate) struct Tool {
+    /// The name of the program.
+    pub(crate) program: &'static str,
+    /// The Debian package that holds it; `None` for one that cargo installs.
+    package: Option<&'static str>,
+    /// What is skipped without it.
+    pub(crate) used_for: &'static str,
+}
+
+/// Pinned, because a newer release may judge the same tree differently.
+const CARGO_DENY_VERSION: &str = "0.20.2";
+
+/// Every outside tool.  `python3` makes the venv of the client tests.
+pub(crate) const TOOLS: &[Tool] = &[
+    Tool { program: "python3", package: Some("python3-venv"), used_for: "the client tests and the recipes of bundles" },
+    Tool { program: "skopeo", package: Some("skopeo"), used_for: "carrying a bundle with other people's tools" },
+    Tool { program: "nm", package: Some("binutils"), used_for: "the symbols of the shipped binary" },
+    Tool { program: "ldd", package: Some("libc-bin"), used_for: "the proof that the shipped binary is static" },
+    Tool { program: "tar", package: Some("tar"), used_for: "listing a bundle with GNU tar" },
+    Tool { program: "cargo-deny", package: None, used_for: "licences, sources and bans of the dependencies" },
+];
+
+/// The tools that this machine lacks.
+pub(crate) fn missing() -> Vec<&'static Tool> {
+    TOOLS.iter().filter(|tool| !process::is_installed(tool.program)).collect()
+}
+
+/// Installs what is missing; needs the right to install Debian packages.
+pub(crate) fn install() -> anyhow::Result<()> {
+    let missing = missing();
+    let packages: Vec<&str> = missing.iter().filter_map(|tool| tool.package).collect();
+    if !packages.is_empty() {
+        process::run(Command::new("apt-get").args(["update", "--quiet"]))?;
+        let install = ["install", "--yes", "--quiet", "--no-install-recommends"];
+        process::run(Command::new("apt-get").env("DEBIAN_FRONTEND", "noninteractive").args(install).args(packages))?;
+    }
+    if missing.iter().any(|tool| tool.program == "cargo-deny") {
+        // Only its verdict counts, not its speed: without optimisation it is built in a third of the time.
+        let install = ["install", "--locked", "--debug", "--version", CARGO_DENY_VERSION, "cargo-deny"];
+        process::run(process::cargo().args(install).current_dir(std::env::temp_dir()))?;
+    }
+    println!(
+        "all outside tools are installed: {}",
+        TOOLS.iter().map(|tool| tool.program).collect::<Vec<_>>().join(", ")
+    );
+    Ok(())
+}
