@@ -1,0 +1,176 @@
+//! The engine as its users see it: requests go in, tickets come out.  Everything that can be refused is refused here,
+//! on the caller's thread and at once; what passes is certain to be answered.
+
+use std::sync::mpsc::Sender;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
+
+use crate::engine::monitor::Monitor;
+use crate::engine::{EngineConfig, EngineState, EngineStats};
+use crate::error::{InferenceError, SubmitError};
+use crate::event::{EmbeddingTicket, Embeddings, Ticket, TokenEvent};
+use crate::profile::{ModelKind, ModelProfile};
+use crate::request::{EmbeddingRequest, GenerationRequest};
+
+/// A generation on its way to the engine's thread.
+#[derive(Debug)]
+pub(crate) struct GenerationJob {
+    pub(crate) request: GenerationRequest,
+    pub(crate) events: mpsc::UnboundedSender<TokenEvent>,
+    /// Given back when the job is dropped, however it ends.
+    pub(crate) _permit: OwnedSemaphorePermit,
+}
+
+/// An embedding on its way to the engine's thread.
+#[derive(Debug)]
+pub(crate) struct EmbeddingJob {
+    pub(crate) request: EmbeddingRequest,
+    pub(crate) result: oneshot::Sender<Result<Embeddings, InferenceError>>,
+    /// Given back when the job is dropped, however it ends.
+    pub(crate) _permit: OwnedSemaphorePermit,
+}
+
+/// What the engine's thread can be told.
+#[derive(Debug)]
+pub(crate) enum Command {
+    Generate(Box<GenerationJob>),
+    Embed(Box<EmbeddingJob>),
+    /// Finish what is there, then end.
+    Drain,
+    /// End at once; what is open is cancelled.
+    Stop,
+}
+
+/// A running engine.  Clones share it; when the last one is dropped, the engine finishes its work and ends.
+#[derive(Debug, Clone)]
+pub struct EngineHandle {
+    pub(crate) shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+pub(crate) struct Shared {
+    pub(crate) commands: Sender<Command>,
+    pub(crate) permits: Arc<Semaphore>,
+    pub(crate) monitor: Arc<Monitor>,
+    pub(crate) profile: ModelProfile,
+    pub(crate) config: EngineConfig,
+    pub(crate) thread: Mutex<Option<JoinHandle<()>>>,
+}
+
+impl EngineHandle {
+    /// Hands a generation to the engine.  Never waits: with all places taken it refuses.
+    pub fn submit(&self, request: GenerationRequest) -> Result<Ticket, SubmitError> {
+        self.require(ModelKind::Generator)?;
+        self.check_tokens(&request.prompt, self.prompt_limit())?;
+        if request.max_tokens == 0 {
+            return Err(SubmitError::NothingToGenerate);
+        }
+        request.sampling.check(self.profile().vocabulary_size)?;
+        request.stop.check()?;
+        let _permit = self.reserve()?;
+        let (events, receiver) = mpsc::unbounded_channel();
+        self.send(Command::Generate(Box::new(GenerationJob { request, events, _permit })))?;
+        Ok(Ticket::new(receiver))
+    }
+
+    /// Hands texts to be embedded to the engine.  Never waits: with all places taken it refuses.
+    pub fn embed(&self, request: EmbeddingRequest) -> Result<EmbeddingTicket, SubmitError> {
+        self.require(ModelKind::Encoder)?;
+        if request.inputs.is_empty() {
+            return Err(SubmitError::NoInput);
+        }
+        for input in &request.inputs {
+            self.check_tokens(input, self.profile().context_length)?;
+        }
+        let _permit = self.reserve()?;
+        let (sender, result) = oneshot::channel();
+        self.send(Command::Embed(Box::new(EmbeddingJob { request, result: sender, _permit })))?;
+        Ok(EmbeddingTicket { result })
+    }
+
+    /// What the model is.
+    pub fn profile(&self) -> &ModelProfile {
+        &self.shared.profile
+    }
+
+    /// The longest prompt in tokens that a generation may have: one place must be left for an answer.
+    pub fn prompt_limit(&self) -> usize {
+        self.profile().context_length.min(self.shared.config.token_budget).saturating_sub(1)
+    }
+
+    /// The engine's counters, as of its last step.
+    pub fn stats(&self) -> EngineStats {
+        self.shared.monitor.stats()
+    }
+
+    /// Where the engine is in its life; `Failed` means that the process is unhealthy.
+    pub fn state(&self) -> EngineState {
+        self.shared.monitor.state()
+    }
+
+    /// Takes no new requests from now on; those that are open are finished, then the engine ends.
+    pub fn drain(&self) {
+        self.shared.monitor.advance(EngineState::Draining);
+        // An engine that ended already has nothing to drain.
+        let _ = self.shared.commands.send(Command::Drain);
+    }
+
+    /// Ends the engine after its current step; open requests are told that they were cancelled.
+    pub fn stop(&self) {
+        self.shared.monitor.advance(EngineState::Draining);
+        // An engine that ended already has nothing to stop.
+        let _ = self.shared.commands.send(Command::Stop);
+    }
+
+    /// Waits until the engine has ended, and says how.
+    pub async fn ended(&self) -> EngineState {
+        let mut state = self.shared.monitor.watch();
+        let ended = |state: &EngineState| matches!(state, EngineState::Stopped | EngineState::Failed);
+        let found = state.wait_for(ended).await.map(|state| *state);
+        found.unwrap_or_else(|_| self.state())
+    }
+
+    /// As [`EngineHandle::ended`], for threads outside an async runtime: waits for the engine's thread itself.
+    pub fn join(&self) -> EngineState {
+        let thread = self.shared.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(thread) = thread {
+            // The thread catches its own panics and reports them as `EngineState::Failed`.
+            let _ = thread.join();
+        }
+        self.state()
+    }
+
+    fn require(&self, required: ModelKind) -> Result<(), SubmitError> {
+        let found = self.profile().kind;
+        if found == required { Ok(()) } else { Err(SubmitError::WrongKind { required, found }) }
+    }
+
+    fn check_tokens(&self, tokens: &[u32], limit: usize) -> Result<(), SubmitError> {
+        if tokens.is_empty() {
+            return Err(SubmitError::EmptyPrompt);
+        }
+        if tokens.len() > limit {
+            return Err(SubmitError::PromptTooLong { found: tokens.len(), limit });
+        }
+        let vocabulary_size = self.profile().vocabulary_size;
+        match tokens.iter().find(|&&token| token as usize >= vocabulary_size) {
+            Some(&token) => Err(SubmitError::TokenOutOfRange { token, vocabulary_size }),
+            None => Ok(()),
+        }
+    }
+
+    fn reserve(&self) -> Result<OwnedSemaphorePermit, SubmitError> {
+        if self.state() != EngineState::Serving {
+            return Err(SubmitError::Stopped);
+        }
+        let limit = self.shared.config.open_requests();
+        let permits = Arc::clone(&self.shared.permits);
+        permits.try_acquire_owned().map_err(|_| SubmitError::Overloaded { limit })
+    }
+
+    fn send(&self, command: Command) -> Result<(), SubmitError> {
+        self.shared.commands.send(command).map_err(|_| SubmitError::Stopped)
+    }
+}

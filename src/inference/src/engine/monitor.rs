@@ -1,0 +1,83 @@
+//! What can be seen of the engine from outside its thread: its state and its counters.  The engine writes, everybody
+//! reads; nothing here is ever waited for by the engine.
+
+use std::sync::{Mutex, PoisonError};
+
+use tokio::sync::watch;
+
+/// Where an engine is in its life.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum EngineState {
+    /// It takes requests.
+    Serving,
+    /// It takes no new requests and finishes those it has.
+    Draining,
+    /// It ended as it was asked to.
+    Stopped,
+    /// It panicked: the process is unhealthy and should end.
+    Failed,
+}
+
+/// Counters of an engine at one moment.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct EngineStats {
+    /// Requests that wait for a place.
+    pub queued: usize,
+    /// Generations that run.
+    pub running: usize,
+    /// Tokens reserved by the running generations.
+    pub tokens_held: usize,
+    /// How many tokens may be reserved.
+    pub token_budget: usize,
+    /// Forward steps computed since the start.
+    pub steps: u64,
+    /// Prompt tokens computed since the start, those of embeddings included.
+    pub prompt_tokens: u64,
+    /// Tokens generated since the start.
+    pub completion_tokens: u64,
+    /// Requests that ended because nobody waited for them any more.
+    pub cancelled: u64,
+}
+
+/// The shared cell behind [`EngineState`] and [`EngineStats`].
+#[derive(Debug)]
+pub(crate) struct Monitor {
+    state: watch::Sender<EngineState>,
+    stats: Mutex<EngineStats>,
+}
+
+impl Monitor {
+    pub(crate) fn new(token_budget: usize) -> Monitor {
+        let stats = EngineStats { token_budget, ..EngineStats::default() };
+        Monitor { state: watch::Sender::new(EngineState::Serving), stats: Mutex::new(stats) }
+    }
+
+    pub(crate) fn state(&self) -> EngineState {
+        *self.state.borrow()
+    }
+
+    /// Moves forward in life; an engine that ended does not come back.
+    pub(crate) fn advance(&self, next: EngineState) {
+        self.state.send_if_modified(|state| {
+            let ended = matches!(state, EngineState::Stopped | EngineState::Failed);
+            let changes = !ended && *state != next;
+            if changes {
+                *state = next;
+            }
+            changes
+        });
+    }
+
+    pub(crate) fn watch(&self) -> watch::Receiver<EngineState> {
+        self.state.subscribe()
+    }
+
+    pub(crate) fn stats(&self) -> EngineStats {
+        // The counters are plain numbers: they are valid even if a writer panicked.
+        *self.stats.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn update(&self, change: impl FnOnce(&mut EngineStats)) {
+        change(&mut self.stats.lock().unwrap_or_else(PoisonError::into_inner));
+    }
+}

@@ -1,0 +1,135 @@
+//! What can go wrong between a verified bundle and its tokens.  Variants are named by their defect; nothing here knows
+//! of status codes: the runtime maps these to exit codes and to HTTP answers.
+
+use std::sync::Arc;
+
+/// A model that cannot be loaded, or a computation that cannot be carried out.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum InferenceError {
+    /// The tensor library refused an operation: a shape or type that the checks before it should have caught.
+    #[error("the tensor library refused an operation: {0}")]
+    Tensor(#[from] candle_core::Error),
+
+    /// The engine ended before this request did.
+    #[error("the engine was stopped before the request was finished")]
+    EngineStopped,
+
+    /// The engine's thread panicked; the process should end, for its state is unknown.
+    #[error("the engine failed: {message}")]
+    EnginePanicked {
+        /// The panic's own message.
+        message: String,
+    },
+
+    /// One forward step failed, and with it every request that took part in it.
+    #[error("a step of the model failed: {source}")]
+    StepFailed {
+        /// What failed; shared by the requests of the step.
+        source: Arc<InferenceError>,
+    },
+
+    /// The model computed something that is not a number, or plus infinity.
+    #[error(
+        "the model gave {found} as the logit of token {token} at step {step}; its weights or its input are damaged"
+    )]
+    LogitNotFinite {
+        /// The first token concerned.
+        token: u32,
+        /// The value.
+        found: f32,
+        /// How many tokens had been generated before.
+        step: u64,
+    },
+
+    /// Mask and biases leave no token that could come next.
+    #[error("no token is left to choose from at step {step}: the mask excludes all of them")]
+    NoTokenLeft {
+        /// How many tokens had been generated before.
+        step: u64,
+    },
+}
+
+/// A request that the engine does not take.  Nothing was computed for it.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+#[non_exhaustive]
+pub enum SubmitError {
+    /// As many requests as allowed are open; try again later.
+    #[error("the engine is overloaded: {limit} requests are open, which is the limit")]
+    Overloaded {
+        /// How many requests may wait and run together.
+        limit: usize,
+    },
+
+    /// The engine is draining, stopped or has failed.
+    #[error("the engine takes no more requests")]
+    Stopped,
+
+    /// The prompt, or one of the inputs, has no token.
+    #[error("the prompt is empty; at least one token is needed")]
+    EmptyPrompt,
+
+    /// There is no input to embed.
+    #[error("there is no input; at least one is needed")]
+    NoInput,
+
+    /// The prompt leaves no room for a single token.
+    #[error("the prompt has {found} tokens; at most {limit} are possible")]
+    PromptTooLong {
+        /// Tokens of the prompt.
+        found: usize,
+        /// The most that are possible here.
+        limit: usize,
+    },
+
+    /// A token id that the model's vocabulary does not have.
+    #[error("token id {token} is outside the vocabulary of {vocabulary_size} tokens")]
+    TokenOutOfRange {
+        /// The id.
+        token: u32,
+        /// Ids are below this.
+        vocabulary_size: usize,
+    },
+
+    /// Nothing was asked for.
+    #[error("max_tokens is 0; at least 1 is needed")]
+    NothingToGenerate,
+
+    /// A sampling parameter that has no defined meaning.
+    #[error("{name} is {found}, but must be {allowed}")]
+    ParameterOutOfRange {
+        /// The parameter's name, as the HTTP APIs spell it.
+        name: &'static str,
+        /// Its value.
+        found: f32,
+        /// What would be right, in words.
+        allowed: &'static str,
+    },
+
+    /// More stop strings than one request may carry.
+    #[error("{found} stop strings were given; at most {limit} are possible")]
+    TooManyStopStrings {
+        /// How many were given.
+        found: usize,
+        /// How many are allowed.
+        limit: usize,
+    },
+
+    /// A stop string that is empty or too long.
+    #[error("a stop string has {found} bytes; 1 to {limit} are possible")]
+    StopStringLength {
+        /// Its length in bytes.
+        found: usize,
+        /// The longest allowed.
+        limit: usize,
+    },
+
+    /// A generation was asked of an encoder, or an embedding of a generator.
+    #[error("this model is {found}; the request needs {required}")]
+    WrongKind {
+        /// What the request needs.
+        required: crate::ModelKind,
+        /// What the model is.
+        found: crate::ModelKind,
+    },
+}
