@@ -36,7 +36,7 @@ pub(crate) fn run() -> anyhow::Result<()> {
     step("tidy", tidy::run)?;
     step("crate edges", edges::run)?;
     if is_installed("cargo-deny") {
-        let check = ["deny", "--locked", "check", "--config=packaging/deny.toml", "bans", "licenses", "sources"];
+        let check = ["deny", "--locked", "--config=packaging/deny.toml", "check", "bans", "licenses", "sources"];
         step("dependencies", || process::run(process::cargo().args(check)))?;
     }
     let clippy = ["clippy", "--locked", "--release", "--workspace", "--all-targets", "--", "--deny=warnings"];
