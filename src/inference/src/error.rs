@@ -11,6 +11,10 @@ pub enum InferenceError {
     #[error("the tensor library refused an operation: {0}")]
     Tensor(#[from] candle_core::Error),
 
+    /// The model's configuration, its weights or its input were refused.
+    #[error(transparent)]
+    Model(#[from] crate::model::ModelError),
+
     /// The engine ended before this request did.
     #[error("the engine was stopped before the request was finished")]
     EngineStopped,

@@ -4,6 +4,7 @@
 mod engine;
 mod error;
 mod event;
+pub mod model;
 mod profile;
 mod request;
 

@@ -1,0 +1,268 @@
+//! The one decoder: embeddings, layers, logits.  Everything that sets families apart is data in [`Config`].
+
+use candle_core::{Device, Tensor};
+
+use super::attention::Attention;
+use super::cache::LayerCache;
+use super::feed_forward::FeedForward;
+use super::linear::Linear;
+use super::norm::RmsNorm;
+use super::pass::Pass;
+use super::rope::Rope;
+use super::{Config, Gradient, KvCache, ModelError, NormPlacement, OutputProjection, Weight, Weights};
+
+/// A decoder-only transformer on the CPU, computing in single precision.
+#[derive(Debug)]
+pub struct Decoder {
+    config: Config,
+    embedding: Weight,
+    ropes: Vec<Rope>,
+    layers: Vec<Layer>,
+    norm: RmsNorm,
+    output: Linear,
+}
+
+/// The next tokens of one sequence.
+#[derive(Debug)]
+pub struct SequenceStep<'a> {
+    /// The tokens that follow what the cache holds; at least one.
+    pub tokens: &'a [u32],
+    /// The sequence so far; grows by `tokens`.
+    pub cache: &'a mut KvCache,
+}
+
+impl Decoder {
+    /// Builds the model, consuming every tensor of `weights`.
+    ///
+    /// # Errors
+    /// Names the first tensor that is missing, misshapen or not called for.
+    pub fn new(config: Config, mut weights: Weights) -> Result<Self, ModelError> {
+        weights.check(&config)?;
+        let weights = &mut weights;
+        let embedding = weights.take("model.embed_tokens.weight")?;
+        let output = match config.output {
+            OutputProjection::TiedToEmbedding => Linear::shared(embedding.clone()),
+            OutputProjection::Separate => Linear::shared(weights.take("lm_head.weight")?),
+        };
+        let ropes = config.ropes.iter().map(|rope| Rope::new(rope, weights)).collect::<Result<_, _>>()?;
+        let layers =
+            (0..config.layers.len()).map(|index| Layer::take(&config, weights, index)).collect::<Result<_, _>>()?;
+        let norm = RmsNorm::new(weights.take_dense("model.norm.weight")?, config.norm_weight, config.norm_epsilon)?;
+        Ok(Self { embedding, ropes, layers, norm, output, config })
+    }
+
+    /// What the model is made of.
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// Runs the next tokens of several sequences and returns, for each, the logits `[vocabulary]` after its last token.
+    ///
+    /// A sequence's numbers depend on its own tokens and on how they were cut into steps, never on its neighbours.
+    ///
+    /// # Errors
+    /// Refuses an empty step, a token outside of the vocabulary, a sequence beyond the context length and a cache of
+    /// another model, before anything is computed.
+    pub fn forward(&self, batch: &mut [SequenceStep<'_>]) -> Result<Vec<Tensor>, ModelError> {
+        for step in batch.iter() {
+            self.check_tokens(step.tokens, step.cache.position())?;
+            if step.cache.layer_count() != self.layers.len() {
+                return Err(ModelError::MismatchedCache {
+                    found: step.cache.layer_count(),
+                    expected: self.layers.len(),
+                });
+            }
+        }
+        batch
+            .iter_mut()
+            .map(|step| {
+                let hidden = self.extend(step.tokens, step.cache)?;
+                let last = hidden.narrow(1, hidden.dim(1)? - 1, 1)?;
+                Ok(self.logits(&last, Gradient::Untracked)?.flatten_all()?)
+            })
+            .collect()
+    }
+
+    /// The logits `[t, vocabulary]` after every token of one sequence.
+    ///
+    /// # Errors
+    /// As [`Decoder::forward`].
+    pub fn forward_all(&self, tokens: &[u32]) -> Result<Tensor, ModelError> {
+        // Long texts go in pieces, so that scores take memory in proportion to the length and not to its square.
+        const PIECE_TOKENS: usize = 256;
+        self.check_tokens(tokens, 0)?;
+        let pieces = if self.recomputes_beyond().is_some() { tokens.len() } else { PIECE_TOKENS };
+        let mut cache = KvCache::new(&self.config);
+        let logits = tokens
+            .chunks(pieces)
+            .map(|piece| Ok(self.logits(&self.extend(piece, &mut cache)?, Gradient::Untracked)?.squeeze(0)?))
+            .collect::<Result<Vec<_>, ModelError>>()?;
+        Ok(Tensor::cat(&logits, 0)?)
+    }
+
+    /// The logits `[b, t, vocabulary]` for token ids `[b, t]`, differentiable with respect to weights that are
+    /// variables.  Changes of those variables are seen by the next pass.
+    ///
+    /// # Errors
+    /// Refuses sequences beyond the context length; candle refuses tokens outside of the vocabulary.
+    pub fn forward_training(&self, tokens: &Tensor) -> Result<Tensor, ModelError> {
+        let (_, count) = tokens.dims2()?;
+        self.check_length(0, count)?;
+        let pass = Pass::new(0, count, &self.ropes, &self.config.layers, Gradient::Tracked)?;
+        let mut hidden = self.embed(tokens)?;
+        for layer in &self.layers {
+            hidden = layer.forward(&hidden, &pass, None)?;
+        }
+        self.logits(&hidden, Gradient::Tracked)
+    }
+
+    /// Hidden states `[1, t, hidden]` of `tokens`, which the cache then holds too.
+    fn extend(&self, tokens: &[u32], cache: &mut KvCache) -> Result<Tensor, ModelError> {
+        // LongRoPE rotates with other frequencies once a sequence leaves the original context.  What was computed
+        // with the first set cannot be mixed with the second, so everything is computed anew, once.
+        if let Some(original_context) = self.recomputes_beyond() {
+            let position = cache.position();
+            if position > 0 && position <= original_context && position + tokens.len() > original_context {
+                let mut all = cache.rewind();
+                all.extend_from_slice(tokens);
+                let hidden = self.extend(&all, cache)?;
+                return Ok(hidden.narrow(1, position, tokens.len())?);
+            }
+        }
+        let ids = Tensor::new(tokens, &Device::Cpu)?.unsqueeze(0)?;
+        let pass = Pass::new(cache.position(), tokens.len(), &self.ropes, &self.config.layers, Gradient::Untracked)?;
+        let mut hidden = self.embed(&ids)?;
+        for (index, layer) in self.layers.iter().enumerate() {
+            hidden = layer.forward(&hidden, &pass, Some(cache.layer(index)))?;
+        }
+        cache.advance(tokens);
+        Ok(hidden)
+    }
+
+    fn recomputes_beyond(&self) -> Option<usize> {
+        self.ropes.iter().find_map(Rope::original_context)
+    }
+
+    /// Token ids `[b, t]` to `[b, t, hidden]`.
+    fn embed(&self, ids: &Tensor) -> Result<Tensor, ModelError> {
+        let embedded = match &self.embedding {
+            Weight::Dense(table) => {
+                let (batch, count) = ids.dims2()?;
+                table.index_select(&ids.flatten_all()?, 0)?.reshape((batch, count, self.config.hidden_size))?
+            }
+            Weight::Quantized(table) => table.embedding(ids)?,
+        };
+        Ok(match self.config.embedding_scale {
+            Some(scale) => (embedded * scale)?,
+            None => embedded,
+        })
+    }
+
+    /// Hidden states `[b, t, hidden]` to logits `[b, t, vocabulary]`.
+    fn logits(&self, hidden: &Tensor, gradient: Gradient) -> Result<Tensor, ModelError> {
+        let mut logits = self.output.forward(&self.norm.forward(hidden, gradient)?)?;
+        if let Some(divisor) = self.config.logit_divisor {
+            logits = (logits / divisor)?;
+        }
+        if let Some(cap) = self.config.logit_softcap {
+            logits = ((logits / cap)?.tanh()? * cap)?;
+        }
+        Ok(logits)
+    }
+
+    fn check_tokens(&self, tokens: &[u32], position: usize) -> Result<(), ModelError> {
+        if tokens.is_empty() {
+            return Err(ModelError::EmptyInput);
+        }
+        self.check_length(position, tokens.len())?;
+        let vocabulary_size = self.config.vocabulary_size;
+        match tokens.iter().find(|&&token| token as usize >= vocabulary_size) {
+            Some(&found) => Err(ModelError::TokenOutOfRange { found, vocabulary_size }),
+            None => Ok(()),
+        }
+    }
+
+    fn check_length(&self, position: usize, count: usize) -> Result<(), ModelError> {
+        let limit = self.config.context_length;
+        let found = position.saturating_add(count);
+        if found > limit { Err(ModelError::ContextExceeded { found, limit }) } else { Ok(()) }
+    }
+}
+
+/// One layer: attention and feed-forward network, each with its norms around it and added to the residual stream.
+#[derive(Debug)]
+struct Layer {
+    attention: Block<Attention>,
+    feed_forward: Block<FeedForward>,
+    residual_scale: Option<f64>,
+}
+
+#[derive(Debug)]
+struct Block<T> {
+    before: RmsNorm,
+    inner: T,
+    after: Option<RmsNorm>,
+}
+
+impl Layer {
+    fn take(config: &Config, weights: &mut Weights, index: usize) -> Result<Self, ModelError> {
+        let prefix = format!("model.layers.{index}");
+        let mut norm = |name: &str| {
+            let weight = weights.take_dense(&format!("{prefix}.{name}.weight"))?;
+            RmsNorm::new(weight, config.norm_weight, config.norm_epsilon)
+        };
+        // `post_attention_layernorm` is the norm after attention in one placement and, oddly named, the one before
+        // the feed-forward network in the other.
+        let (attention, feed_forward) = match config.norm_placement {
+            NormPlacement::Before => ((norm("input_layernorm")?, None), (norm("post_attention_layernorm")?, None)),
+            NormPlacement::Around => (
+                (norm("input_layernorm")?, Some(norm("post_attention_layernorm")?)),
+                (norm("pre_feedforward_layernorm")?, Some(norm("post_feedforward_layernorm")?)),
+            ),
+        };
+        Ok(Self {
+            attention: Block {
+                before: attention.0,
+                inner: Attention::take(config, weights, &prefix, config.layers[index])?,
+                after: attention.1,
+            },
+            feed_forward: Block {
+                before: feed_forward.0,
+                inner: FeedForward::take(config, weights, &prefix)?,
+                after: feed_forward.1,
+            },
+            residual_scale: config.residual_scale,
+        })
+    }
+
+    fn forward(&self, input: &Tensor, pass: &Pass, cache: Option<&mut LayerCache>) -> Result<Tensor, ModelError> {
+        let gradient = pass.gradient;
+        let attended =
+            self.attention.around(input, gradient, |normed, attention| attention.forward(normed, pass, cache))?;
+        let middle = self.add(input, attended)?;
+        let fed = self.feed_forward.around(&middle, gradient, |normed, feed_forward| feed_forward.forward(normed))?;
+        self.add(&middle, fed)
+    }
+
+    fn add(&self, residual: &Tensor, addition: Tensor) -> Result<Tensor, ModelError> {
+        Ok(match self.residual_scale {
+            Some(scale) => (residual + (addition * scale)?)?,
+            None => (residual + addition)?,
+        })
+    }
+}
+
+impl<T> Block<T> {
+    fn around(
+        &self,
+        input: &Tensor,
+        gradient: Gradient,
+        compute: impl FnOnce(&Tensor, &T) -> Result<Tensor, ModelError>,
+    ) -> Result<Tensor, ModelError> {
+        let output = compute(&self.before.forward(input, gradient)?, &self.inner)?;
+        match &self.after {
+            Some(norm) => norm.forward(&output, gradient),
+            None => Ok(output),
+        }
+    }
+}

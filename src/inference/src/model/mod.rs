@@ -1,0 +1,39 @@
+//! Decoder-only transformers: configuration and weights in, logits out.
+//!
+//! ```text
+//! config.json | GGUF metadata ──► Config ──► WeightsSink ◄── verified tensor bytes
+//!                                   │              │
+//!                                   └──► Decoder ◄─┴─ Weights       KvCache: one per sequence
+//! ```
+//!
+//! One implementation serves every family: what sets them apart is data in [`Config`], and what [`Config`] cannot
+//! express is refused by name.  Weights in half precision are widened to single precision while they are loaded, which
+//! is exact; all arithmetic outside of quantised products is in single precision.
+
+mod attention;
+mod cache;
+mod config;
+mod decoder;
+mod error;
+mod feed_forward;
+mod linear;
+mod norm;
+mod pass;
+mod rope;
+mod weights;
+
+pub use cache::KvCache;
+pub use config::{
+    Activation, Architecture, AttentionBias, AttentionSpan, Bias, Config, LayerConfig, LongRopeFactors, NormPlacement,
+    NormWeight, OutputProjection, Projections, QueryKeyNorm, RopeConfig, RopeScaling,
+};
+pub use decoder::{Decoder, SequenceStep};
+pub use error::ModelError;
+pub use weights::{Weight, Weights};
+
+/// Whether a pass must be differentiable; if not, candle's fused operations, which have no backward pass, serve.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Gradient {
+    Untracked,
+    Tracked,
+}
