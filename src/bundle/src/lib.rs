@@ -1,1 +1,58 @@
 //! Answers one question: may this bundle be used?  Reads and writes the sealed format, verifies it and admits it.
+//!
+//! ```text
+//! Source ─open─► SealedBundle ─verify─► VerifiedBundle ─admit─► AdmittedBundle ─load_weights─► the model's tensors
+//!        canonical form       signatures,              versions, host,          one pass: read, hash, place
+//!                             digests, headers         expiry, rollback
+//! ```
+//!
+//! Each arrow consumes what stands left of it, and constructors are private, so that a step cannot be skipped. The steps
+//! are numbered as in `bundles/FORMAT.md`. This crate knows no network, no clock, no path and no tensor library: bytes come
+//! from a [`Source`] that somebody opened, time and host come as values.
+//!
+//! The write side is here as far as it needs no key: [`Manifest::new`], [`ModelConfig::new`], [`OmsStatement::about`],
+//! [`ReleaseStatement::about`], [`pre_authentication_encoding`], [`Attestation::new`] and [`archive::write`].
+
+pub mod archive;
+mod attestation;
+mod config;
+mod digest;
+mod error;
+mod gguf;
+pub mod json;
+mod key;
+pub mod limits;
+mod load;
+mod manifest;
+mod names;
+mod policy;
+mod safetensors;
+mod sealed;
+mod source;
+pub mod statement;
+mod tensor;
+mod timestamp;
+mod trust;
+mod verify;
+
+pub use attestation::{Attestation, BUNDLE_MEDIA_TYPE, PAYLOAD_TYPE, pre_authentication_encoding};
+pub use config::{Capabilities, ModelConfig, ModelDescriptor, ModelFileSystem, ModelFileSystemKind, ModelProperties};
+pub use digest::{Digest, Hasher};
+pub use error::{BundleError, ErrorClass, WeightHeaderError};
+pub use gguf::{GgufArray, GgufHeader, GgufValue};
+pub use key::{Curve, KeyId, PublicKey};
+pub use load::{AdmittedBundle, LoadError};
+pub use manifest::{
+    CONFIG_MEDIA_TYPE, FORMAT_ANNOTATION, Layer, LayerKind, MANIFEST_MEDIA_TYPE, MODEL_ARTIFACT_TYPE, Manifest,
+    WeightFormat,
+};
+pub use names::{BundleName, BundlePath, BundleVersion, Channel, Counter, Epoch};
+pub use policy::{AcceptedVersions, AdmissionNotice, HostFacts, PolicyViolation, Rule, RuntimePolicy};
+pub use safetensors::SafetensorsHeader;
+pub use sealed::SealedBundle;
+pub use source::Source;
+pub use statement::{CosignStatement, OmsStatement, Predicate, ReleaseStatement, Statement};
+pub use tensor::{TensorEntry, TensorInfo, TensorKind, TensorSink};
+pub use timestamp::Timestamp;
+pub use trust::{Role, RoleKeys, RootDocument, RootKey, RootKeyValue, RootRole, RootSignature, TrustRoot};
+pub use verify::{BundleIdentity, VerifiedBundle, WeightFile, WeightHeader};

@@ -1,0 +1,117 @@
+//! The `.bundle` file: a tar of an OCI image layout, written and read in one canonical form.
+//!
+//! ```text
+//! oci-layout                  fixed text
+//! index.json                  follows from the manifest and the attestations
+//! blobs/sha256/…              the model manifest
+//! blobs/sha256/…              index of model and attestations (`bundle`), for `skopeo copy --all`
+//! blobs/sha256/…              index of the attestations (`sha256-<manifest>`), the referrers fallback tag
+//! blobs/sha256/…  (pairs)     each attestation: the manifest that attaches it, then the Sigstore bundle
+//! blobs/sha256/44136f…        `{}`, the attaching manifests' config
+//! blobs/sha256/…              the ModelPack config
+//! PaxHeaders/… blobs/sha256/… each layer, padded so that its data starts at a multiple of 4096; weights last
+//! 1024 zero bytes             end of archive
+//! ```
+//!
+//! Writer and reader share one function, [`Layout::derive`]: the reader finds the few pieces that are free (manifest,
+//! attestations, config), derives every other byte from them, and compares. So no byte of a file is free to differ.
+
+mod index;
+mod layout;
+mod read;
+mod tar;
+
+pub(crate) use layout::{Layout, Piece};
+pub(crate) use read::{Pieces, compare_with_layout, read_pieces};
+
+use std::io::Write;
+
+use crate::attestation::Attestation;
+use crate::digest::Hasher;
+use crate::error::BundleError;
+use crate::manifest::Manifest;
+use crate::source::{Source, read_exact_at};
+
+/// One regular file of the archive.
+pub(crate) struct Entry {
+    pub(crate) name: String,
+    pub(crate) size: u64,
+}
+
+/// Everything that a bundle is made of. All other bytes of the file follow from it.
+pub struct Contents<'a> {
+    /// The model manifest.
+    pub manifest: &'a Manifest,
+    /// The ModelPack config's bytes, whose digest the manifest names.
+    pub config: &'a [u8],
+    /// The attestations in any order; they are written in canonical order.
+    pub attestations: &'a [Attestation],
+    /// The files' contents, in the order of [`Manifest::layers`].
+    pub layers: &'a [&'a dyn Source],
+}
+
+/// Writes the canonical `.bundle` file. The same contents give the same bytes.
+///
+/// Each layer is read once and hashed on the way; the result is complete only if this returns `Ok`.
+///
+/// # Errors
+/// [`BundleError::DigestMismatch`] or [`BundleError::Disagreement`] when a layer or the config is not what the manifest
+/// names, [`BundleError::Io`] when reading or writing fails, and what the format's limits refuse.
+pub fn write(contents: &Contents<'_>, out: &mut dyn Write) -> Result<(), BundleError> {
+    if contents.layers.len() != contents.manifest.layers().len() {
+        return Err(BundleError::Disagreement {
+            what: "the number of layers".to_owned(),
+            left_name: "the manifest",
+            left: contents.manifest.layers().len().to_string(),
+            right_name: "the writer's caller",
+            right: contents.layers.len().to_string(),
+        });
+    }
+    let layout = Layout::derive(contents.manifest, contents.config, contents.attestations)?;
+    for piece in layout.pieces() {
+        match piece {
+            Piece::Fixed { bytes, .. } => write_all(out, bytes)?,
+            Piece::Layer { index, .. } => {
+                copy_layer(contents.manifest, *index, contents.layers[*index], out)?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Copies one layer and checks length and digest on the way.
+fn copy_layer(manifest: &Manifest, index: usize, source: &dyn Source, out: &mut dyn Write) -> Result<(), BundleError> {
+    let layer = &manifest.layers()[index];
+    let length = source.length().map_err(|source| BundleError::Io { what: layer.path.to_string(), source })?;
+    if length != layer.size {
+        return Err(BundleError::Disagreement {
+            what: format!("the length in bytes of `{}`", layer.path),
+            left_name: "the manifest",
+            left: layer.size.to_string(),
+            right_name: "the file",
+            right: length.to_string(),
+        });
+    }
+    let mut hasher = Hasher::new();
+    let mut buffer = vec![0; COPY_BYTES];
+    let mut offset = 0;
+    while offset < length {
+        let count = usize::try_from(length - offset).map_or(COPY_BYTES, |rest| rest.min(COPY_BYTES));
+        read_exact_at(source, &mut buffer[..count], offset, layer.path.as_str())?;
+        hasher.update(&buffer[..count]);
+        write_all(out, &buffer[..count])?;
+        offset += count as u64;
+    }
+    let found = hasher.finish();
+    if found != layer.digest {
+        return Err(BundleError::DigestMismatch { what: layer.path.to_string(), found, expected: layer.digest });
+    }
+    Ok(())
+}
+
+/// How much is copied at once.
+const COPY_BYTES: usize = 1 << 20;
+
+fn write_all(out: &mut dyn Write, bytes: &[u8]) -> Result<(), BundleError> {
+    out.write_all(bytes).map_err(|source| BundleError::Io { what: "the bundle being written".to_owned(), source })
+}

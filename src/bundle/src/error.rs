@@ -1,0 +1,364 @@
+//! Everything that can be wrong with a bundle, one variant per defect.
+//!
+//! A variant says what was found and what the format wants there, so that a refusal can be acted on without reading this
+//! code. [`BundleError::class`] is the only grouping: it decides the exit code, nothing else does.
+
+use crate::digest::Digest;
+use crate::key::KeyId;
+
+/// Why a bundle, a trust root or a part of one was refused.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum BundleError {
+    /// The source could not be read.
+    #[error("cannot read {what}: {source}")]
+    Io {
+        /// What was being read, in words.
+        what: String,
+        /// The operating system's reason.
+        #[source]
+        source: std::io::Error,
+    },
+    /// The file ends before the part that must follow.
+    #[error("the file is cut short: {what} needs {needed} bytes, the file has {length}")]
+    Truncated {
+        /// The part that is missing.
+        what: String,
+        /// The length in bytes that the file must have at least.
+        needed: u64,
+        /// The length in bytes that it has.
+        length: u64,
+    },
+    /// Bytes follow the end of the archive.
+    #[error("the file goes on after its end: its canonical form has {expected} bytes, the file has {found}")]
+    TrailingBytes {
+        /// The length in bytes that was found.
+        found: u64,
+        /// The length in bytes of the canonical form.
+        expected: u64,
+    },
+    /// The first entry is not the one every bundle begins with.
+    #[error("this is not a .bundle file: it does not begin with the entry `oci-layout`")]
+    NotABundle,
+    /// A byte differs from the canonical form that follows from the manifests.
+    #[error("byte {offset} of the file ({what}) differs from the canonical form that its manifests give")]
+    NotCanonical {
+        /// Offset of the first differing byte in the file.
+        offset: u64,
+        /// The part that it lies in.
+        what: String,
+    },
+    /// A tar header names another entry than the one that must stand there.
+    #[error("the entry at byte {offset} is `{found}`, but {expected} must stand there")]
+    UnexpectedEntry {
+        /// Offset of the tar header.
+        offset: u64,
+        /// The entry's name.
+        found: String,
+        /// What the order of entries asks for.
+        expected: String,
+    },
+    /// A size or count lies above the format's limit.
+    #[error("{what} is {found}, more than the limit of {limit}")]
+    TooLarge {
+        /// What was measured, with its unit.
+        what: String,
+        /// The size or count found.
+        found: u64,
+        /// The largest that is allowed.
+        limit: u64,
+    },
+    /// A JSON document is not strict JSON of the shape that FORMAT.md gives.
+    #[error("{document}: {reason}")]
+    MalformedJson {
+        /// Which document.
+        document: String,
+        /// The parser's reason with its position.
+        reason: String,
+    },
+    /// A JSON document is not written in canonical form (RFC 8785).
+    #[error("{document} is not canonical JSON (RFC 8785): it differs at byte {offset}")]
+    NotCanonicalJson {
+        /// Which document.
+        document: String,
+        /// Offset of the first differing byte in the document.
+        offset: usize,
+    },
+    /// The manifest declares a format that this reader does not know.
+    #[error("bundle format `{found}` is not supported; this reader knows format {supported}")]
+    UnsupportedFormat {
+        /// The version declared.
+        found: String,
+        /// The version this reader knows.
+        supported: u32,
+    },
+    /// A fixed field of a document has another value than the format fixes.
+    #[error("{document}: `{field}` is `{found}`, must be `{expected}`")]
+    WrongField {
+        /// Which document.
+        document: String,
+        /// The field's name.
+        field: &'static str,
+        /// The value found.
+        found: String,
+        /// The value that must stand there.
+        expected: String,
+    },
+    /// A text is not a valid value of the type that stands in its place.
+    #[error("`{found}` is not a {kind}: {reason}")]
+    InvalidText {
+        /// The kind of value wanted, for example `bundle name`.
+        kind: &'static str,
+        /// The text, shortened.
+        found: String,
+        /// The rule that it breaks.
+        reason: &'static str,
+    },
+    /// Two layers would share one path, or one path is a folder of another, on some file system.
+    #[error("the paths `{first}` and `{second}` collide")]
+    CollidingPaths {
+        /// The path that came first.
+        first: String,
+        /// The path that collides with it.
+        second: String,
+    },
+    /// Layers stand in another order than the canonical one.
+    #[error("layer `{path}` is out of order: layers come sorted by path, weights after all others")]
+    LayerOrder {
+        /// The first layer out of order.
+        path: String,
+    },
+    /// A layer has a media type that this format does not carry.
+    #[error("layer `{path}` has media type `{found}`, which format 1 does not carry")]
+    UnknownMediaType {
+        /// The layer's path.
+        path: String,
+        /// Its media type.
+        found: String,
+    },
+    /// A weight layer is neither safetensors nor GGUF.
+    #[error("weight layer `{path}` is neither `.safetensors` nor `.gguf`")]
+    UnknownWeightFormat {
+        /// The layer's path.
+        path: String,
+    },
+    /// Two layers claim one digest but disagree about its size or its kind.
+    #[error("the blob {digest} is described in two ways that disagree ({what})")]
+    ContradictoryBlob {
+        /// The digest that is described twice.
+        digest: Digest,
+        /// What disagrees.
+        what: &'static str,
+    },
+    /// An attestation occurs twice.
+    #[error("the attestation {digest} occurs twice")]
+    RepeatedAttestation {
+        /// Digest of the attestation's blob.
+        digest: Digest,
+    },
+    /// A public key is not an ECDSA P-256 or P-384 key in canonical PEM.
+    #[error("public key refused: {reason}")]
+    MalformedKey {
+        /// The rule that it breaks.
+        reason: &'static str,
+    },
+    /// The trust root contradicts itself.
+    #[error("trust root refused: {reason}")]
+    MalformedTrustRoot {
+        /// What is wrong with it, and where.
+        reason: String,
+    },
+    /// A verified weight file has a header that no model parser may see.
+    #[error("weight file `{path}`: {defect}")]
+    WeightHeader {
+        /// The layer's path.
+        path: String,
+        /// What is wrong.
+        #[source]
+        defect: WeightHeaderError,
+    },
+    /// One tensor name occurs in two weight files.
+    #[error("the tensor `{tensor}` occurs in `{first}` and in `{second}`")]
+    RepeatedTensor {
+        /// The tensor's name.
+        tensor: String,
+        /// The file that holds it first.
+        first: String,
+        /// The file that holds it again.
+        second: String,
+    },
+
+    /// A blob's content does not have the digest that names it.
+    #[error("{what} has digest {found}, must have {expected}")]
+    DigestMismatch {
+        /// Which blob, by path or role.
+        what: String,
+        /// The digest of the bytes read.
+        found: Digest,
+        /// The digest signed or named.
+        expected: Digest,
+    },
+    /// A signature by a pinned key does not verify.
+    #[error("the signature of key {key} on the {statement} statement is wrong")]
+    BadSignature {
+        /// The pinned key that the attestation names.
+        key: KeyId,
+        /// Which statement: `release`, `model signing` or `cosign`.
+        statement: &'static str,
+    },
+    /// A needed statement is absent.
+    #[error("the bundle carries no {statement} statement")]
+    MissingStatement {
+        /// Which statement.
+        statement: &'static str,
+    },
+    /// Too few pinned keys signed a statement.
+    #[error(
+        "the {statement} statement is signed by {found} of the trust root's `{role}` keys, {required} must sign; \
+         the bundle names the keys [{named}]"
+    )]
+    TooFewSignatures {
+        /// Which statement.
+        statement: &'static str,
+        /// The role whose keys count.
+        role: &'static str,
+        /// How many distinct pinned keys of that role signed.
+        found: usize,
+        /// The role's threshold.
+        required: usize,
+        /// The key ids that the attestations name, comma-separated.
+        named: String,
+    },
+    /// Two attestations of one kind sign different payloads.
+    #[error("two {statement} statements differ: all signatures must cover identical bytes")]
+    DifferingStatements {
+        /// Which statement.
+        statement: &'static str,
+    },
+    /// A statement is about something else.
+    #[error("the {statement} statement is about {found}, the bundle is {expected}")]
+    WrongSubject {
+        /// Which statement.
+        statement: &'static str,
+        /// The subject digest found.
+        found: Digest,
+        /// The digest that it must have.
+        expected: Digest,
+    },
+    /// Two parts of the bundle that must agree do not.
+    #[error("{what}: {left_name} says `{left}`, {right_name} says `{right}`")]
+    Disagreement {
+        /// What they disagree about.
+        what: String,
+        /// The first part.
+        left_name: &'static str,
+        /// Its value.
+        left: String,
+        /// The second part.
+        right_name: &'static str,
+        /// Its value.
+        right: String,
+    },
+}
+
+/// The two kinds of refusal, by exit code.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ErrorClass {
+    /// The file is damaged or is no bundle: exit code 10.
+    Unreadable,
+    /// A signature, a digest or what they bind is wrong: exit code 11.
+    Signature,
+}
+
+impl BundleError {
+    /// Which exit code this refusal has.
+    #[must_use]
+    pub fn class(&self) -> ErrorClass {
+        match self {
+            Self::DigestMismatch { .. }
+            | Self::BadSignature { .. }
+            | Self::MissingStatement { .. }
+            | Self::TooFewSignatures { .. }
+            | Self::DifferingStatements { .. }
+            | Self::WrongSubject { .. }
+            | Self::Disagreement { .. } => ErrorClass::Signature,
+            _ => ErrorClass::Unreadable,
+        }
+    }
+}
+
+/// What the checked pre-pass of a weight header refuses.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum WeightHeaderError {
+    /// The header ends early.
+    #[error("the header ends inside {what}")]
+    Truncated {
+        /// The part that is cut.
+        what: &'static str,
+    },
+    /// The magic number or version is unknown.
+    #[error("{what} is {found}, must be {expected}")]
+    Unknown {
+        /// Which field.
+        what: &'static str,
+        /// The value found.
+        found: String,
+        /// The values known.
+        expected: &'static str,
+    },
+    /// A count or length lies above its cap.
+    #[error("{what} is {found}, more than the limit of {limit}")]
+    TooLarge {
+        /// What was counted.
+        what: &'static str,
+        /// The number found.
+        found: u64,
+        /// The cap.
+        limit: u64,
+    },
+    /// The JSON part is not strict JSON of the right shape.
+    #[error("header JSON: {reason}")]
+    Json {
+        /// The parser's reason.
+        reason: String,
+    },
+    /// A text in the header is not UTF-8 or has a form that is not allowed.
+    #[error("{what} is not valid text")]
+    Text {
+        /// Which text.
+        what: &'static str,
+    },
+    /// A name occurs twice.
+    #[error("{what} `{name}` occurs twice")]
+    Repeated {
+        /// `tensor` or `metadata key`.
+        what: &'static str,
+        /// The name.
+        name: String,
+    },
+    /// A tensor's shape, type and extent do not fit each other or the file.
+    #[error("tensor `{tensor}`: {reason}")]
+    Tensor {
+        /// The tensor's name.
+        tensor: String,
+        /// What does not fit.
+        reason: &'static str,
+    },
+    /// Bytes of the file belong to nothing.
+    #[error("{found} bytes at offset {offset} belong to no tensor")]
+    Unexplained {
+        /// Offset in the file.
+        offset: u64,
+        /// How many bytes.
+        found: u64,
+    },
+    /// The header's own length is not the one that was signed.
+    #[error("the header is {found} bytes long, the signed statement says {expected}")]
+    Length {
+        /// The length parsed.
+        found: u64,
+        /// The length signed.
+        expected: u64,
+    },
+}

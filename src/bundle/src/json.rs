@@ -1,0 +1,214 @@
+//! Strict JSON for everything that is signed.
+//!
+//! A parser that keeps the last of two equal keys, rounds a number or ignores what follows the document reads something
+//! else than the signer meant. So a document is read once, by one parser, into a tree that refuses duplicate keys,
+//! nesting below [`limits::MAX_JSON_DEPTH`], fractions, exponents, `-0` and integers beyond 2^53 − 1, and only then turned
+//! into its type. Documents that this project writes must moreover be in canonical form (RFC 8785): one value, one text.
+
+use std::fmt;
+
+use serde::Serialize;
+use serde::de::{DeserializeOwned, DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visitor};
+use serde_json::{Map, Value};
+
+use crate::error::BundleError;
+use crate::limits;
+
+/// Reads `bytes` strictly as a `T`. `document` names it in errors.
+///
+/// # Errors
+/// [`BundleError::MalformedJson`] when it is not strict JSON or not of `T`'s shape.
+pub fn parse<T: DeserializeOwned>(document: &str, bytes: &[u8]) -> Result<T, BundleError> {
+    serde_json::from_value(parse_value(document, bytes)?).map_err(|error| malformed(document, &error))
+}
+
+/// Reads `bytes` strictly as a `T` and refuses them unless they are the canonical text of that `T`.
+///
+/// # Errors
+/// As [`parse`], and [`BundleError::NotCanonicalJson`].
+pub fn parse_canonical<T: DeserializeOwned + Serialize>(document: &str, bytes: &[u8]) -> Result<T, BundleError> {
+    let value: T = parse(document, bytes)?;
+    let canonical = canonical(&value);
+    if canonical != bytes {
+        let offset = canonical.iter().zip(bytes).take_while(|(left, right)| left == right).count();
+        return Err(BundleError::NotCanonicalJson { document: document.to_owned(), offset });
+    }
+    Ok(value)
+}
+
+/// The canonical text (RFC 8785) of `value`: members sorted, no white space, integers only.
+///
+/// # Panics
+/// If `value` has a map with keys that are not text; the types of this crate have none.
+pub fn canonical<T: Serialize>(value: &T) -> Vec<u8> {
+    let mut tree = serde_json::to_value(value).expect("the types of this crate have text keys and integers only");
+    tree.sort_all_objects();
+    serde_json::to_vec(&tree).expect("a JSON tree always has a text")
+}
+
+/// Reads `bytes` strictly into a tree.
+///
+/// # Errors
+/// [`BundleError::MalformedJson`].
+pub fn parse_value(document: &str, bytes: &[u8]) -> Result<Value, BundleError> {
+    let mut deserializer = serde_json::Deserializer::from_slice(bytes);
+    let mut remaining = limits::MAX_JSON_VALUES;
+    let value = StrictValue { depth: 0, remaining: &mut remaining }
+        .deserialize(&mut deserializer)
+        .map_err(|error| malformed(document, &error))?;
+    deserializer.end().map_err(|error| malformed(document, &error))?;
+    Ok(value)
+}
+
+fn malformed(document: &str, error: &serde_json::Error) -> BundleError {
+    BundleError::MalformedJson { document: document.to_owned(), reason: crate::digest::shorten(&error.to_string()) }
+}
+
+/// One value at a depth, with the number of values that may still come.
+struct StrictValue<'a> {
+    depth: usize,
+    remaining: &'a mut usize,
+}
+
+impl StrictValue<'_> {
+    fn inner(&mut self) -> StrictValue<'_> {
+        StrictValue { depth: self.depth + 1, remaining: self.remaining }
+    }
+
+    fn check_depth<E: Error>(&self) -> Result<(), E> {
+        if self.depth >= limits::MAX_JSON_DEPTH {
+            return Err(E::custom("it is nested more than 32 levels deep"));
+        }
+        Ok(())
+    }
+}
+
+impl<'de> DeserializeSeed<'de> for StrictValue<'_> {
+    type Value = Value;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Value, D::Error> {
+        let Some(remaining) = self.remaining.checked_sub(1) else {
+            return Err(D::Error::custom("it holds more than 2^20 values"));
+        };
+        *self.remaining = remaining;
+        deserializer.deserialize_any(self)
+    }
+}
+
+impl<'de> Visitor<'de> for StrictValue<'_> {
+    type Value = Value;
+
+    fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("strict JSON")
+    }
+
+    fn visit_unit<E: Error>(self) -> Result<Value, E> {
+        Ok(Value::Null)
+    }
+
+    fn visit_bool<E: Error>(self, value: bool) -> Result<Value, E> {
+        Ok(Value::Bool(value))
+    }
+
+    fn visit_u64<E: Error>(self, value: u64) -> Result<Value, E> {
+        if value > limits::MAX_JSON_INTEGER {
+            return Err(E::custom("an integer is larger than 2^53 - 1"));
+        }
+        Ok(value.into())
+    }
+
+    fn visit_i64<E: Error>(self, value: i64) -> Result<Value, E> {
+        if value.unsigned_abs() > limits::MAX_JSON_INTEGER {
+            return Err(E::custom("an integer is smaller than -(2^53 - 1)"));
+        }
+        Ok(value.into())
+    }
+
+    fn visit_f64<E: Error>(self, _: f64) -> Result<Value, E> {
+        Err(E::custom("a number is not a plain integer"))
+    }
+
+    fn visit_str<E: Error>(self, value: &str) -> Result<Value, E> {
+        Ok(Value::String(value.to_owned()))
+    }
+
+    fn visit_string<E: Error>(self, value: String) -> Result<Value, E> {
+        Ok(Value::String(value))
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(mut self, mut items: A) -> Result<Value, A::Error> {
+        self.check_depth()?;
+        let mut values = Vec::new();
+        while let Some(value) = items.next_element_seed(self.inner())? {
+            values.push(value);
+        }
+        Ok(Value::Array(values))
+    }
+
+    fn visit_map<A: MapAccess<'de>>(mut self, mut members: A) -> Result<Value, A::Error> {
+        self.check_depth()?;
+        let mut map = Map::new();
+        while let Some(key) = members.next_key::<String>()? {
+            let value = members.next_value_seed(self.inner())?;
+            if map.contains_key(&key) {
+                return Err(A::Error::custom(format!("the key `{}` occurs twice", crate::digest::shorten(&key))));
+            }
+            map.insert(key, value);
+        }
+        Ok(Value::Object(map))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn c09_what_two_parsers_could_read_differently_is_refused() {
+        let deep = "[".repeat(1_000_000);
+        let many = format!("[{}0]", "0,".repeat(limits::MAX_JSON_VALUES));
+        for text in [
+            r#"{"a":1,"a":1}"#,
+            r#"{"a":1,"\u0061":2}"#,
+            r#"{"a":{"b":1,"b":2}}"#,
+            "\u{feff}{}",
+            "{} {}",
+            "{}x",
+            "{\"a\":1,}",
+            "[1.0]",
+            "[1e3]",
+            "[1e999]",
+            "[-0]",
+            "[NaN]",
+            "[9007199254740992]",
+            "[-9007199254740992]",
+            "[18446744073709551616]",
+            r#"["\ud800"]"#,
+            "[\"\u{0}\"]",
+            "",
+            "{",
+            deep.as_str(),
+            many.as_str(),
+        ] {
+            assert!(parse_value("test", text.as_bytes()).is_err(), "{}", crate::digest::shorten(text));
+        }
+        assert!(parse_value("test", b"[\"\xff\"]").is_err(), "invalid UTF-8");
+    }
+
+    #[test]
+    fn depth_is_counted_exactly() {
+        let nested = |depth: usize| format!("{}{}", "[".repeat(depth), "]".repeat(depth));
+        assert!(parse_value("test", nested(32).as_bytes()).is_ok());
+        assert!(parse_value("test", nested(33).as_bytes()).is_err());
+    }
+
+    #[test]
+    fn canonical_text_is_the_only_text() {
+        let value: Value = parse_canonical("test", br#"{"a":[1,-2,"\u0001\n\"\\/"],"b":null}"#).expect("canonical");
+        assert_eq!(canonical(&value), br#"{"a":[1,-2,"\u0001\n\"\\/"],"b":null}"#);
+        for text in [r#"{"b":1,"a":2}"#, r#"{"a": 1}"#, "{}\n", r#"["\u0041"]"#, r#"["\/"]"#, r#"["\u000a"]"#] {
+            let found = parse_canonical::<Value>("test", text.as_bytes());
+            assert!(matches!(found, Err(BundleError::NotCanonicalJson { .. })), "{text}");
+        }
+    }
+}

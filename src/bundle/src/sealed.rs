@@ -1,0 +1,70 @@
+//! A bundle that has been opened: well-formed, in canonical form, and trusted in nothing yet.
+
+use std::sync::Arc;
+
+use crate::archive::{Layout, Pieces, compare_with_layout, read_pieces};
+use crate::attestation::Attestation;
+use crate::config::ModelConfig;
+use crate::error::BundleError;
+use crate::manifest::Manifest;
+use crate::source::Source;
+use crate::trust::TrustRoot;
+use crate::verify::{self, VerifiedBundle};
+
+/// An opened bundle. Its only way on is [`SealedBundle::verify`].
+pub struct SealedBundle {
+    pub(crate) source: Arc<dyn Source>,
+    pub(crate) manifest: Manifest,
+    pub(crate) attestations: Vec<Attestation>,
+    pub(crate) config: ModelConfig,
+    pub(crate) layout: Layout,
+}
+
+impl SealedBundle {
+    /// Opens a bundle: FORMAT.md steps 1 to 6. Reads everything but the layers' contents, within the format's limits.
+    ///
+    /// # Errors
+    /// [`BundleError`] when the file is no bundle or differs in any byte from its canonical form.
+    pub fn open(source: impl Source + 'static) -> Result<Self, BundleError> {
+        let source: Arc<dyn Source> = Arc::new(source);
+        let length = step_01_measure(&*source)?;
+        // Steps 2 to 5.
+        let Pieces { manifest, attestations, config } = read_pieces(&*source, length)?;
+        let parsed_config = ModelConfig::parse(&config)?;
+        let layout = Layout::derive(&manifest, &config, &attestations)?;
+        // Step 6.
+        compare_with_layout(&*source, length, &layout)?;
+        Ok(Self { source, manifest, attestations, config: parsed_config, layout })
+    }
+
+    /// Verifies the bundle against the pinned keys: FORMAT.md steps 7 to 16. There is no lenient mode.
+    ///
+    /// # Errors
+    /// [`BundleError`] at the first step that fails.
+    pub fn verify(self, root: &TrustRoot) -> Result<VerifiedBundle, BundleError> {
+        verify::verify(self, root)
+    }
+
+    /// The manifest. CAUTION: unverified; for `inspect` and messages only.
+    #[must_use]
+    pub fn unverified_manifest(&self) -> &Manifest {
+        &self.manifest
+    }
+
+    /// The ModelPack config. CAUTION: unverified; for `inspect` and messages only.
+    #[must_use]
+    pub fn unverified_config(&self) -> &ModelConfig {
+        &self.config
+    }
+
+    /// The attestations. CAUTION: unverified; for `inspect`, export and messages only.
+    #[must_use]
+    pub fn unverified_attestations(&self) -> &[Attestation] {
+        &self.attestations
+    }
+}
+
+/// The length is asked once; every later read is checked against it.
+fn step_01_measure(source: &dyn Source) -> Result<u64, BundleError> {
+    source.length().map_err(|source| BundleError::Io { what: "the bundle's length".to_owned(), source })
+}

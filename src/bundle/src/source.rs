@@ -1,0 +1,89 @@
+//! Where a bundle's bytes come from: something already opened that can be read at any offset.
+//!
+//! This crate never opens a path. Whoever opens the file decides how (`O_NOFOLLOW`, `openat2`, an embedded slice), and
+//! the same open handle serves verification and loading, so that no name is resolved twice.
+
+use std::io;
+use std::os::unix::fs::FileExt;
+
+use crate::error::BundleError;
+
+/// Bytes of a fixed length that can be read at any offset, from several threads.
+pub trait Source: Send + Sync {
+    /// The length in bytes.
+    ///
+    /// # Errors
+    /// Whatever the operating system reports.
+    fn length(&self) -> io::Result<u64>;
+
+    /// Reads up to `buffer.len()` bytes from `offset`; 0 means that the end is reached.
+    ///
+    /// # Errors
+    /// Whatever the operating system reports.
+    fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize>;
+}
+
+impl Source for std::fs::File {
+    fn length(&self) -> io::Result<u64> {
+        Ok(self.metadata()?.len())
+    }
+
+    fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
+        FileExt::read_at(self, buffer, offset)
+    }
+}
+
+impl Source for &[u8] {
+    fn length(&self) -> io::Result<u64> {
+        Ok(self.len() as u64)
+    }
+
+    fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
+        let Some(rest) = usize::try_from(offset).ok().and_then(|start| self.get(start..)) else { return Ok(0) };
+        let count = rest.len().min(buffer.len());
+        buffer[..count].copy_from_slice(&rest[..count]);
+        Ok(count)
+    }
+}
+
+impl Source for Vec<u8> {
+    fn length(&self) -> io::Result<u64> {
+        self.as_slice().length()
+    }
+
+    fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
+        self.as_slice().read_at(buffer, offset)
+    }
+}
+
+impl<S: Source + ?Sized> Source for std::sync::Arc<S> {
+    fn length(&self) -> io::Result<u64> {
+        (**self).length()
+    }
+
+    fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
+        (**self).read_at(buffer, offset)
+    }
+}
+
+/// Fills `buffer` from `offset`, or says what was cut short.
+pub(crate) fn read_exact_at(
+    source: &dyn Source,
+    mut buffer: &mut [u8],
+    mut offset: u64,
+    what: &str,
+) -> Result<(), BundleError> {
+    let needed = offset.saturating_add(buffer.len() as u64);
+    while !buffer.is_empty() {
+        match source.read_at(buffer, offset) {
+            Ok(0) => return Err(BundleError::Truncated { what: what.to_owned(), needed, length: offset }),
+            Ok(count) => {
+                buffer = &mut buffer[count..];
+                offset += count as u64;
+            }
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(source) => return Err(BundleError::Io { what: what.to_owned(), source }),
+        }
+    }
+    Ok(())
+}
