@@ -14,8 +14,8 @@
 //! [`ReleaseStatement::about`], [`pre_authentication_encoding`], [`Attestation::new`] and [`archive::write`].
 
 pub mod archive;
-mod attestation;
-mod config;
+pub mod attestation;
+pub mod config;
 mod digest;
 mod error;
 mod gguf;
@@ -23,7 +23,7 @@ pub mod json;
 mod key;
 pub mod limits;
 mod load;
-mod manifest;
+pub mod manifest;
 mod names;
 mod policy;
 mod safetensors;
@@ -32,7 +32,7 @@ mod source;
 pub mod statement;
 mod tensor;
 mod timestamp;
-mod trust;
+pub mod trust;
 mod verify;
 
 pub use attestation::{Attestation, BUNDLE_MEDIA_TYPE, PAYLOAD_TYPE, pre_authentication_encoding};
@@ -41,13 +41,14 @@ pub use digest::{Digest, Hasher};
 pub use error::{BundleError, ErrorClass, WeightHeaderError};
 pub use gguf::{GgufArray, GgufHeader, GgufValue};
 pub use key::{Curve, KeyId, PublicKey};
+pub use limits::FORMAT_VERSION;
 pub use load::{AdmittedBundle, LoadError};
 pub use manifest::{
     CONFIG_MEDIA_TYPE, FORMAT_ANNOTATION, Layer, LayerKind, MANIFEST_MEDIA_TYPE, MODEL_ARTIFACT_TYPE, Manifest,
     WeightFormat,
 };
 pub use names::{BundleName, BundlePath, BundleVersion, Channel, Counter, Epoch};
-pub use policy::{AcceptedVersions, AdmissionNotice, HostFacts, PolicyViolation, Rule, RuntimePolicy};
+pub use policy::{AcceptedVersions, AdmissionNotice, HostFacts, PolicyViolation, Rule, RuntimePolicy, ViolationClass};
 pub use safetensors::SafetensorsHeader;
 pub use sealed::SealedBundle;
 pub use source::Source;

@@ -80,6 +80,12 @@ impl AdmittedBundle {
         &self.bundle.weights
     }
 
+    /// The length of all weight files together, in bytes: what `progress` adds up to.
+    #[must_use]
+    pub fn weight_bytes(&self) -> u64 {
+        self.bundle.weight_bytes()
+    }
+
     /// Loads all weights into `sink`, several files at a time. `progress` is told, from several threads, how many more
     /// bytes have been read.
     ///
@@ -107,6 +113,12 @@ impl AdmittedBundle {
 }
 
 impl VerifiedBundle {
+    /// The length of all weight files together, in bytes: what `progress` adds up to.
+    #[must_use]
+    pub fn weight_bytes(&self) -> u64 {
+        self.weights.iter().map(|file| file.length).sum()
+    }
+
     /// Hashes all weights and keeps nothing: what `ampoule verify` does beyond opening.
     ///
     /// # Errors

@@ -131,12 +131,6 @@ pub enum Rule {
 }
 
 impl Rule {
-    /// Whether this is about accepted state: exit code 13, and 12 otherwise.
-    #[must_use]
-    pub fn is_rollback(self) -> bool {
-        self == Self::Rollback
-    }
-
     /// The rule's name in messages.
     #[must_use]
     pub fn name(self) -> &'static str {
@@ -189,6 +183,26 @@ pub enum AdmissionNotice {
         /// When it expired.
         expired: Timestamp,
     },
+}
+
+/// The two kinds of violation, by exit code.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ViolationClass {
+    /// The bundle does not fit this runtime, host, site or time: exit code 12.
+    NotAdmitted,
+    /// The bundle is older than what was accepted before: exit code 13.
+    State,
+}
+
+impl PolicyViolation {
+    /// Which exit code this refusal has.
+    #[must_use]
+    pub fn class(&self) -> ViolationClass {
+        match self.rule {
+            Rule::Rollback => ViolationClass::State,
+            _ => ViolationClass::NotAdmitted,
+        }
+    }
 }
 
 impl VerifiedBundle {

@@ -1,13 +1,15 @@
 //! A bundle that has been opened: well-formed, in canonical form, and trusted in nothing yet.
 
+use std::io::Write;
 use std::sync::Arc;
 
-use crate::archive::{Layout, Pieces, compare_with_layout, read_pieces};
+use crate::archive::{Layout, Pieces, compare_with_layout, copy_checked, read_pieces};
 use crate::attestation::Attestation;
 use crate::config::ModelConfig;
 use crate::error::BundleError;
 use crate::manifest::Manifest;
 use crate::source::Source;
+use crate::statement::{Predicate, ReleaseStatement, Statement};
 use crate::trust::TrustRoot;
 use crate::verify::{self, VerifiedBundle};
 
@@ -43,6 +45,28 @@ impl SealedBundle {
     /// [`BundleError`] at the first step that fails.
     pub fn verify(self, root: &TrustRoot) -> Result<VerifiedBundle, BundleError> {
         verify::verify(self, root)
+    }
+
+    /// Copies the content of the manifest's layer `index` to `out` and checks its digest on the way, for export.
+    ///
+    /// # Errors
+    /// [`BundleError::DigestMismatch`] when what was copied is not what the manifest names; [`BundleError::Io`].
+    ///
+    /// # Panics
+    /// If the manifest has no layer `index`.
+    pub fn copy_layer(&self, index: usize, out: &mut dyn Write) -> Result<(), BundleError> {
+        let layer = &self.manifest.layers()[index];
+        copy_checked(layer, &*self.source, self.layout.layer_offset(index), out)
+    }
+
+    /// What the release statement claims. CAUTION: unverified; for `inspect` and messages only.
+    ///
+    /// # Errors
+    /// When there is no release statement, or it is malformed.
+    pub fn unverified_release(&self) -> Result<ReleaseStatement, BundleError> {
+        let attestation = self.attestations.iter().find(|attestation| attestation.predicate() == Predicate::Release);
+        let attestation = attestation.ok_or(BundleError::MissingStatement { statement: Predicate::Release.name() })?;
+        Ok(Statement::parse(attestation.payload())?.predicate)
     }
 
     /// The manifest. CAUTION: unverified; for `inspect` and messages only.

@@ -29,7 +29,7 @@ use std::io::Write;
 use crate::attestation::Attestation;
 use crate::digest::Hasher;
 use crate::error::BundleError;
-use crate::manifest::Manifest;
+use crate::manifest::{Layer, Manifest};
 use crate::source::{Source, read_exact_at};
 
 /// One regular file of the archive.
@@ -72,16 +72,15 @@ pub fn write(contents: &Contents<'_>, out: &mut dyn Write) -> Result<(), BundleE
         match piece {
             Piece::Fixed { bytes, .. } => write_all(out, bytes)?,
             Piece::Layer { index, .. } => {
-                copy_layer(contents.manifest, *index, contents.layers[*index], out)?;
+                write_layer(&contents.manifest.layers()[*index], contents.layers[*index], out)?;
             }
         }
     }
     Ok(())
 }
 
-/// Copies one layer and checks length and digest on the way.
-fn copy_layer(manifest: &Manifest, index: usize, source: &dyn Source, out: &mut dyn Write) -> Result<(), BundleError> {
-    let layer = &manifest.layers()[index];
+/// Writes one layer from a file of its own.
+fn write_layer(layer: &Layer, source: &dyn Source, out: &mut dyn Write) -> Result<(), BundleError> {
     let length = source.length().map_err(|source| BundleError::Io { what: layer.path.to_string(), source })?;
     if length != layer.size {
         return Err(BundleError::Disagreement {
@@ -92,15 +91,25 @@ fn copy_layer(manifest: &Manifest, index: usize, source: &dyn Source, out: &mut 
             right: length.to_string(),
         });
     }
+    copy_checked(layer, source, 0, out)
+}
+
+/// Copies a layer's content, which starts at `start`, and checks its digest on the way.
+pub(crate) fn copy_checked(
+    layer: &Layer,
+    source: &dyn Source,
+    start: u64,
+    out: &mut dyn Write,
+) -> Result<(), BundleError> {
     let mut hasher = Hasher::new();
     let mut buffer = vec![0; COPY_BYTES];
-    let mut offset = 0;
-    while offset < length {
-        let count = usize::try_from(length - offset).map_or(COPY_BYTES, |rest| rest.min(COPY_BYTES));
-        read_exact_at(source, &mut buffer[..count], offset, layer.path.as_str())?;
+    let mut copied = 0;
+    while copied < layer.size {
+        let count = usize::try_from(layer.size - copied).map_or(COPY_BYTES, |rest| rest.min(COPY_BYTES));
+        read_exact_at(source, &mut buffer[..count], start + copied, layer.path.as_str())?;
         hasher.update(&buffer[..count]);
         write_all(out, &buffer[..count])?;
-        offset += count as u64;
+        copied += count as u64;
     }
     let found = hasher.finish();
     if found != layer.digest {
