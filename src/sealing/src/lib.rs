@@ -1,1 +1,27 @@
 //! The write side of the sealed format: pack, digest, sign.  Used at the vendor's and, for adapters, at the site.
+//!
+//! The modules in reading order: [`seal`] is the straight line; `source` decides what goes in, `weights` lays the tensors
+//! out, [`contract`] is what the vendor states beyond identity, [`keys`] sign; [`export`] and `inspect` look at the
+//! result; [`cli`] is the command line. The format itself, types and bytes, lives in `ampoule-bundle`.
+
+pub mod seal;
+
+mod content;
+pub mod contract;
+mod describe;
+pub mod source;
+mod weights;
+
+pub mod keys;
+pub mod password;
+pub mod trust;
+
+pub mod export;
+
+pub mod cli;
+mod clock;
+pub mod error;
+mod files;
+mod progress;
+
+pub use error::SealingError;

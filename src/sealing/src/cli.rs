@@ -1,0 +1,97 @@
+//! The command line of `ampoule-seal`: what each command takes, and the one call that it makes.
+//!
+//! Results go to standard output, as sentences or with `--json` as one JSON object; notes and progress go to standard
+//! error. A password is never an argument.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::error::SealingError;
+
+mod export;
+mod inspect;
+mod keygen;
+mod seal;
+mod trust;
+
+const EXAMPLES: &str = "\
+Examples:
+  ampoule-seal keygen --password-file password vendor       # vendor.key, vendor.pub
+  ampoule-seal trust init --root-key vendor.pub --release-key vendor.pub --out root.json
+  ampoule-seal seal --from ./my-model --name my-model --version 1.0.0 --counter 1 \\
+      --key vendor.key --password-file password my-model.bundle
+  ampoule-seal inspect my-model.bundle
+  ampoule-seal export --dir ./plain my-model.bundle          # then: model_signing verify key ./plain …
+
+Exit codes: 0 ok, 1 failure, 2 usage, 10 unreadable bundle, 11 signature or digest.";
+
+/// Makes keys and trust roots, and seals models into signed bundles.
+#[derive(Debug, Parser)]
+#[command(name = "ampoule-seal", version, after_help = EXAMPLES)]
+pub struct Command {
+    #[command(subcommand)]
+    action: Action,
+    /// Print the result as one JSON object.
+    #[arg(long, global = true)]
+    json: bool,
+}
+
+#[derive(Debug, Subcommand)]
+enum Action {
+    /// Make a signing key: NAME.key (encrypted, cosign's format, mode 0600) and NAME.pub.
+    Keygen(keygen::Arguments),
+    /// Make the trust root that customers pin.
+    #[command(subcommand)]
+    Trust(trust::Action),
+    /// Seal a model folder or a GGUF file into a signed bundle.
+    Seal(Box<seal::Arguments>),
+    /// Unpack a bundle into a plain model folder with an OpenSSF signature beside it.
+    Export(export::Arguments),
+    /// Show what a bundle says about itself.  Nothing is verified unless --root is given.
+    Inspect(inspect::Arguments),
+}
+
+/// How a command reports its result.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Output {
+    /// Sentences for people.
+    Text,
+    /// One JSON object for programs.
+    Json,
+}
+
+/// The signing key and where its password comes from.
+#[derive(Debug, Args)]
+pub(crate) struct KeyArguments {
+    /// The private key that signs, as made by `keygen` or by cosign.
+    #[arg(long, value_name = "FILE")]
+    key: PathBuf,
+    /// The file with the key's password; asked for on the terminal otherwise.
+    #[arg(long, value_name = "FILE")]
+    password_file: Option<PathBuf>,
+}
+
+impl Command {
+    /// Does what the command line says and prints the result.
+    pub fn run(self) -> Result<(), SealingError> {
+        let output = if self.json { Output::Json } else { Output::Text };
+        match self.action {
+            Action::Keygen(arguments) => keygen::run(&arguments, output),
+            Action::Trust(trust::Action::Init(arguments)) => trust::run(&arguments, output),
+            Action::Seal(arguments) => seal::run(&arguments, output),
+            Action::Export(arguments) => export::run(&arguments, output),
+            Action::Inspect(arguments) => inspect::run(&arguments, output),
+        }
+    }
+}
+
+impl Output {
+    /// Prints `text`, or `json` where that was asked for.
+    pub(crate) fn print(self, text: &str, json: &serde_json::Value) {
+        match self {
+            Output::Text => println!("{text}"),
+            Output::Json => println!("{json:#}"),
+        }
+    }
+}

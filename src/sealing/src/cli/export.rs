@@ -1,0 +1,52 @@
+//! `ampoule-seal export`.
+
+use std::path::PathBuf;
+
+use serde_json::json;
+
+use super::Output;
+use crate::error::SealingError;
+use crate::export::{SIGNATURE_FILE, export};
+use crate::files;
+
+const EXAMPLES: &str = "\
+Example:
+  ampoule-seal export --dir ./plain my-model.bundle
+  model_signing verify key ./plain --signature ./plain/model.sig --public_key vendor.pub";
+
+#[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
+pub(super) struct Arguments {
+    /// The folder to make.
+    #[arg(long, value_name = "FOLDER")]
+    dir: PathBuf,
+    /// Verify the bundle's signatures against this trust root before anything is written.
+    #[arg(long, value_name = "FILE")]
+    root: Option<PathBuf>,
+    /// The bundle.
+    #[arg(value_name = "BUNDLE")]
+    bundle: PathBuf,
+}
+
+pub(super) fn run(arguments: &Arguments, output: Output) -> Result<(), SealingError> {
+    let root = arguments.root.as_deref().map(files::read_root).transpose()?;
+    let exported = export(&arguments.bundle, root.as_ref(), &arguments.dir)?;
+    if root.is_none() {
+        eprintln!("signatures were not verified: name a trust root with --root, or check {SIGNATURE_FILE}");
+    }
+    let folder = arguments.dir.display();
+    output.print(
+        &format!(
+            "wrote {} files and {SIGNATURE_FILE} to {folder}\nmanifest {}",
+            exported.files.len(),
+            exported.manifest
+        ),
+        &json!({
+            "folder": folder.to_string(),
+            "manifest": exported.manifest.to_string(),
+            "files": exported.files,
+            "verified": root.is_some(),
+        }),
+    );
+    Ok(())
+}

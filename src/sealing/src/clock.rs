@@ -1,0 +1,21 @@
+//! The one place that asks what time it is.
+
+use ampoule_bundle::Timestamp;
+
+use crate::error::SealingError;
+
+/// `SOURCE_DATE_EPOCH` if it is set, as reproducible builds have it, and the system's clock otherwise.
+///
+/// # Errors
+/// `BadSourceDateEpoch` when the variable is set to something else than whole seconds.
+pub(crate) fn now() -> Result<Timestamp, SealingError> {
+    let Ok(text) = std::env::var("SOURCE_DATE_EPOCH") else { return Ok(Timestamp::new(jiff::Timestamp::now())) };
+    let time = text.parse().ok().and_then(|seconds| jiff::Timestamp::from_second(seconds).ok());
+    time.map(Timestamp::new).ok_or(SealingError::BadSourceDateEpoch { found: text })
+}
+
+/// The same moment so many years of 365 days later.
+pub(crate) fn years_after(time: Timestamp, years: i64) -> Timestamp {
+    let later = time.as_second().saturating_add(years.saturating_mul(365 * 24 * 3600));
+    Timestamp::new(jiff::Timestamp::from_second(later).unwrap_or(jiff::Timestamp::MAX))
+}

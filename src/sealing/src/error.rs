@@ -1,0 +1,228 @@
+//! Everything that can stop a sealing, and the exit code that says so.
+
+use std::io;
+use std::path::PathBuf;
+
+use ampoule_bundle::{BundleError, ErrorClass, WeightHeaderError};
+use sigstore::errors::SigstoreError;
+
+/// Why a command of `ampoule-seal` did not do what was asked.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum SealingError {
+    /// A key, password, output or bundle would have been overwritten.
+    #[error("{path} exists already and is never overwritten: choose another name, or remove it first")]
+    AlreadyExists {
+        /// The file that stands in the way.
+        path: PathBuf,
+    },
+    /// `SOURCE_DATE_EPOCH` is no number.
+    #[error("SOURCE_DATE_EPOCH is `{found}`: expected whole seconds since 1970")]
+    BadSourceDateEpoch {
+        /// Its value.
+        found: String,
+    },
+    /// The bundle that was just read, or was about to be written, breaks the format.
+    #[error(transparent)]
+    Bundle(#[from] BundleError),
+    /// A password of no characters protects nothing.
+    #[error("the password is empty: put one line into the password file, or type one")]
+    EmptyPassword,
+    /// A file of a kind that runs code when it is loaded.
+    #[error(
+        "{name} is refused, because a .{ending} file can run code when it is loaded: convert it to safetensors, or say --leave-out {name}"
+    )]
+    ExecutableFile {
+        /// Where it lies.
+        path: PathBuf,
+        /// Its name within the folder.
+        name: String,
+        /// The ending that decided.
+        ending: &'static &'static str,
+    },
+    /// The system's randomness or the key code failed.
+    #[error("a key cannot be made or exported")]
+    KeyGeneration(#[source] SigstoreError),
+    /// There is nothing that OpenSSF's client could check.
+    #[error("the bundle carries no model signing statement, so there is no model.sig to write")]
+    NoModelSignature,
+    /// Standard input is no terminal and no password file was named.
+    #[error("no password: name a file with --password-file, or run this on a terminal")]
+    NoTerminal(#[source] io::Error),
+    /// Neither safetensors nor GGUF was found.
+    #[error("{path} holds no *.safetensors and no *.gguf file, so there is nothing to seal")]
+    NoWeights {
+        /// The folder that was looked through.
+        path: PathBuf,
+    },
+    /// `--from` names neither a folder nor a GGUF file.
+    #[error("{path} is neither a folder nor a .gguf file")]
+    NotAModel {
+        /// What was named.
+        path: PathBuf,
+    },
+    /// A public key was expected.
+    #[error("{path} is not a public key: expected PEM text that starts with -----BEGIN PUBLIC KEY-----")]
+    NotAPublicKey {
+        /// What was named.
+        path: PathBuf,
+    },
+    /// A private key that lies there in the clear, or no key at all.
+    #[error(
+        "{path} is not an encrypted private key: expected PEM text made by `ampoule-seal keygen` or `cosign generate-key-pair`"
+    )]
+    NotAnEncryptedKey {
+        /// What was named.
+        path: PathBuf,
+    },
+    /// A file that ends in `.json` and is something else.
+    #[error("{path} is not JSON")]
+    NotJson {
+        /// The file.
+        path: PathBuf,
+        /// What the parser said.
+        source: serde_json::Error,
+    },
+    /// The two typed passwords are not the same.
+    #[error("the two passwords differ: nothing was written")]
+    PasswordsDiffer,
+    /// A file could not be read.
+    #[error("cannot read {path}")]
+    Read {
+        /// The file or folder.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// One tensor name in two weight files.
+    #[error(
+        "the tensor {tensor} is in {first} and in {second}: which one is meant? Name the other file with --leave-out"
+    )]
+    RepeatedTensor {
+        /// The tensor's name.
+        tensor: String,
+        /// Where it was found first.
+        first: PathBuf,
+        /// Where it was found again.
+        second: PathBuf,
+    },
+    /// The signer refused.
+    #[error("the key cannot sign")]
+    Signing(#[source] SigstoreError),
+    /// A file that is small by nature is not.
+    #[error("{path} is {found_bytes} bytes long; at most {limit_bytes} are read")]
+    TooLarge {
+        /// The file.
+        path: PathBuf,
+        /// How long it is.
+        found_bytes: u64,
+        /// The cap.
+        limit_bytes: u64,
+    },
+    /// Both weight formats lie in one folder.
+    #[error(
+        "{path} holds weights in two formats, {first} and {second}: a bundle holds one, so name the other with --leave-out"
+    )]
+    TwoWeightFormats {
+        /// The folder.
+        path: PathBuf,
+        /// The first safetensors file.
+        first: String,
+        /// The first GGUF file.
+        second: String,
+    },
+    /// `--leave-out` names a file that is not there.
+    #[error("--leave-out {name}: the folder has no such file")]
+    UnknownExclusion {
+        /// The name as given.
+        name: String,
+    },
+    /// A file name that is not UTF-8.
+    #[error("{path:?} has a name that is not UTF-8: rename it")]
+    UnreadableName {
+        /// The file.
+        path: PathBuf,
+    },
+    /// A key on a curve that the runtime does not verify.
+    #[error("{path} is a {found} key; the format takes P-256 and P-384")]
+    UnsupportedCurve {
+        /// The key file.
+        path: PathBuf,
+        /// Its curve.
+        found: &'static str,
+    },
+    /// A key file that the key code does not understand.
+    #[error("{path} is not a usable private key")]
+    UnusableKey {
+        /// The key file.
+        path: PathBuf,
+        /// What the key code said.
+        source: SigstoreError,
+    },
+    /// A public key file whose key the format does not take.
+    #[error("{path} is not a usable public key")]
+    UnusablePublicKey {
+        /// The key file.
+        path: PathBuf,
+        /// What is wrong with it.
+        source: BundleError,
+    },
+    /// A weight file that is longer than a layer can be.
+    #[error(
+        "{path} would be {found_bytes} bytes long, a layer holds at most {limit_bytes}: split the GGUF file with gguf-split, or quantise the tensor"
+    )]
+    WeightFileTooLong {
+        /// Its name in the bundle.
+        path: String,
+        /// How long it is.
+        found_bytes: u64,
+        /// The format's limit.
+        limit_bytes: u64,
+    },
+    /// A weight file that the runtime's checked parser refuses.
+    #[error("{path} is damaged, or is not what its name says")]
+    WeightHeader {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        source: WeightHeaderError,
+    },
+    /// Weights below a subfolder, which no loader here looks for.
+    #[error(
+        "{name} lies in a subfolder; the runtime loads weights of the top folder only, so move it or say --leave-out {name}"
+    )]
+    WeightsInSubfolder {
+        /// Where it lies.
+        path: PathBuf,
+        /// Its name within the folder.
+        name: String,
+    },
+    /// The password does not open the key.
+    #[error("the password does not open {path}")]
+    WrongPassword {
+        /// The key file.
+        path: PathBuf,
+    },
+    /// A file could not be written.
+    #[error("cannot write {path}")]
+    Write {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+}
+
+impl SealingError {
+    /// The process's exit code, from the table that all of Ampoule's binaries share.
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            SealingError::UnknownExclusion { .. } => 2,
+            SealingError::Bundle(error) => match error.class() {
+                ErrorClass::Unreadable => 10,
+                ErrorClass::Signature => 11,
+            },
+            _ => 1,
+        }
+    }
+}

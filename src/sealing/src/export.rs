@@ -1,0 +1,75 @@
+//! Unpacks a bundle into a plain model folder that other people's tools load and check.
+//!
+//! The folder holds the files under their own names and `model.sig`, the OpenSSF model signing attestation, so that
+//! `model_signing verify key` accepts it. Each file's digest is compared with the manifest while it is written; whether
+//! the manifest is authentic is known only when a trust root is given, or when that client has checked `model.sig`.
+
+use std::path::{Path, PathBuf};
+
+use ampoule_bundle::{Digest, Manifest, Predicate, SealedBundle, TrustRoot};
+
+use crate::error::SealingError;
+use crate::files;
+use crate::progress::Progress;
+
+/// The attestation's name beside the model, as OpenSSF's client expects it.
+pub const SIGNATURE_FILE: &str = "model.sig";
+
+/// What was written.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Exported {
+    /// The bundle's manifest digest.
+    pub manifest: Digest,
+    /// The files, without `model.sig`, in the manifest's order.
+    pub files: Vec<PathBuf>,
+}
+
+/// Writes the files of the bundle at `bundle` into the new folder `folder`; with `root`, verifies its signatures first.
+///
+/// # Errors
+/// `AlreadyExists` for the folder, and what opening and verifying refuse. The folder appears whole or not at all.
+pub fn export(bundle: &Path, root: Option<&TrustRoot>, folder: &Path) -> Result<Exported, SealingError> {
+    if folder.exists() {
+        return Err(SealingError::AlreadyExists { path: folder.to_owned() });
+    }
+    if let Some(root) = root {
+        files::open_bundle(bundle)?.verify(root)?;
+    }
+    let sealed = files::open_bundle(bundle)?;
+    let partial = files::partial_name(folder);
+    let written = write_folder(&sealed, &partial);
+    let placed = written.and_then(|files| {
+        let in_context = |source| SealingError::Write { path: folder.to_owned(), source };
+        std::fs::rename(&partial, folder).map_err(in_context)?;
+        Ok(Exported { manifest: sealed.unverified_manifest().digest(), files })
+    });
+    placed.inspect_err(|_| {
+        // The error that is reported is the one that stopped the export; a leftover is only untidy.
+        let _ = std::fs::remove_dir_all(&partial);
+    })
+}
+
+fn write_folder(sealed: &SealedBundle, folder: &Path) -> Result<Vec<PathBuf>, SealingError> {
+    let manifest = sealed.unverified_manifest();
+    let progress = Progress::of_bytes(total_bytes(manifest), "exporting");
+    let mut written = Vec::with_capacity(manifest.layers().len());
+    for (index, layer) in manifest.layers().iter().enumerate() {
+        // A BundlePath is relative and has no `..`, so this stays below the folder.
+        let path = folder.join(layer.path.as_str());
+        let parent = path.parent().unwrap_or(folder);
+        std::fs::create_dir_all(parent).map_err(|source| SealingError::Write { path: parent.to_owned(), source })?;
+        files::write_whole(&path, |writer| -> Result<(), SealingError> {
+            Ok(sealed.copy_layer(index, &mut progress.counting(writer))?)
+        })?;
+        written.push(PathBuf::from(layer.path.as_str()));
+    }
+    let attestations = sealed.unverified_attestations();
+    let oms = attestations.iter().find(|attestation| attestation.predicate() == Predicate::ModelSigning);
+    let oms = oms.ok_or(SealingError::NoModelSignature)?;
+    files::write_bytes(&folder.join(SIGNATURE_FILE), oms.bytes())?;
+    Ok(written)
+}
+
+fn total_bytes(manifest: &Manifest) -> u64 {
+    manifest.layers().iter().map(|layer| layer.size).sum()
+}

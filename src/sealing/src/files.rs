@@ -1,0 +1,74 @@
+//! Reading small files with a cap, and putting a finished file in its place in one step.
+
+use std::fs::File;
+use std::io::{self, BufWriter, Read, Write};
+use std::path::{Path, PathBuf};
+
+use ampoule_bundle::limits::MAX_TRUST_ROOT_BYTES;
+use ampoule_bundle::{SealedBundle, TrustRoot};
+
+use crate::error::SealingError;
+
+/// Reads the whole file `path`, refusing one longer than `limit_bytes` before more than that is held.
+pub(crate) fn read_capped(path: &Path, limit_bytes: u64) -> Result<Vec<u8>, SealingError> {
+    let in_context = |source| SealingError::Read { path: path.to_owned(), source };
+    let file = File::open(path).map_err(in_context)?;
+    let found_bytes = file.metadata().map_err(in_context)?.len();
+    if found_bytes > limit_bytes {
+        return Err(SealingError::TooLarge { path: path.to_owned(), found_bytes, limit_bytes });
+    }
+    let mut bytes = Vec::new();
+    file.take(limit_bytes.saturating_add(1)).read_to_end(&mut bytes).map_err(in_context)?;
+    let read_bytes = bytes.len() as u64;
+    if read_bytes > limit_bytes {
+        return Err(SealingError::TooLarge { path: path.to_owned(), found_bytes: read_bytes, limit_bytes });
+    }
+    Ok(bytes)
+}
+
+/// Writes `path` by way of a file beside it, so that the name never shows half of the content.
+///
+/// An existing file is replaced; on any error the half-written one is removed.
+pub(crate) fn write_whole<E: From<SealingError>>(
+    path: &Path,
+    write: impl FnOnce(&mut BufWriter<File>) -> Result<(), E>,
+) -> Result<(), E> {
+    let in_context = |source: io::Error| SealingError::Write { path: path.to_owned(), source };
+    let partial = partial_name(path);
+    let attempt = || -> Result<(), E> {
+        let mut writer = BufWriter::with_capacity(1 << 20, File::create(&partial).map_err(in_context)?);
+        write(&mut writer)?;
+        writer.flush().map_err(in_context)?;
+        writer.get_ref().sync_all().map_err(in_context)?;
+        Ok(std::fs::rename(&partial, path).map_err(in_context)?)
+    };
+    attempt().inspect_err(|_| {
+        // The error that is reported is the one that stopped the writing; a leftover is only untidy.
+        let _ = std::fs::remove_file(&partial);
+    })
+}
+
+/// [`write_whole`] for bytes that are there already.
+pub(crate) fn write_bytes(path: &Path, bytes: &[u8]) -> Result<(), SealingError> {
+    write_whole(path, |writer| {
+        writer.write_all(bytes).map_err(|source| SealingError::Write { path: path.to_owned(), source })
+    })
+}
+
+/// Opens the bundle at `path`; its signatures are not verified by that.
+pub(crate) fn open_bundle(path: &Path) -> Result<SealedBundle, SealingError> {
+    let file = File::open(path).map_err(|source| SealingError::Read { path: path.to_owned(), source })?;
+    Ok(SealedBundle::open(file)?)
+}
+
+/// Reads the trust root at `path`.
+pub(crate) fn read_root(path: &Path) -> Result<TrustRoot, SealingError> {
+    Ok(TrustRoot::parse(&read_capped(path, MAX_TRUST_ROOT_BYTES)?)?)
+}
+
+/// The name that a file or folder has until it is complete.
+pub(crate) fn partial_name(path: &Path) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(".partial");
+    PathBuf::from(name)
+}

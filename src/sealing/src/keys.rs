@@ -1,0 +1,235 @@
+//! The vendor's signing keys: made, kept and used through the `sigstore` crate, in cosign's encrypted key format.
+//!
+//! A key file made here opens with `cosign sign --key`, and one made by `cosign generate-key-pair` opens here. Only
+//! ECDSA over P-256 or P-384 is taken, because the runtime verifies nothing else: the hash follows the curve, SHA-256
+//! for P-256 and SHA-384 for P-384.
+
+use std::fs::OpenOptions;
+use std::io::Write;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+
+use sigstore::crypto::signing_key::SigStoreSigner;
+use sigstore::crypto::signing_key::ecdsa::{ECDSAKeys, EllipticCurve};
+use sigstore::errors::SigstoreError;
+use zeroize::Zeroizing;
+
+use crate::error::SealingError;
+use crate::files;
+use crate::password::Password;
+
+/// A key file is a few hundred bytes; anything past this is not one.
+const KEY_FILE_LIMIT_BYTES: u64 = 64 * 1024;
+
+/// The curves that the format admits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Curve {
+    /// NIST P-256, signing with SHA-256.
+    P256,
+    /// NIST P-384, signing with SHA-384.
+    P384,
+}
+
+/// A private key, opened and ready to sign.
+///
+/// The key is held by the `sigstore` crate, which wipes it from memory when dropped.
+pub struct SigningKey {
+    signer: SigStoreSigner,
+    keys: ECDSAKeys,
+    public_pem: String,
+}
+
+impl SigningKey {
+    /// Makes a new key on `curve` from the operating system's randomness.
+    pub fn generate(curve: Curve) -> Result<SigningKey, SealingError> {
+        let keys = ECDSAKeys::new(match curve {
+            Curve::P256 => EllipticCurve::P256,
+            Curve::P384 => EllipticCurve::P384,
+        })
+        .map_err(SealingError::KeyGeneration)?;
+        SigningKey::from_keys(keys)
+    }
+
+    /// Opens the encrypted private key in the file `path`.
+    ///
+    /// # Errors
+    ///
+    /// `WrongPassword` when the password does not open it; `NotAPrivateKey` for anything that is no encrypted cosign
+    /// key; `UnsupportedCurve` for a P-521 key.
+    pub fn open(path: &Path, password: &Password) -> Result<SigningKey, SealingError> {
+        let pem = Zeroizing::new(files::read_capped(path, KEY_FILE_LIMIT_BYTES)?);
+        // The crate would also take an unencrypted key; we do not, so that no such file ever becomes a habit.
+        if !contains(&pem, b"-----BEGIN ENCRYPTED ") {
+            return Err(SealingError::NotAnEncryptedKey { path: path.to_owned() });
+        }
+        let keys = ECDSAKeys::from_encrypted_pem(&pem, password.as_bytes()).map_err(|error| match error {
+            SigstoreError::PrivateKeyEncryptError(_) => SealingError::WrongPassword { path: path.to_owned() },
+            source => SealingError::UnusableKey { path: path.to_owned(), source },
+        })?;
+        if matches!(keys, ECDSAKeys::P521(_)) {
+            return Err(SealingError::UnsupportedCurve { path: path.to_owned(), found: "P-521" });
+        }
+        SigningKey::from_keys(keys)
+    }
+
+    fn from_keys(keys: ECDSAKeys) -> Result<SigningKey, SealingError> {
+        let signer = keys.to_sigstore_signer().map_err(SealingError::KeyGeneration)?;
+        let public_pem = unix_lines(&keys.as_inner().public_key_to_pem().map_err(SealingError::KeyGeneration)?);
+        Ok(SigningKey { signer, keys, public_pem })
+    }
+
+    /// The public key as SPKI PEM with LF line ends and one at the end: the text whose SHA-256 is the key's id.
+    pub fn public_pem(&self) -> &str {
+        &self.public_pem
+    }
+
+    /// The curve of this key.
+    pub fn curve(&self) -> Curve {
+        match self.keys {
+            ECDSAKeys::P384(_) => Curve::P384,
+            _ => Curve::P256,
+        }
+    }
+
+    /// Signs `message` (a DSSE pre-authentication encoding), giving an ASN.1 DER ECDSA signature.
+    ///
+    /// Each call gives another signature of the same message: the nonce is random, so two seals of the same input
+    /// differ in their signatures and in nothing else.
+    pub fn sign(&self, message: &[u8]) -> Result<Vec<u8>, SealingError> {
+        self.signer.sign(message).map_err(SealingError::Signing)
+    }
+
+    /// Writes `NAME.key` (encrypted, mode 0600) and `NAME.pub`; neither may exist yet.
+    pub fn write_pair(&self, name: &Path, password: &Password) -> Result<KeyPairPaths, SealingError> {
+        let paths = KeyPairPaths::of(name);
+        let private_pem = self.encrypted_pem(password)?;
+        for path in [&paths.private, &paths.public] {
+            if path.exists() {
+                return Err(SealingError::AlreadyExists { path: path.clone() });
+            }
+        }
+        write_new(&paths.private, private_pem.as_bytes(), 0o600)?;
+        write_new(&paths.public, self.public_pem.as_bytes(), 0o644)?;
+        Ok(paths)
+    }
+
+    fn encrypted_pem(&self, password: &Password) -> Result<Zeroizing<String>, SealingError> {
+        let pem = self.keys.as_inner().private_key_to_encrypted_pem(password.as_bytes());
+        Ok(Zeroizing::new(unix_lines(&pem.map_err(SealingError::KeyGeneration)?)))
+    }
+}
+
+/// Where a key pair lies.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KeyPairPaths {
+    /// `NAME.key`: the private key, encrypted under the password.
+    pub private: PathBuf,
+    /// `NAME.pub`: the public key.
+    pub public: PathBuf,
+}
+
+impl KeyPairPaths {
+    fn of(name: &Path) -> KeyPairPaths {
+        // Appending, and not `with_extension`, keeps a name such as `release-1.2` whole.
+        let with = |ending: &str| {
+            let mut path = name.as_os_str().to_owned();
+            path.push(ending);
+            PathBuf::from(path)
+        };
+        KeyPairPaths { private: with(".key"), public: with(".pub") }
+    }
+}
+
+/// Reads a public key file, giving its PEM text with LF line ends and one at the end.
+///
+/// Whether the text is a key that the format admits is decided where the trust root is parsed.
+pub fn read_public_pem(path: &Path) -> Result<String, SealingError> {
+    let bytes = files::read_capped(path, KEY_FILE_LIMIT_BYTES)?;
+    let text = String::from_utf8(bytes).map_err(|_| SealingError::NotAPublicKey { path: path.to_owned() })?;
+    if !text.starts_with("-----BEGIN PUBLIC KEY-----") {
+        return Err(SealingError::NotAPublicKey { path: path.to_owned() });
+    }
+    Ok(unix_lines(&text))
+}
+
+/// The crate writes CRLF; the key id is the hash of the LF text, so every PEM is brought to that form on the way in.
+fn unix_lines(pem: &str) -> String {
+    let mut text = pem.replace("\r\n", "\n").trim_end().to_owned();
+    text.push('\n');
+    text
+}
+
+fn write_new(path: &Path, bytes: &[u8], mode: u32) -> Result<(), SealingError> {
+    let write = || {
+        let mut file = OpenOptions::new().write(true).create_new(true).mode(mode).open(path)?;
+        file.write_all(bytes)?;
+        file.sync_all()
+    };
+    write().map_err(|source| SealingError::Write { path: path.to_owned(), source })
+}
+
+fn contains(text: &[u8], needle: &[u8]) -> bool {
+    text.windows(needle.len()).any(|window| window == needle)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+
+    fn pair(curve: Curve) -> (tempfile::TempDir, KeyPairPaths, SigningKey) {
+        let folder = tempfile::tempdir().unwrap();
+        let key = SigningKey::generate(curve).unwrap();
+        let paths = key.write_pair(&folder.path().join("vendor-1.2"), &Password::from("correct horse")).unwrap();
+        (folder, paths, key)
+    }
+
+    #[test]
+    fn a_key_pair_is_written_private_and_with_unix_line_ends() {
+        let (folder, paths, key) = pair(Curve::P256);
+        assert_eq!(paths.private, folder.path().join("vendor-1.2.key"));
+        assert_eq!(std::fs::metadata(&paths.private).unwrap().permissions().mode() & 0o777, 0o600);
+        let private = std::fs::read_to_string(&paths.private).unwrap();
+        let public = std::fs::read_to_string(&paths.public).unwrap();
+        assert!(private.starts_with("-----BEGIN ENCRYPTED SIGSTORE PRIVATE KEY-----\n"), "{private}");
+        assert!(!private.contains('\r') && !public.contains('\r'));
+        assert!(public.ends_with("-----END PUBLIC KEY-----\n") && public == key.public_pem());
+    }
+
+    #[test]
+    fn a_key_opens_with_its_password_only() {
+        for curve in [Curve::P256, Curve::P384] {
+            let (_folder, paths, key) = pair(curve);
+            let opened = SigningKey::open(&paths.private, &Password::from("correct horse")).unwrap();
+            assert_eq!((opened.public_pem(), opened.curve()), (key.public_pem(), curve));
+            let refused = SigningKey::open(&paths.private, &Password::from("correct house"));
+            assert!(matches!(refused, Err(SealingError::WrongPassword { .. })));
+        }
+    }
+
+    #[test]
+    fn a_key_is_never_overwritten() {
+        let (folder, _paths, key) = pair(Curve::P256);
+        let again = key.write_pair(&folder.path().join("vendor-1.2"), &Password::from("x"));
+        assert!(matches!(again, Err(SealingError::AlreadyExists { .. })));
+    }
+
+    #[test]
+    fn an_unencrypted_key_and_a_p521_key_are_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let keys = ECDSAKeys::new(EllipticCurve::P256).unwrap();
+        let plain = folder.path().join("plain.key");
+        std::fs::write(&plain, keys.as_inner().private_key_to_pem().unwrap().as_bytes()).unwrap();
+        let refused = SigningKey::open(&plain, &Password::from("x"));
+        assert!(matches!(refused, Err(SealingError::NotAnEncryptedKey { .. })));
+
+        let keys = ECDSAKeys::new(EllipticCurve::P521).unwrap();
+        let wide = folder.path().join("wide.key");
+        std::fs::write(&wide, keys.as_inner().private_key_to_encrypted_pem(b"x").unwrap().as_bytes()).unwrap();
+        let refused = SigningKey::open(&wide, &Password::from("x"));
+        assert!(matches!(refused, Err(SealingError::UnsupportedCurve { found: "P-521", .. })));
+    }
+}

@@ -1,0 +1,23 @@
+//! `ampoule-seal`: prints what the command did, or why it did not, and maps the error to an exit code.
+
+use std::process::ExitCode;
+
+use ampoule_sealing::cli::Command;
+use clap::Parser;
+
+fn main() -> ExitCode {
+    // clap prints usage errors itself and leaves with 2, which is the table's code for them.
+    let command = Command::parse();
+    match command.run() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("ampoule-seal: {error}");
+            let mut cause = std::error::Error::source(&error);
+            while let Some(inner) = cause {
+                eprintln!("  because: {inner}");
+                cause = inner.source();
+            }
+            ExitCode::from(error.exit_code())
+        }
+    }
+}

@@ -1,0 +1,264 @@
+//! Seals a model: the straight line from a folder to a signed bundle.
+//!
+//! ```text
+//! ModelSource ─lay out─► WeightLayout ─digest─► Layer* ─► ModelConfig ─► Manifest ─► ReleaseStatement   (pack)
+//! PackedBundle ─sign three statements─► Attestation* ─► the canonical .bundle file                       (write)
+//! ```
+//!
+//! Packing needs no key and is deterministic: the same files and the same request give the same manifest, byte for byte.
+//! Only the signatures differ from run to run, because ECDSA draws a fresh nonce for each.
+
+use std::path::{Path, PathBuf};
+
+use ampoule_bundle::archive;
+use ampoule_bundle::limits::{FORMAT_VERSION, MAX_SMALL_LAYER_BYTES};
+use ampoule_bundle::statement::{ExpiryPolicy, Requirements, RuntimeRequirement, WeightHeaderDigest};
+use ampoule_bundle::{
+    Attestation, BundleName, BundlePath, BundleVersion, Channel, CosignStatement, Counter, Digest, Epoch, Layer,
+    LayerKind, Manifest, ModelConfig, OmsStatement, PAYLOAD_TYPE, PublicKey, ReleaseStatement, Source, Statement,
+    Timestamp, pre_authentication_encoding,
+};
+
+use crate::content::{Content, Metered};
+use crate::contract::Contract;
+use crate::describe;
+use crate::error::SealingError;
+use crate::files;
+use crate::keys::SigningKey;
+use crate::progress::Progress;
+use crate::source::{ModelSource, SmallFileKind};
+use crate::weights::{self, WeightLayout};
+
+/// Weights are cut into shards of at most this many bytes, so that they are hashed and read in parallel.
+pub const SHARD_BYTES: u64 = 1 << 30;
+
+/// What to seal, and what to say about it.
+#[derive(Clone, Debug)]
+pub struct SealRequest {
+    /// A Hugging Face folder or a `.gguf` file.
+    pub from: PathBuf,
+    /// Files of the folder that stay outside.
+    pub leave_out: Vec<String>,
+    /// The bundle's name.
+    pub name: BundleName,
+    /// Its version.
+    pub version: BundleVersion,
+    /// Its monotonic number; higher than any released under this name and epoch before.
+    pub counter: Counter,
+    /// The key epoch of the counter.
+    pub epoch: Epoch,
+    /// The channel it is released on.
+    pub channel: Channel,
+    /// When the statement is made.
+    pub issued_at: Timestamp,
+    /// Not to be used before.
+    pub not_before: Option<Timestamp>,
+    /// Not to be used from then on.
+    pub expires: Option<Timestamp>,
+    /// What happens at `expires`.
+    pub expiry_policy: ExpiryPolicy,
+    /// The lowest trust root version that may accept this bundle.
+    pub trust_root_version: u64,
+    /// Requirements, constraints and the other parts of the contract.
+    pub contract: Contract,
+    /// Where weights are cut; [`SHARD_BYTES`] unless a test wants small shards.
+    pub shard_bytes: u64,
+}
+
+/// A bundle that has everything but its signatures.
+#[derive(Debug)]
+pub struct PackedBundle {
+    manifest: Manifest,
+    config: Vec<u8>,
+    release: ReleaseStatement,
+    /// In the manifest's order.
+    contents: Vec<Content>,
+    left_out: Vec<(String, &'static str)>,
+}
+
+/// Packs and signs `request` and writes the bundle to `out`.
+///
+/// # Errors
+/// What [`PackedBundle::pack`] and [`PackedBundle::write`] report.
+pub fn seal(request: &SealRequest, key: &SigningKey, out: &Path) -> Result<PackedBundle, SealingError> {
+    let packed = PackedBundle::pack(request)?;
+    packed.write(&packed.sign(key)?, out)?;
+    Ok(packed)
+}
+
+impl PackedBundle {
+    /// Reads the model, checks its headers with the runtime's own parser, and derives manifest and release statement.
+    ///
+    /// # Errors
+    /// Anything in the folder that cannot be sealed, by name; nothing is written.
+    pub fn pack(request: &SealRequest) -> Result<PackedBundle, SealingError> {
+        let source = ModelSource::survey(&request.from, &request.leave_out)?;
+        let layout = weights::lay_out(&source.weights, request.shard_bytes)?;
+        let mut files = read_small_files(&source)?;
+        if let Some(index) = &layout.index {
+            let path = BundlePath::try_from("model.safetensors.index.json").expect("a fixed, valid path");
+            files.push((path, LayerKind::Config, Content { head: index.clone(), pieces: Vec::new() }));
+        }
+        let model = describe::model(request, &layout, &files);
+        let header_digests = header_digests(&layout);
+        files.extend(layout.layers.into_iter().map(|layer| (layer.path, LayerKind::Weight, layer.content)));
+
+        let (layers, contents) = digest_all(files)?;
+        let config = ModelConfig::new(model.descriptor, model.properties, &layers).to_bytes();
+        let manifest = Manifest::new(&config, layers)?;
+        let contents = in_manifest_order(&manifest, contents);
+        let oms_root = OmsStatement::about(&request.name, manifest.layers()).predicate.root();
+        let release = release_statement(request, oms_root, header_digests);
+        Ok(PackedBundle { manifest, config, release, contents, left_out: source.left_out })
+    }
+
+    /// Signs the three statements with `key`.
+    ///
+    /// # Errors
+    /// When the key cannot sign.
+    pub fn sign(&self, key: &SigningKey) -> Result<Vec<Attestation>, SealingError> {
+        let manifest = self.manifest.digest();
+        let payloads = [
+            self.release.clone().about(manifest).to_payload(),
+            OmsStatement::about(&self.release.name, self.manifest.layers()).to_payload(),
+            Statement { subject_name: String::new(), subject: manifest, predicate: CosignStatement {} }.to_payload(),
+        ];
+        payloads.iter().map(|payload| attest(payload, key)).collect()
+    }
+
+    /// Writes the canonical bundle with these attestations; the file appears whole or not at all.
+    ///
+    /// # Errors
+    /// When a weight file changed since it was packed, or writing fails.
+    pub fn write(&self, attestations: &[Attestation], out: &Path) -> Result<(), SealingError> {
+        let progress = Progress::of_bytes(self.total_bytes(), "writing");
+        let metered: Vec<Metered<'_>> = self.contents.iter().map(|content| content.metered(&progress)).collect();
+        let layers: Vec<&dyn Source> = metered.iter().map(|layer| layer as &dyn Source).collect();
+        let contents =
+            archive::Contents { manifest: &self.manifest, config: &self.config, attestations, layers: &layers };
+        files::write_whole(out, |writer| Ok(archive::write(&contents, writer)?))
+    }
+
+    /// The manifest: its digest is the bundle's identity.
+    pub fn manifest(&self) -> &Manifest {
+        &self.manifest
+    }
+
+    /// What the release statement says.
+    pub fn release(&self) -> &ReleaseStatement {
+        &self.release
+    }
+
+    /// Files of the folder that stayed outside, each with the reason.
+    pub fn left_out(&self) -> &[(String, &'static str)] {
+        &self.left_out
+    }
+
+    /// The length in bytes of all files together.
+    pub fn total_bytes(&self) -> u64 {
+        self.manifest.layers().iter().map(|layer| layer.size).sum()
+    }
+}
+
+/// Signs one statement's payload and wraps both as a Sigstore bundle.
+///
+/// # Errors
+/// When the key cannot sign.
+pub fn attest(payload: &[u8], key: &SigningKey) -> Result<Attestation, SealingError> {
+    let signature = key.sign(&pre_authentication_encoding(PAYLOAD_TYPE, payload))?;
+    let id = PublicKey::from_pem(key.public_pem())?.id();
+    Ok(Attestation::new(payload, &signature, id)?)
+}
+
+type UnsealedFile = (BundlePath, LayerKind, Content);
+
+fn read_small_files(source: &ModelSource) -> Result<Vec<UnsealedFile>, SealingError> {
+    let read = |file: &crate::source::SmallFile| {
+        let head = files::read_capped(&file.from, MAX_SMALL_LAYER_BYTES)?;
+        if file.path.as_str().ends_with(".json") {
+            let parsed = serde_json::from_slice::<serde::de::IgnoredAny>(&head);
+            parsed.map_err(|source| SealingError::NotJson { path: file.from.clone(), source })?;
+        }
+        let kind = match file.kind {
+            SmallFileKind::Configuration => LayerKind::Config,
+            SmallFileKind::Documentation => LayerKind::Doc,
+        };
+        Ok((file.path.clone(), kind, Content { head, pieces: Vec::new() }))
+    };
+    source.small_files.iter().map(read).collect()
+}
+
+fn digest_all(files: Vec<UnsealedFile>) -> Result<(Vec<Layer>, Vec<(BundlePath, Content)>), SealingError> {
+    let total = files.iter().map(|(_, _, content)| content.length()).sum();
+    let progress = Progress::of_bytes(total, "hashing");
+    let mut layers = Vec::with_capacity(files.len());
+    let mut contents = Vec::with_capacity(files.len());
+    for (path, kind, content) in files {
+        let (digest, size) = (content.digest(&progress)?, content.length());
+        layers.push(Layer { path: path.clone(), kind, digest, size });
+        contents.push((path, content));
+    }
+    Ok((layers, contents))
+}
+
+fn in_manifest_order(manifest: &Manifest, mut contents: Vec<(BundlePath, Content)>) -> Vec<Content> {
+    let order = manifest.layers().iter().map(|layer| {
+        let index = contents.iter().position(|(path, _)| *path == layer.path);
+        contents.swap_remove(index.expect("the manifest was made of these files")).1
+    });
+    order.collect()
+}
+
+fn header_digests(layout: &WeightLayout) -> Vec<WeightHeaderDigest> {
+    let mut digests: Vec<WeightHeaderDigest> = layout
+        .layers
+        .iter()
+        .map(|layer| WeightHeaderDigest {
+            path: layer.path.clone(),
+            header_length: layer.header.len() as u64,
+            header_digest: Digest::of(&layer.header),
+        })
+        .collect();
+    digests.sort_by(|left, right| left.path.cmp(&right.path));
+    digests
+}
+
+fn release_statement(request: &SealRequest, oms_root: Digest, weights: Vec<WeightHeaderDigest>) -> ReleaseStatement {
+    let contract = request.contract.clone();
+    ReleaseStatement {
+        format_version: FORMAT_VERSION,
+        name: request.name.clone(),
+        version: request.version.clone(),
+        counter: request.counter,
+        epoch: request.epoch,
+        channel: request.channel.clone(),
+        issued_at: request.issued_at,
+        not_before: request.not_before,
+        expires: request.expires,
+        expiry_policy: request.expiry_policy,
+        oms_root,
+        weights,
+        requires: contract.requires.unwrap_or_else(any_runtime_from_now_on),
+        constraints: contract.constraints,
+        settings_schema: contract.settings_schema,
+        slo: contract.slo,
+        known_answers: contract.known_answers,
+        reference_profile: contract.reference_profile,
+        adapter: None,
+        encryption: None,
+        trust_root_version: request.trust_root_version,
+        revocation_min: 0,
+    }
+}
+
+/// A bundle asks for at least the release it was sealed with: older runtimes were never tried with it.
+fn any_runtime_from_now_on() -> Requirements {
+    let min = semver::Version::parse(env!("CARGO_PKG_VERSION")).expect("cargo checks the version of a package");
+    Requirements {
+        runtime: RuntimeRequirement { min, below: None, features: Default::default() },
+        cpu_features: Default::default(),
+        memory_bytes: None,
+        accelerator: None,
+        endpoints: Default::default(),
+    }
+}

@@ -1,0 +1,328 @@
+//! Decides which files of a model go into a bundle: a closed list, so that nothing is sealed by accident.
+//!
+//! A Hugging Face folder holds more than a runtime needs, and sometimes files that execute when they are loaded
+//! (pickles, custom code). Known files are taken; unknown ones are left out by name, in the report; a file of a kind
+//! that can execute stops the sealing until the vendor says `--leave-out` for it. Symbolic links are followed, since
+//! the hub's cache is made of them: what is sealed is the content that this machine reads now.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+
+use ampoule_bundle::BundlePath;
+
+use crate::error::SealingError;
+
+/// Where the model's description ends up in the manifest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum SmallFileKind {
+    /// Configuration, tokenizer, template: the runtime reads it.
+    Configuration,
+    /// Licence and model card: people read it.
+    Documentation,
+}
+
+/// A small file that is sealed as it stands.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct SmallFile {
+    /// Its name inside the bundle.
+    pub path: BundlePath,
+    /// What it is for.
+    pub kind: SmallFileKind,
+    /// Where it lies now.
+    pub from: PathBuf,
+}
+
+/// The weight files of a model, in one of the two formats.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum WeightFiles {
+    /// One or more safetensors files, in the order of their names.
+    Safetensors(Vec<PathBuf>),
+    /// One GGUF file, or its shards in the order of their names.
+    Gguf(Vec<PathBuf>),
+}
+
+/// What will be sealed, and what will not.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ModelSource {
+    /// Small files, sorted by their name inside the bundle.
+    pub small_files: Vec<SmallFile>,
+    /// The weights.
+    pub weights: WeightFiles,
+    /// Files that lie in the folder and stay outside, each with the reason.
+    pub left_out: Vec<(String, &'static str)>,
+}
+
+/// Files of the folder's top level that the runtime reads.
+const CONFIGURATION: [&str; 11] = [
+    "added_tokens.json",
+    "chat_template.jinja",
+    "chat_template.json",
+    "config.json",
+    "config_sentence_transformers.json",
+    "generation_config.json",
+    "modules.json",
+    "sentence_bert_config.json",
+    "special_tokens_map.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+];
+
+/// Files of the folder's top level for people; sealed as documents.
+const DOCUMENTATION: [&str; 9] = [
+    "LICENSE",
+    "LICENSE.md",
+    "LICENSE.txt",
+    "LICENCE",
+    "NOTICE",
+    "NOTICE.txt",
+    "README.md",
+    "MODEL_CARD.md",
+    "USE_POLICY.md",
+];
+
+/// Endings of files that run code when they are loaded, or are code; refused by name (THREATS C51).
+const EXECUTABLE: [&str; 16] = [
+    "bin", "ckpt", "dll", "h5", "joblib", "keras", "npy", "npz", "pickle", "pkl", "pt", "pth", "py", "sh", "so",
+    "tflite",
+];
+
+impl ModelSource {
+    /// Looks at `from`, a Hugging Face folder or a `.gguf` file; `leave_out` names files that the vendor excludes.
+    ///
+    /// # Errors
+    ///
+    /// `NoWeights`, `TwoWeightFormats`, `ExecutableFile`, `UnknownExclusion` (a name in `leave_out` that matches no
+    /// file, so that a typing error cannot let one in).
+    pub fn survey(from: &Path, leave_out: &[String]) -> Result<ModelSource, SealingError> {
+        let metadata =
+            std::fs::metadata(from).map_err(|source| SealingError::Read { path: from.to_owned(), source })?;
+        if metadata.is_dir() {
+            return survey_folder(from, leave_out);
+        }
+        if !has_ending(&from.to_string_lossy(), "gguf") {
+            return Err(SealingError::NotAModel { path: from.to_owned() });
+        }
+        if let Some(name) = leave_out.first() {
+            return Err(SealingError::UnknownExclusion { name: name.clone() });
+        }
+        Ok(ModelSource {
+            small_files: Vec::new(),
+            weights: WeightFiles::Gguf(vec![from.to_owned()]),
+            left_out: Vec::new(),
+        })
+    }
+}
+
+fn survey_folder(folder: &Path, leave_out: &[String]) -> Result<ModelSource, SealingError> {
+    let names = list(folder)?;
+    let excluded: BTreeSet<&str> = leave_out.iter().map(String::as_str).collect();
+    if let Some(name) = excluded.iter().find(|name| !names.contains(**name)) {
+        return Err(SealingError::UnknownExclusion { name: (*name).to_owned() });
+    }
+    let mut source =
+        ModelSource { small_files: Vec::new(), weights: WeightFiles::Gguf(Vec::new()), left_out: Vec::new() };
+    let mut safetensors = Vec::new();
+    let mut gguf = Vec::new();
+    for name in &names {
+        if excluded.contains(name.as_str()) {
+            source.left_out.push((name.clone(), "excluded by --leave-out"));
+        } else if let Some(kind) = small_file_kind(name) {
+            let path = BundlePath::try_from(name.as_str()).expect("every name on the closed lists is a bundle path");
+            source.small_files.push(SmallFile { path, kind, from: folder.join(name) });
+        } else if has_ending(name, "safetensors") && !name.contains('/') {
+            safetensors.push(name.as_str());
+        } else if has_ending(name, "gguf") && !name.contains('/') {
+            gguf.push(name.as_str());
+        } else if let Some(ending) = EXECUTABLE.iter().find(|ending| has_ending(name, ending)) {
+            return Err(SealingError::ExecutableFile { path: folder.join(name), name: name.clone(), ending });
+        } else if name.ends_with("safetensors.index.json") {
+            source.left_out.push((name.clone(), "made anew, since sealing may cut the weights into other shards"));
+        } else if has_ending(name, "safetensors") || has_ending(name, "gguf") {
+            return Err(SealingError::WeightsInSubfolder { path: folder.join(name), name: name.clone() });
+        } else {
+            source.left_out.push((name.clone(), "not a file that the runtime reads"));
+        }
+    }
+    source.weights = choose_weights(folder, safetensors, gguf, &mut source.left_out)?;
+    source.small_files.sort();
+    source.left_out.sort();
+    Ok(source)
+}
+
+/// Some repositories carry the same weights twice (`consolidated.safetensors` beside `model.safetensors`): the names
+/// that Transformers itself loads win, and the rest is left out.
+fn choose_weights(
+    folder: &Path,
+    safetensors: Vec<&str>,
+    gguf: Vec<&str>,
+    left_out: &mut Vec<(String, &'static str)>,
+) -> Result<WeightFiles, SealingError> {
+    match (safetensors.first(), gguf.first()) {
+        (Some(first), Some(second)) => Err(SealingError::TwoWeightFormats {
+            path: folder.to_owned(),
+            first: (*first).to_owned(),
+            second: (*second).to_owned(),
+        }),
+        (None, None) => Err(SealingError::NoWeights { path: folder.to_owned() }),
+        (None, Some(_)) => Ok(WeightFiles::Gguf(gguf.iter().map(|name| folder.join(name)).collect())),
+        (Some(_), None) => {
+            let (loaded, others): (Vec<&str>, Vec<&str>) =
+                safetensors.iter().partition(|name| name.starts_with("model"));
+            let chosen = if loaded.is_empty() { safetensors } else { loaded };
+            for name in others.into_iter().filter(|name| !chosen.contains(name)) {
+                left_out.push((name.to_owned(), "not among the weights that Transformers loads (model*.safetensors)"));
+            }
+            Ok(WeightFiles::Safetensors(chosen.iter().map(|name| folder.join(name)).collect()))
+        }
+    }
+}
+
+fn small_file_kind(name: &str) -> Option<SmallFileKind> {
+    if CONFIGURATION.contains(&name) || is_module_configuration(name) {
+        return Some(SmallFileKind::Configuration);
+    }
+    DOCUMENTATION.contains(&name).then_some(SmallFileKind::Documentation)
+}
+
+/// `1_Pooling/config.json` and its kin: the modules of a sentence-transformers model.
+fn is_module_configuration(name: &str) -> bool {
+    let Some(module) = name.strip_suffix("/config.json") else { return false };
+    let Some((number, kind)) = module.split_once('_') else { return false };
+    !number.is_empty()
+        && number.bytes().all(|byte| byte.is_ascii_digit())
+        && !kind.is_empty()
+        && kind.bytes().all(|byte| byte.is_ascii_alphanumeric())
+}
+
+/// The regular files of `folder` and of its direct subfolders, by relative name.
+///
+/// Two levels are all that a model folder has; what lies deeper is named by its subfolder.
+fn list(folder: &Path) -> Result<BTreeSet<String>, SealingError> {
+    let mut names = BTreeSet::new();
+    for (name, path) in entries(folder)? {
+        if !is_folder(&path)? {
+            names.insert(name);
+        } else if name.starts_with('.') {
+            names.insert(format!("{name}/"));
+        } else {
+            for (inner, inner_path) in entries(&path)? {
+                let ending = if is_folder(&inner_path)? { "/" } else { "" };
+                names.insert(format!("{name}/{inner}{ending}"));
+            }
+        }
+    }
+    Ok(names)
+}
+
+fn entries(folder: &Path) -> Result<Vec<(String, PathBuf)>, SealingError> {
+    let in_context = |source| SealingError::Read { path: folder.to_owned(), source };
+    std::fs::read_dir(folder)
+        .map_err(in_context)?
+        .map(|entry| {
+            let entry = entry.map_err(in_context)?;
+            let name = entry.file_name().into_string();
+            let name = name.map_err(|_| SealingError::UnreadableName { path: entry.path() })?;
+            Ok((name, entry.path()))
+        })
+        .collect()
+}
+
+fn is_folder(path: &Path) -> Result<bool, SealingError> {
+    let metadata = std::fs::metadata(path).map_err(|source| SealingError::Read { path: path.to_owned(), source })?;
+    Ok(metadata.is_dir())
+}
+
+fn has_ending(name: &str, ending: &str) -> bool {
+    name.rsplit_once('.').is_some_and(|(_, found)| found.eq_ignore_ascii_case(ending))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+
+    fn survey(names: &[&str], leave_out: &[&str]) -> Result<ModelSource, SealingError> {
+        let folder = tempfile::tempdir().unwrap();
+        for name in names {
+            let path = folder.path().join(name);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(path, name).unwrap();
+        }
+        ModelSource::survey(folder.path(), &leave_out.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>())
+    }
+
+    fn file_names(weights: &WeightFiles) -> Vec<String> {
+        let (WeightFiles::Safetensors(paths) | WeightFiles::Gguf(paths)) = weights;
+        paths.iter().map(|path| path.file_name().unwrap().to_string_lossy().into_owned()).collect()
+    }
+
+    #[test]
+    fn a_sentence_transformers_folder_is_taken_with_its_modules() {
+        let names = [
+            ".gitattributes",
+            "1_Pooling/config.json",
+            "README.md",
+            "config.json",
+            "data_config.json",
+            "model.safetensors",
+            "modules.json",
+            "tokenizer.json",
+        ];
+        let source = survey(&names, &[]).unwrap();
+        let taken: Vec<_> = source.small_files.iter().map(|file| (file.path.as_str(), file.kind)).collect();
+        use SmallFileKind::{Configuration, Documentation};
+        assert_eq!(
+            taken,
+            [
+                ("1_Pooling/config.json", Configuration),
+                ("README.md", Documentation),
+                ("config.json", Configuration),
+                ("modules.json", Configuration),
+                ("tokenizer.json", Configuration),
+            ]
+        );
+        let left_out: Vec<_> = source.left_out.iter().map(|(name, _)| name.as_str()).collect();
+        assert_eq!(left_out, [".gitattributes", "data_config.json"]);
+        assert_eq!(file_names(&source.weights), ["model.safetensors"]);
+    }
+
+    #[test]
+    fn a_file_that_can_execute_is_refused_until_it_is_excluded_by_name() {
+        for bad in ["pytorch_model.bin", "weights.pt", "modeling_custom.py", "onnx/model.PKL"] {
+            let names = ["config.json", "model.safetensors", bad];
+            let refused = survey(&names, &[]);
+            assert!(
+                matches!(&refused, Err(SealingError::ExecutableFile { name, .. }) if name == bad),
+                "{bad}: {refused:?}"
+            );
+            let source = survey(&names, &[bad]).unwrap();
+            assert_eq!(source.left_out, [(bad.to_owned(), "excluded by --leave-out")]);
+        }
+    }
+
+    #[test]
+    fn an_exclusion_that_matches_nothing_is_an_error() {
+        let refused = survey(&["config.json", "model.safetensors"], &["pytorch_model.bin"]);
+        assert!(matches!(refused, Err(SealingError::UnknownExclusion { name }) if name == "pytorch_model.bin"));
+    }
+
+    #[test]
+    fn the_shards_that_transformers_loads_win_over_a_second_copy() {
+        let names =
+            ["consolidated.safetensors", "model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"];
+        let source = survey(&names, &[]).unwrap();
+        assert_eq!(file_names(&source.weights), names[1..]);
+        assert_eq!(source.left_out.len(), 1);
+        assert_eq!(file_names(&survey(&["weights.safetensors"], &[]).unwrap().weights), ["weights.safetensors"]);
+    }
+
+    #[test]
+    fn a_folder_with_no_weights_or_with_two_formats_is_refused() {
+        assert!(matches!(survey(&["config.json"], &[]), Err(SealingError::NoWeights { .. })));
+        let both = survey(&["a.gguf", "model.safetensors"], &[]);
+        assert!(matches!(both, Err(SealingError::TwoWeightFormats { .. })));
+        let deep = survey(&["2_Dense/model.safetensors", "model.safetensors"], &[]);
+        assert!(matches!(deep, Err(SealingError::WeightsInSubfolder { .. })));
+    }
+}
