@@ -7,6 +7,7 @@ mod event;
 pub mod model;
 mod profile;
 mod request;
+pub mod text;
 
 pub use engine::{EngineConfig, EngineHandle, EngineState, EngineStats};
 pub use error::{InferenceError, SubmitError};
