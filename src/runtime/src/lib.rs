@@ -5,6 +5,13 @@
 //! Modules stand in reading order.
 
 pub mod exit;
+
+pub mod config;
+
 pub mod http;
 pub mod keys;
 pub mod metrics;
+
+pub mod client;
+pub mod telemetry;
+pub mod tls;

@@ -1,0 +1,161 @@
+//! A small HTTP client for the two times that this binary speaks to itself: the demo's question and the health probe.
+//! It connects to one IP address, and with TLS it accepts exactly one certificate: the one this configuration serves.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http_body_util::Full;
+use hyper::body::Incoming;
+use hyper::client::conn::http1;
+use hyper::{Request, Response};
+use hyper_util::rt::TokioIo;
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::crypto::{CryptoProvider, ring, verify_tls12_signature, verify_tls13_signature};
+use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, SignatureScheme};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+
+/// Why this process could not talk to its own listener.
+#[derive(Debug, thiserror::Error)]
+pub enum ClientError {
+    /// No connection, or no TLS on it.
+    #[error("cannot connect to {address}: {source}")]
+    Connect {
+        /// The address.
+        address: SocketAddr,
+        /// What the system says.
+        source: std::io::Error,
+    },
+    /// TLS cannot be set up.
+    #[error("cannot speak TLS to {address}: {source}")]
+    Tls {
+        /// The address.
+        address: SocketAddr,
+        /// What rustls says.
+        source: rustls::Error,
+    },
+    /// The exchange broke.
+    #[error("the exchange with {address} broke: {source}")]
+    Exchange {
+        /// The address.
+        address: SocketAddr,
+        /// What hyper says.
+        source: hyper::Error,
+    },
+    /// Nothing came in time.
+    #[error("{address} did not answer within {seconds} s")]
+    Timeout {
+        /// The address.
+        address: SocketAddr,
+        /// The limit.
+        seconds: u64,
+    },
+}
+
+/// Sends one request on a connection of its own.  `pinned` is the server's certificate when it serves TLS.
+///
+/// # Errors
+/// [`ClientError`] with the address that was tried.
+pub async fn send(
+    address: SocketAddr,
+    pinned: Option<CertificateDer<'static>>,
+    request: Request<Full<Bytes>>,
+) -> Result<Response<Incoming>, ClientError> {
+    let address = reachable(address);
+    let connect = |source| ClientError::Connect { address, source };
+    let stream = TcpStream::connect(address).await.map_err(connect)?;
+    match pinned {
+        None => exchange(address, stream, request).await,
+        Some(certificate) => {
+            let config = pinning(certificate).map_err(|source| ClientError::Tls { address, source })?;
+            let name = ServerName::IpAddress(address.ip().into());
+            let stream = TlsConnector::from(Arc::new(config)).connect(name, stream).await.map_err(connect)?;
+            exchange(address, stream, request).await
+        }
+    }
+}
+
+/// A listener on every interface is reached through loopback.
+pub fn reachable(address: SocketAddr) -> SocketAddr {
+    let ip = match address.ip() {
+        IpAddr::V4(ip) if ip.is_unspecified() => IpAddr::V4(Ipv4Addr::LOCALHOST),
+        IpAddr::V6(ip) if ip.is_unspecified() => IpAddr::V6(Ipv6Addr::LOCALHOST),
+        ip => ip,
+    };
+    SocketAddr::new(ip, address.port())
+}
+
+async fn exchange<S>(
+    address: SocketAddr,
+    stream: S,
+    request: Request<Full<Bytes>>,
+) -> Result<Response<Incoming>, ClientError>
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let broken = |source| ClientError::Exchange { address, source };
+    let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(broken)?;
+    // The connection ends with the response; an error on it shows up in the response's body too.
+    tokio::spawn(async move { connection.await.ok() });
+    sender.send_request(request).await.map_err(broken)
+}
+
+fn pinning(certificate: CertificateDer<'static>) -> Result<ClientConfig, rustls::Error> {
+    let provider = Arc::new(ring::default_provider());
+    let verifier = Arc::new(PinnedCertificate { certificate, provider: Arc::clone(&provider) });
+    Ok(ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()?
+        .dangerous()
+        .with_custom_certificate_verifier(verifier)
+        .with_no_client_auth())
+}
+
+/// Accepts one certificate, byte for byte, and still requires that the server holds its key.  A probe of one's own
+/// listener needs no authority to vouch for it, and its certificate need not name the address 127.0.0.1.
+#[derive(Debug)]
+struct PinnedCertificate {
+    certificate: CertificateDer<'static>,
+    provider: Arc<CryptoProvider>,
+}
+
+impl ServerCertVerifier for PinnedCertificate {
+    fn verify_server_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        _intermediates: &[CertificateDer<'_>],
+        _server_name: &ServerName<'_>,
+        _ocsp_response: &[u8],
+        _now: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        if *end_entity == self.certificate {
+            Ok(ServerCertVerified::assertion())
+        } else {
+            Err(CertificateError::ApplicationVerificationFailure.into())
+        }
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        verify_tls12_signature(message, cert, dss, &self.provider.signature_verification_algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        verify_tls13_signature(message, cert, dss, &self.provider.signature_verification_algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.provider.signature_verification_algorithms.supported_schemes()
+    }
+}

@@ -1,0 +1,167 @@
+//! What a bundle's release statement means for this site's configuration: values that it proposes where the site is
+//! silent, and bounds that the site may tighten and never loosen.
+//!
+//! The bounds come from two places in the signed scope: the statement's `constraints`, and the settings schema, a JSON
+//! Schema over the same keys as the configuration file whose `default`, `minimum`, `maximum`, `enum` and `const` count.
+
+use std::collections::BTreeMap;
+
+use ampoule_bundle::statement::ReleaseStatement;
+use serde_json::Value as Json;
+
+use super::effective::{Effective, Origin};
+use super::error::{ConfigError, ConfigErrors};
+use super::layers::Layers;
+use super::options::Options;
+
+/// The bundle's side of the configuration.
+#[derive(Debug, Clone)]
+pub struct Contract {
+    bundle: String,
+    proposals: BTreeMap<String, Json>,
+    bounds: Vec<Bound>,
+}
+
+#[derive(Debug, Clone)]
+struct Bound {
+    key: String,
+    rule: &'static str,
+    allowed: Allowed,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+enum Allowed {
+    AtMost(u64),
+    AtLeast(u64),
+    OneOf(Vec<Json>),
+}
+
+impl Contract {
+    /// Reads the contract from a verified statement and the settings schema that it names, if any.
+    ///
+    /// # Errors
+    /// [`ConfigError::SettingsSchema`] when that schema is not JSON.
+    pub fn of(release: &ReleaseStatement, settings_schema: Option<&[u8]>) -> Result<Contract, ConfigErrors> {
+        let bundle = format!("{} {}", release.name, release.version);
+        let mut contract = Contract { bundle, proposals: BTreeMap::new(), bounds: Vec::new() };
+        if let Some(most) = release.constraints.max_context_length {
+            contract.bound("limits.context_tokens", "constraints.maxContextLength", Allowed::AtMost(most.into()));
+        }
+        if let Some(most) = release.constraints.max_output_tokens {
+            contract.bound("limits.output_tokens", "constraints.maxOutputTokens", Allowed::AtMost(most.into()));
+        }
+        if let Some(bytes) = settings_schema {
+            let schema = serde_json::from_slice(bytes).map_err(|error| {
+                ConfigErrors::from(ConfigError::SettingsSchema {
+                    bundle: contract.bundle.clone(),
+                    reason: error.to_string(),
+                })
+            })?;
+            contract.read_schema("", &schema);
+        }
+        Ok(contract)
+    }
+
+    /// Merges the site's layers over the bundle's proposals and holds the result against the bounds.
+    ///
+    /// # Errors
+    /// Every value of the site that loosens a bound, with both values and both sources; and every proposal that is no
+    /// value of an option of this runtime.
+    pub fn apply(&self, layers: &Layers) -> Result<Effective, ConfigErrors> {
+        let effective = layers.merge_with_bundle(&self.bundle, &self.proposals_within_bounds(layers))?;
+        let errors: Vec<ConfigError> = self
+            .bounds
+            .iter()
+            .filter_map(|bound| {
+                let entry = effective.get(&bound.key)?;
+                let holds = bound.allowed.permits(&entry.value);
+                (!holds).then(|| ConfigError::LoosensBundle {
+                    key: bound.key.clone(),
+                    found: entry.value.to_string(),
+                    origin: entry.origin.clone(),
+                    allowed: bound.allowed.describe(),
+                    rule: bound.rule,
+                    bundle: self.bundle.clone(),
+                })
+            })
+            .collect();
+        if errors.is_empty() { Ok(effective) } else { Err(ConfigErrors(errors)) }
+    }
+
+    /// Where the site is silent, a bound pulls the value to itself: silence is not a wish for more.
+    fn proposals_within_bounds(&self, layers: &Layers) -> BTreeMap<String, Json> {
+        let without_bundle = layers.merge();
+        let mut proposals = self.proposals.clone();
+        for bound in &self.bounds {
+            let site_is_silent = without_bundle.origin(&bound.key) == Origin::BuiltIn;
+            let value = proposals.get(&bound.key).or(without_bundle.get(&bound.key).map(|entry| &entry.value));
+            if site_is_silent && !value.is_some_and(|value| bound.allowed.permits(value)) {
+                proposals.insert(bound.key.clone(), bound.allowed.nearest());
+            }
+        }
+        proposals
+    }
+
+    fn bound(&mut self, key: &str, rule: &'static str, allowed: Allowed) {
+        self.bounds.push(Bound { key: key.to_owned(), rule, allowed });
+    }
+
+    fn read_schema(&mut self, prefix: &str, schema: &Json) {
+        let Some(properties) = schema.get("properties").and_then(Json::as_object) else { return };
+        for (name, property) in properties {
+            let key = if prefix.is_empty() { name.clone() } else { format!("{prefix}.{name}") };
+            if property.get("properties").is_some() {
+                self.read_schema(&key, property);
+                continue;
+            }
+            if Options::all().get(&key).is_none() {
+                // Proposing it lets the merge refuse it by name, with what was probably meant.
+                self.proposals.insert(key, Json::Null);
+                continue;
+            }
+            if let Some(value) = property.get("default") {
+                self.proposals.insert(key.clone(), value.clone());
+            }
+            if let Some(least) = property.get("minimum").and_then(Json::as_u64) {
+                self.bound(&key, "settings schema, minimum", Allowed::AtLeast(least));
+            }
+            if let Some(most) = property.get("maximum").and_then(Json::as_u64) {
+                self.bound(&key, "settings schema, maximum", Allowed::AtMost(most));
+            }
+            if let Some(words) = property.get("enum").and_then(Json::as_array) {
+                self.bound(&key, "settings schema, enum", Allowed::OneOf(words.clone()));
+            }
+            if let Some(only) = property.get("const") {
+                self.bound(&key, "settings schema, const", Allowed::OneOf(vec![only.clone()]));
+            }
+        }
+    }
+}
+
+impl Allowed {
+    fn permits(&self, value: &Json) -> bool {
+        match self {
+            Allowed::AtMost(most) => value.as_u64().is_some_and(|value| value <= *most),
+            Allowed::AtLeast(least) => value.as_u64().is_some_and(|value| value >= *least),
+            Allowed::OneOf(words) => words.contains(value),
+        }
+    }
+
+    fn nearest(&self) -> Json {
+        match self {
+            Allowed::AtMost(bound) | Allowed::AtLeast(bound) => Json::from(*bound),
+            Allowed::OneOf(words) => words.first().cloned().unwrap_or(Json::Null),
+        }
+    }
+
+    fn describe(&self) -> String {
+        match self {
+            Allowed::AtMost(most) => format!("at most {most}"),
+            Allowed::AtLeast(least) => format!("at least {least}"),
+            Allowed::OneOf(words) => match words.as_slice() {
+                [only] => format!("only {only}"),
+                words => format!("one of {}", words.iter().map(Json::to_string).collect::<Vec<_>>().join(", ")),
+            },
+        }
+    }
+}

@@ -1,0 +1,239 @@
+//! The configuration as it is used: paths resolved, addresses parsed, and the combinations that must not exist made
+//! impossible to express.  Built from the effective values in one step that reports every mistake.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use ampoule_bundle::Digest;
+
+use super::effective::Effective;
+use super::error::{ConfigError, ConfigErrors};
+use super::raw::{LogFormat, LogLevel, RawConfig};
+
+/// What `serve` needs, checked.
+#[derive(Debug, Clone)]
+pub struct RuntimeConfig {
+    /// The sealed bundle.
+    pub bundle: PathBuf,
+    /// The trust root.
+    pub trust_root: PathBuf,
+    /// The API keys.
+    pub keys_file: PathBuf,
+    /// The name that clients use, if not the bundle's own.
+    pub model_name: Option<String>,
+    /// Where and how to serve.
+    pub listen: ListenPlan,
+    /// Where to serve metrics.
+    pub metrics: Option<MetricsPlan>,
+    /// How long running requests may take to finish after SIGTERM.
+    pub drain_deadline: Duration,
+    /// Bounds on work and memory.
+    pub limits: Limits,
+    /// How much is logged.
+    pub log_level: LogLevel,
+    /// In which form.
+    pub log_format: LogFormat,
+    /// The digest of the effective values.
+    pub digest: Digest,
+}
+
+/// Where and how to serve.  Plain HTTP that other hosts can reach exists only under its own name, which nothing but the
+/// named opt-out produces.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ListenPlan {
+    /// Plain HTTP that only this host can reach.
+    LoopbackPlain(SocketAddr),
+    /// Plain HTTP that other hosts can reach, because `allow_plain_http_beyond_loopback` says so.
+    NamedPlain(SocketAddr),
+    /// HTTPS.
+    Tls(SocketAddr, TlsFiles),
+}
+
+/// The two PEM files of TLS.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TlsFiles {
+    /// The server's certificate, then the intermediate ones.
+    pub certificate: PathBuf,
+    /// Its private key.
+    pub key: PathBuf,
+}
+
+/// Where to serve metrics; beyond loopback only by its named opt-out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct MetricsPlan {
+    /// The address, checked against the opt-out.
+    pub address: SocketAddr,
+}
+
+/// Bounds on work and memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// The longest request body, in bytes.
+    pub body_bytes: usize,
+    /// Open connections.
+    pub connections: usize,
+    /// Requests that wait.
+    pub queued_requests: usize,
+    /// Requests that are computed at the same time.
+    pub running_requests: usize,
+    /// Tokens that running requests may hold together.
+    pub token_budget: usize,
+    /// The longest prompt and answer, in tokens; the model's own length when absent.
+    pub context_tokens: Option<usize>,
+    /// The most tokens of one answer; whatever fits when absent.
+    pub output_tokens: Option<usize>,
+}
+
+impl RuntimeConfig {
+    /// Requires of the effective values what `serve` needs, without opening any file.
+    ///
+    /// # Errors
+    /// Every option that is missing or contradicts another.
+    pub fn require(effective: &Effective) -> Result<RuntimeConfig, ConfigErrors> {
+        let raw = &effective.raw;
+        let mut errors = Vec::new();
+        let bundle = required(
+            effective,
+            "bundle",
+            &raw.bundle,
+            "name the sealed bundle to serve, as in `--bundle model.bundle`",
+            &mut errors,
+        );
+        let trust_root = required(
+            effective,
+            "trust_root",
+            &raw.trust_root,
+            "name the root.json that your vendor gave you, as in `--trust-root root.json`; there is no default trust",
+            &mut errors,
+        );
+        let keys_file = required(
+            effective,
+            "keys_file",
+            &raw.keys_file,
+            "every request needs an API key; make one with `ampoule keys add NAME --keys-file keys.json` and name that file",
+            &mut errors,
+        );
+        let listen = listen_plan(effective, &mut errors);
+        let metrics = metrics_plan(effective, &mut errors);
+        match (bundle, trust_root, keys_file, listen, errors.is_empty()) {
+            (Some(bundle), Some(trust_root), Some(keys_file), Some(listen), true) => Ok(RuntimeConfig {
+                bundle,
+                trust_root,
+                keys_file,
+                listen,
+                metrics,
+                model_name: raw.model_name.clone(),
+                drain_deadline: RuntimeConfig::drain_deadline(effective),
+                limits: RuntimeConfig::limits(effective),
+                log_level: raw.log.level.unwrap_or(LogLevel::Info),
+                log_format: raw.log.format.unwrap_or(LogFormat::Json),
+                digest: effective.digest(),
+            }),
+            _ => Err(ConfigErrors(errors)),
+        }
+    }
+
+    /// The bounds alone, for whoever has no configuration of its own.
+    pub fn limits(effective: &Effective) -> Limits {
+        let (given, built_in) = (&effective.raw.limits, RawConfig::built_in().limits);
+        let value = |given: Option<u64>, built_in: Option<u64>| to_usize(given.or(built_in).unwrap_or(1));
+        Limits {
+            body_bytes: value(given.body_bytes, built_in.body_bytes),
+            connections: value(given.connections, built_in.connections),
+            queued_requests: value(given.queued_requests, built_in.queued_requests),
+            running_requests: value(given.running_requests, built_in.running_requests),
+            token_budget: value(given.token_budget, built_in.token_budget),
+            context_tokens: given.context_tokens.map(to_usize),
+            output_tokens: given.output_tokens.map(to_usize),
+        }
+    }
+
+    /// How long running requests may take to finish after SIGTERM.
+    pub fn drain_deadline(effective: &Effective) -> Duration {
+        Duration::from_secs(effective.raw.drain_deadline_seconds.unwrap_or(0))
+    }
+}
+
+impl ListenPlan {
+    /// Where and how these values serve, without requiring anything else of them.
+    ///
+    /// # Errors
+    /// What is wrong with the address or the TLS files' options.
+    pub fn of(effective: &Effective) -> Result<ListenPlan, ConfigErrors> {
+        let mut errors = Vec::new();
+        listen_plan(effective, &mut errors).ok_or(ConfigErrors(errors))
+    }
+}
+
+fn required(
+    effective: &Effective,
+    key: &'static str,
+    path: &Option<PathBuf>,
+    remedy: &'static str,
+    errors: &mut Vec<ConfigError>,
+) -> Option<PathBuf> {
+    if path.is_none() {
+        errors.push(ConfigError::Missing { key, remedy });
+    }
+    path.as_deref().map(|path| effective.resolve(key, path))
+}
+
+fn listen_plan(effective: &Effective, errors: &mut Vec<ConfigError>) -> Option<ListenPlan> {
+    let raw = &effective.raw;
+    let address = address(effective, "listen", raw.listen.as_deref()?, errors);
+    let file = |key, path: &Path| effective.resolve(key, path);
+    match (raw.tls.certificate_file.as_deref(), raw.tls.key_file.as_deref()) {
+        (Some(certificate), Some(key)) => {
+            let certificate = file("tls.certificate_file", certificate);
+            Some(ListenPlan::Tls(address?, TlsFiles { certificate, key: file("tls.key_file", key) }))
+        }
+        (Some(_), None) => half_of_tls(effective, "tls.certificate_file", "tls.key_file", errors),
+        (None, Some(_)) => half_of_tls(effective, "tls.key_file", "tls.certificate_file", errors),
+        (None, None) => {
+            let address = address?;
+            if address.ip().is_loopback() {
+                return Some(ListenPlan::LoopbackPlain(address));
+            }
+            if raw.allow_plain_http_beyond_loopback == Some(true) {
+                return Some(ListenPlan::NamedPlain(address));
+            }
+            let (found, origin) = (address.to_string(), effective.origin("listen"));
+            errors.push(ConfigError::PlainHttpBeyondLoopback { found, origin });
+            None
+        }
+    }
+}
+
+fn half_of_tls(
+    effective: &Effective,
+    present: &'static str,
+    absent: &'static str,
+    errors: &mut Vec<ConfigError>,
+) -> Option<ListenPlan> {
+    errors.push(ConfigError::HalfOfTls { present, absent, origin: effective.origin(present) });
+    None
+}
+
+fn metrics_plan(effective: &Effective, errors: &mut Vec<ConfigError>) -> Option<MetricsPlan> {
+    let address = address(effective, "metrics_listen", effective.raw.metrics_listen.as_deref()?, errors)?;
+    if address.ip().is_loopback() || effective.raw.allow_metrics_beyond_loopback == Some(true) {
+        return Some(MetricsPlan { address });
+    }
+    let (found, origin) = (address.to_string(), effective.origin("metrics_listen"));
+    errors.push(ConfigError::MetricsBeyondLoopback { found, origin });
+    None
+}
+
+fn address(effective: &Effective, key: &'static str, text: &str, errors: &mut Vec<ConfigError>) -> Option<SocketAddr> {
+    let parsed = text.parse().ok();
+    if parsed.is_none() {
+        let (found, origin) = (text.to_owned(), effective.origin(key));
+        errors.push(ConfigError::NotAnAddress { key, found, origin });
+    }
+    parsed
+}
+
+fn to_usize(number: u64) -> usize {
+    usize::try_from(number).expect("every number of the configuration has a bound far below the address space")
+}
