@@ -5,6 +5,7 @@
 //! is refused by name, because a decoder that ignores a field computes something else than what was sealed.
 
 mod fields;
+mod gguf;
 mod hugging_face;
 mod rope_fields;
 
@@ -19,7 +20,7 @@ pub struct Config {
     /// The family, for people and metrics; the computation does not branch on it.
     pub architecture: Architecture,
     /// How the tensors are named and laid out in the weight files.
-    pub(super) naming: TensorNaming,
+    pub naming: TensorNaming,
     /// Number of token ids.
     pub vocabulary_size: usize,
     /// Width of the residual stream.
@@ -426,8 +427,7 @@ pub enum OutputProjection {
 
 /// How tensors are named and laid out in the weight files.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[expect(dead_code, reason = "GGUF files are read next")]
-pub(super) enum TensorNaming {
+pub enum TensorNaming {
     /// Hugging Face's names and layout.
     HuggingFace,
     /// GGUF's names; the rows of query and key stand as in Hugging Face's layout.

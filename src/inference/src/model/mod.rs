@@ -16,19 +16,22 @@ mod config;
 mod decoder;
 mod error;
 mod feed_forward;
+mod gguf_layout;
 mod linear;
 mod norm;
 mod pass;
 mod rope;
+mod sink;
 mod weights;
 
 pub use cache::KvCache;
 pub use config::{
     Activation, Architecture, AttentionBias, AttentionSpan, Bias, Config, LayerConfig, LongRopeFactors, NormPlacement,
-    NormWeight, OutputProjection, Projections, QueryKeyNorm, RopeConfig, RopeScaling,
+    NormWeight, OutputProjection, Projections, QueryKeyNorm, RopeConfig, RopeScaling, TensorNaming,
 };
 pub use decoder::{Decoder, SequenceStep};
 pub use error::ModelError;
+pub use sink::WeightsSink;
 pub use weights::{Weight, Weights};
 
 /// Whether a pass must be differentiable; if not, candle's fused operations, which have no backward pass, serve.

@@ -64,7 +64,6 @@ impl Weights {
     }
 
     /// Adds a tensor.
-    #[expect(dead_code, reason = "the sink, which calls this, lands next")]
     pub(super) fn insert(&mut self, name: String, weight: Weight) -> Result<(), ModelError> {
         match self.tensors.insert(name.clone(), weight) {
             None => Ok(()),
