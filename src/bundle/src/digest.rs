@@ -35,7 +35,9 @@ impl Digest {
     /// The 64 lower-case hex digits, without the `sha256:` prefix.
     #[must_use]
     pub fn to_hex(&self) -> String {
-        hex::encode(self.0)
+        let mut digits = [0; 64];
+        hex::encode_to_slice(self.0, &mut digits).expect("64 digits hold 32 bytes");
+        String::from_utf8_lossy(&digits).into_owned()
     }
 
     /// Parses 64 lower-case hex digits without a prefix.

@@ -27,7 +27,16 @@ pub fn parse<T: DeserializeOwned>(document: &str, bytes: &[u8]) -> Result<T, Bun
 /// # Errors
 /// As [`parse`], and [`BundleError::NotCanonicalJson`].
 pub fn parse_canonical<T: DeserializeOwned + Serialize>(document: &str, bytes: &[u8]) -> Result<T, BundleError> {
-    let value: T = parse(document, bytes)?;
+    tree_to_canonical(document, bytes, parse_value(document, bytes)?)
+}
+
+/// As [`parse_canonical`], from the tree that [`parse_value`] gave for `bytes`.
+pub(crate) fn tree_to_canonical<T: DeserializeOwned + Serialize>(
+    document: &str,
+    bytes: &[u8],
+    tree: Value,
+) -> Result<T, BundleError> {
+    let value: T = serde_json::from_value(tree).map_err(|error| malformed(document, &error))?;
     let canonical = canonical(&value);
     if canonical != bytes {
         let offset = canonical.iter().zip(bytes).take_while(|(left, right)| left == right).count();

@@ -149,7 +149,8 @@ fn for_each_weight_file<E: Send>(
             }
         }
     };
-    let threads = std::thread::available_parallelism().map_or(1, std::num::NonZero::get).min(files.len());
+    let cores = || std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    let threads = if files.len() > 1 { cores().min(files.len()) } else { 1 };
     std::thread::scope(|scope| {
         for _ in 1..threads {
             scope.spawn(worker);

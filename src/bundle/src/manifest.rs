@@ -98,8 +98,9 @@ impl Manifest {
     /// Any deviation from FORMAT.md §4; see [`BundleError`].
     pub fn parse(bytes: Vec<u8>) -> Result<Self, BundleError> {
         check_limit("the manifest's length in bytes", bytes.len() as u64, limits::MAX_MANIFEST_BYTES)?;
-        check_format(&bytes)?;
-        let wire: WireManifest = json::parse_canonical(DOCUMENT, &bytes)?;
+        let tree = json::parse_value(DOCUMENT, &bytes)?;
+        check_format(&tree)?;
+        let wire: WireManifest = json::tree_to_canonical(DOCUMENT, &bytes, tree)?;
         let fixed = |field, found: &str, expected: &str| {
             if found == expected {
                 return Ok(());
@@ -162,8 +163,7 @@ pub(crate) fn order_key(layer: &Layer) -> (bool, &BundlePath) {
 }
 
 /// Looks at the format version before all else, so that a later format is called that and not malformed.
-fn check_format(bytes: &[u8]) -> Result<(), BundleError> {
-    let tree = json::parse_value(DOCUMENT, bytes)?;
+fn check_format(tree: &serde_json::Value) -> Result<(), BundleError> {
     let found = tree.get("annotations").and_then(|annotations| annotations.get(FORMAT_ANNOTATION));
     match found.and_then(serde_json::Value::as_str) {
         Some(text) if text == limits::FORMAT_VERSION.to_string() => Ok(()),

@@ -23,7 +23,7 @@ pub(crate) enum Piece {
         /// Offset in the file.
         offset: u64,
         /// What the bytes are, for messages.
-        what: String,
+        what: &'static str,
         /// The bytes themselves.
         bytes: Vec<u8>,
     },
@@ -49,8 +49,8 @@ impl Layout {
         let derived = index::derive(manifest, &attestations);
 
         let mut builder = Builder::default();
-        builder.file("oci-layout", index::OCI_LAYOUT, "the entry `oci-layout`");
-        builder.file("index.json", &derived.index, "the entry `index.json`");
+        builder.file("oci-layout", index::OCI_LAYOUT, "`oci-layout`");
+        builder.file("index.json", &derived.index, "`index.json`");
         builder.blob(manifest.bytes(), "the model manifest");
         builder.blob(&derived.bundle_index, "the index `bundle`");
         builder.blob(&derived.referrers_index, "the index of attestations");
@@ -132,22 +132,22 @@ struct Builder {
 }
 
 impl Builder {
-    fn fixed(&mut self, bytes: &[u8], what: &str) {
+    fn fixed(&mut self, bytes: &[u8], what: &'static str) {
         if bytes.is_empty() {
             return;
         }
-        self.pieces.push(Piece::Fixed { offset: self.offset, what: what.to_owned(), bytes: bytes.to_vec() });
+        self.pieces.push(Piece::Fixed { offset: self.offset, what, bytes: bytes.to_vec() });
         self.offset += bytes.len() as u64;
     }
 
-    fn file(&mut self, name: &str, content: &[u8], what: &str) {
+    fn file(&mut self, name: &str, content: &[u8], what: &'static str) {
         let entry = Entry { name: name.to_owned(), size: content.len() as u64 };
-        self.fixed(&tar::file_header(&entry), &format!("the tar header of {what}"));
+        self.fixed(&tar::file_header(&entry), what);
         self.fixed(content, what);
-        self.pad(entry.size, what);
+        self.pad(entry.size);
     }
 
-    fn blob(&mut self, content: &[u8], what: &str) {
+    fn blob(&mut self, content: &[u8], what: &'static str) {
         let digest = Digest::of(content);
         if self.blobs.contains_key(&digest) {
             return;
@@ -163,21 +163,20 @@ impl Builder {
             return offset;
         }
         let entry = Entry { name: blob_name(digest), size };
-        let what = format!("the blob {digest}");
-        self.fixed(&tar::padding_header(self.offset, &entry), &format!("the PAX header of {what}"));
-        self.fixed(&tar::file_header(&entry), &format!("the tar header of {what}"));
+        self.fixed(&tar::padding_header(self.offset, &entry), "the PAX header of a layer");
+        self.fixed(&tar::file_header(&entry), "the tar header of a layer");
         let offset = self.offset;
         self.pieces.push(Piece::Layer { index });
         self.offset += size;
-        self.pad(size, &what);
+        self.pad(size);
         self.blobs.insert(digest, offset);
         offset
     }
 
-    fn pad(&mut self, size: u64, what: &str) {
+    fn pad(&mut self, size: u64) {
         let padding = [0; tar::BLOCK as usize];
         let count = usize::try_from(tar::padding_after(size)).expect("below 512");
-        self.fixed(&padding[..count], &format!("the padding after {what}"));
+        self.fixed(&padding[..count], "the padding after an entry");
     }
 }
 

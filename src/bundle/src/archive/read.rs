@@ -31,7 +31,7 @@ pub(crate) fn read_pieces(source: &dyn Source, length: u64) -> Result<Pieces, Bu
 
 /// The layout's two files; what they say is compared later.
 fn step_02_read_layout_files(walker: &mut Walker<'_>) -> Result<(), BundleError> {
-    if walker.length < tar::BLOCK || walker.peek_name()? != "oci-layout" {
+    if !walker.begins_with(b"oci-layout\0")? {
         return Err(BundleError::NotABundle);
     }
     walker.named("oci-layout", limits::MAX_INDEX_BYTES)?;
@@ -74,12 +74,13 @@ pub(crate) fn compare_with_layout(source: &dyn Source, length: u64, layout: &Lay
         let Piece::Fixed { offset, what, bytes } = piece else { continue };
         let needed = offset + bytes.len() as u64;
         if needed > length {
-            return Err(BundleError::Truncated { what: what.clone(), needed, length });
+            return Err(BundleError::Truncated { what: (*what).to_owned(), needed, length });
         }
         buffer.resize(bytes.len(), 0);
         read_exact_at(source, &mut buffer, *offset, what)?;
-        if let Some(position) = buffer.iter().zip(bytes).position(|(found, expected)| found != expected) {
-            return Err(BundleError::NotCanonical { offset: offset + position as u64, what: what.clone() });
+        if buffer != *bytes {
+            let position = buffer.iter().zip(bytes).take_while(|(found, expected)| found == expected).count();
+            return Err(BundleError::NotCanonical { offset: offset + position as u64, what: (*what).to_owned() });
         }
     }
     if length != layout.length() {
@@ -96,6 +97,16 @@ struct Walker<'a> {
 }
 
 impl Walker<'_> {
+    /// Whether the file begins with these bytes.
+    fn begins_with(&self, expected: &[u8]) -> Result<bool, BundleError> {
+        if self.length < expected.len() as u64 {
+            return Ok(false);
+        }
+        let mut found = vec![0; expected.len()];
+        read_exact_at(self.source, &mut found, 0, "the first tar header")?;
+        Ok(found == expected)
+    }
+
     /// The name in the header at the current offset.
     fn peek_name(&self) -> Result<String, BundleError> {
         Ok(self.header()?.0.name)
@@ -103,7 +114,7 @@ impl Walker<'_> {
 
     /// Reads the entry that must have this name.
     fn named(&mut self, name: &str, limit: u64) -> Result<Vec<u8>, BundleError> {
-        let (entry, bytes) = self.entry(&format!("the entry `{name}`"), limit)?;
+        let (entry, bytes) = self.entry(&format!("`{name}`"), limit)?;
         if entry.name != name {
             return Err(self.unexpected(&entry, &format!("`{name}`")));
         }
@@ -129,7 +140,8 @@ impl Walker<'_> {
         let (entry, header) = self.header()?;
         check_limit(&format!("the length in bytes of {what}"), entry.size, limit)?;
         let generated = tar::file_header(&entry);
-        if let Some(position) = header.iter().zip(&generated).position(|(found, expected)| found != expected) {
+        if header != generated {
+            let position = header.iter().zip(&generated).take_while(|(found, expected)| found == expected).count();
             return Err(BundleError::NotCanonical {
                 offset: self.offset + position as u64,
                 what: format!("the tar header of {what}"),

@@ -1,0 +1,291 @@
+//! A small valid bundle, its parts within reach, and keys that live as long as the test.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use ampoule_bundle::archive::{self, Contents};
+use ampoule_bundle::statement::{Constraints, Endpoint, Requirements, RuntimeRequirement, WeightHeaderDigest};
+use ampoule_bundle::{
+    Attestation, BundleError, BundlePath, CosignStatement, Counter, Curve, Digest, Epoch, FORMAT_VERSION, KeyId, Layer,
+    LayerKind, Manifest, ModelConfig, ModelDescriptor, ModelProperties, OmsStatement, PAYLOAD_TYPE, PublicKey,
+    ReleaseStatement, Role, RootDocument, SealedBundle, Source, Statement, Timestamp, TrustRoot, VerifiedBundle,
+    WeightFormat, WeightHeader, pre_authentication_encoding,
+};
+use ring::rand::SystemRandom;
+use ring::signature::{self, EcdsaKeyPair, EcdsaSigningAlgorithm, KeyPair};
+
+/// A key pair made for one test.
+pub(crate) struct Signer {
+    pair: EcdsaKeyPair,
+    pub(crate) public: PublicKey,
+}
+
+impl Signer {
+    pub(crate) fn new(curve: Curve) -> Self {
+        let (algorithm, prefix): (&'static EcdsaSigningAlgorithm, &str) = match curve {
+            Curve::P256 => {
+                (&signature::ECDSA_P256_SHA256_ASN1_SIGNING, "3059301306072a8648ce3d020106082a8648ce3d030107034200")
+            }
+            Curve::P384 => {
+                (&signature::ECDSA_P384_SHA384_ASN1_SIGNING, "3076301006072a8648ce3d020106052b81040022036200")
+            }
+        };
+        let random = SystemRandom::new();
+        let document = EcdsaKeyPair::generate_pkcs8(algorithm, &random).unwrap();
+        let pair = EcdsaKeyPair::from_pkcs8(algorithm, document.as_ref(), &random).unwrap();
+        let mut spki = hex::decode(prefix).unwrap();
+        spki.extend_from_slice(pair.public_key().as_ref());
+        Self { pair, public: PublicKey::from_spki_der(&spki).unwrap() }
+    }
+
+    pub(crate) fn id(&self) -> KeyId {
+        self.public.id()
+    }
+
+    /// The DER signature over a payload of this type.
+    pub(crate) fn signature(&self, payload_type: &str, payload: &[u8]) -> Vec<u8> {
+        let message = pre_authentication_encoding(payload_type, payload);
+        self.pair.sign(&SystemRandom::new(), &message).unwrap().as_ref().to_vec()
+    }
+
+    pub(crate) fn attest(&self, payload: &[u8]) -> Attestation {
+        Attestation::new(payload, &self.signature(PAYLOAD_TYPE, payload), self.id()).unwrap()
+    }
+}
+
+/// The parts of a bundle before it is signed.
+#[derive(Debug, Clone)]
+pub(crate) struct Draft {
+    pub(crate) files: Vec<(BundlePath, LayerKind, Vec<u8>)>,
+    /// The release statement; root and weight headers are filled in when it is signed.
+    pub(crate) release: ReleaseStatement,
+}
+
+/// A bundle of three small files and one weight file.
+pub(crate) fn draft() -> Draft {
+    let weights = safetensors(
+        r#"{"a":{"dtype":"F32","shape":[2,3],"data_offsets":[0,24]},"b":{"dtype":"I64","shape":[],"data_offsets":[24,32]}}"#,
+        32,
+    );
+    Draft {
+        files: vec![
+            file("config.json", LayerKind::Config, br#"{"model_type":"llama"}"#),
+            file("tokenizer.json", LayerKind::Config, br#"{"version":"1.0"}"#),
+            file("README.md", LayerKind::Doc, b"# A model\n"),
+            file("model.safetensors", LayerKind::Weight, &weights),
+        ],
+        release: release(),
+    }
+}
+
+pub(crate) fn file(path: &str, kind: LayerKind, content: &[u8]) -> (BundlePath, LayerKind, Vec<u8>) {
+    (path.parse().unwrap(), kind, content.to_vec())
+}
+
+fn release() -> ReleaseStatement {
+    ReleaseStatement {
+        format_version: FORMAT_VERSION,
+        name: "sample".parse().unwrap(),
+        version: "1.2.3".parse().unwrap(),
+        counter: Counter(7),
+        epoch: Epoch(1),
+        channel: "stable".parse().unwrap(),
+        issued_at: time("2026-01-01T00:00:00Z"),
+        not_before: None,
+        expires: Some(time("2027-01-01T00:00:00Z")),
+        expiry_policy: Default::default(),
+        oms_root: Digest::of(b""),
+        weights: Vec::new(),
+        requires: Requirements {
+            runtime: RuntimeRequirement {
+                min: semver::Version::new(0, 1, 0),
+                below: Some(semver::Version::new(1, 0, 0)),
+                features: BTreeSet::new(),
+            },
+            cpu_features: BTreeSet::from(["avx2".to_owned()]),
+            memory_bytes: Some(1 << 20),
+            accelerator: None,
+            endpoints: BTreeSet::from([Endpoint::ChatCompletions]),
+        },
+        constraints: Constraints::default(),
+        settings_schema: None,
+        slo: None,
+        known_answers: None,
+        reference_profile: None,
+        adapter: None,
+        encryption: None,
+        trust_root_version: 1,
+        revocation_min: 0,
+    }
+}
+
+pub(crate) fn time(text: &str) -> Timestamp {
+    text.parse().unwrap()
+}
+
+impl Draft {
+    pub(crate) fn layers(&self) -> Vec<Layer> {
+        let layer = |(path, kind, content): &(BundlePath, LayerKind, Vec<u8>)| Layer {
+            path: path.clone(),
+            kind: *kind,
+            digest: Digest::of(content),
+            size: content.len() as u64,
+        };
+        self.files.iter().map(layer).collect()
+    }
+
+    pub(crate) fn config(&self) -> Vec<u8> {
+        let descriptor = ModelDescriptor {
+            name: self.release.name.clone(),
+            version: self.release.version.clone(),
+            created_at: None,
+            authors: Vec::new(),
+            family: None,
+            doc_url: None,
+            source_url: None,
+            datasets_url: Vec::new(),
+            revision: None,
+            vendor: None,
+            licenses: Vec::new(),
+            title: None,
+            description: None,
+        };
+        ModelConfig::new(descriptor, ModelProperties::default(), &self.layers()).to_bytes()
+    }
+
+    pub(crate) fn manifest(&self) -> Manifest {
+        Manifest::new(&self.config(), self.layers()).unwrap()
+    }
+
+    /// The release statement as it is signed. Weight files whose header does not parse get the header of 8 bytes.
+    pub(crate) fn release_statement(&self) -> Statement<ReleaseStatement> {
+        let mut release = self.release.clone();
+        release.oms_root = OmsStatement::about(&release.name, &self.layers()).subject;
+        release.weights = Vec::new();
+        let manifest = self.manifest();
+        for layer in manifest.layers().iter().filter(|layer| layer.kind == LayerKind::Weight) {
+            let content = self.content(&layer.path);
+            let header =
+                WeightHeader::read(&layer.path, WeightFormat::of_path(&layer.path).unwrap(), &content.to_vec());
+            let bytes = header.map_or_else(|_| content[..8].to_vec(), |(_, bytes)| bytes);
+            release.weights.push(WeightHeaderDigest {
+                path: layer.path.clone(),
+                header_length: bytes.len() as u64,
+                header_digest: Digest::of(&bytes),
+            });
+        }
+        release.about(manifest.digest())
+    }
+
+    pub(crate) fn release_payload(&self) -> Vec<u8> {
+        self.release_statement().to_payload()
+    }
+
+    pub(crate) fn oms_payload(&self) -> Vec<u8> {
+        OmsStatement::about(&self.release.name, &self.layers()).to_payload()
+    }
+
+    pub(crate) fn cosign_payload(&self) -> Vec<u8> {
+        let subject = self.manifest().digest();
+        Statement { subject_name: String::new(), subject, predicate: CosignStatement {} }.to_payload()
+    }
+
+    /// All three statements, each signed by every signer.
+    pub(crate) fn attestations(&self, signers: &[&Signer]) -> Vec<Attestation> {
+        let payloads = [self.release_payload(), self.oms_payload(), self.cosign_payload()];
+        payloads.iter().flat_map(|payload| signers.iter().map(|signer| signer.attest(payload))).collect()
+    }
+
+    /// The bundle file with these attestations.
+    pub(crate) fn write(&self, attestations: &[Attestation]) -> Vec<u8> {
+        let manifest = self.manifest();
+        let contents: Vec<&[u8]> = manifest.layers().iter().map(|layer| self.content(&layer.path)).collect();
+        let layers: Vec<&dyn Source> = contents.iter().map(|content| content as &dyn Source).collect();
+        let mut bytes = Vec::new();
+        let config = self.config();
+        archive::write(&Contents { manifest: &manifest, config: &config, attestations, layers: &layers }, &mut bytes)
+            .unwrap();
+        bytes
+    }
+
+    pub(crate) fn seal(&self, signers: &[&Signer]) -> Vec<u8> {
+        self.write(&self.attestations(signers))
+    }
+
+    pub(crate) fn content(&self, path: &BundlePath) -> &[u8] {
+        &self.files.iter().find(|(name, _, _)| name == path).unwrap().2
+    }
+}
+
+/// A root in which `threshold` of these keys must sign releases.
+pub(crate) fn root(signers: &[&Signer], threshold: usize) -> TrustRoot {
+    root_with(&[(Role::Release, signers, threshold)])
+}
+
+pub(crate) fn root_with(roles: &[(Role, &[&Signer], usize)]) -> TrustRoot {
+    let keys: Vec<Vec<PublicKey>> =
+        roles.iter().map(|(_, signers, _)| signers.iter().map(|signer| signer.public.clone()).collect()).collect();
+    let roles: Vec<(Role, &[PublicKey], usize)> =
+        roles.iter().zip(&keys).map(|((role, _, threshold), keys)| (*role, keys.as_slice(), *threshold)).collect();
+    TrustRoot::parse(&RootDocument::new(1, time("2036-01-01T00:00:00Z"), &roles).to_bytes()).unwrap()
+}
+
+pub(crate) fn open_and_verify(source: impl Source + 'static, root: &TrustRoot) -> Result<VerifiedBundle, BundleError> {
+    SealedBundle::open(source)?.verify(root)
+}
+
+/// Opening, verifying and hashing the weights: all that `ampoule verify` does.
+pub(crate) fn check(source: impl Source + 'static, root: &TrustRoot) -> Result<(), BundleError> {
+    open_and_verify(source, root)?.check_weights(&|_| ())
+}
+
+/// The refusal of a bundle that must be refused.
+pub(crate) fn refusal(bytes: Vec<u8>, root: &TrustRoot) -> BundleError {
+    check(bytes, root).expect_err("the bundle must be refused")
+}
+
+/// A safetensors file with this header and as many bytes of data.
+pub(crate) fn safetensors(header: &str, data_bytes: usize) -> Vec<u8> {
+    let mut bytes = (header.len() as u64).to_le_bytes().to_vec();
+    bytes.extend_from_slice(header.as_bytes());
+    bytes.extend((0..data_bytes).map(|index| (index % 251) as u8 + 1));
+    bytes
+}
+
+/// A file with one byte changed, without a copy of the rest.
+pub(crate) struct Changed {
+    pub(crate) bytes: Arc<[u8]>,
+    pub(crate) position: usize,
+    pub(crate) mask: u8,
+}
+
+impl Source for Changed {
+    fn length(&self) -> std::io::Result<u64> {
+        Ok(self.bytes.len() as u64)
+    }
+
+    fn read_at(&self, buffer: &mut [u8], offset: u64) -> std::io::Result<usize> {
+        let count = (&*self.bytes).read_at(buffer, offset)?;
+        if let Some(byte) = self.position.checked_sub(offset as usize).and_then(|index| buffer[..count].get_mut(index))
+        {
+            *byte ^= self.mask;
+        }
+        Ok(count)
+    }
+}
+
+/// The beginning of a file.
+pub(crate) struct Cut {
+    pub(crate) bytes: Arc<[u8]>,
+    pub(crate) length: usize,
+}
+
+impl Source for Cut {
+    fn length(&self) -> std::io::Result<u64> {
+        Ok(self.length as u64)
+    }
+
+    fn read_at(&self, buffer: &mut [u8], offset: u64) -> std::io::Result<usize> {
+        (&self.bytes[..self.length]).read_at(buffer, offset)
+    }
+}

@@ -1,0 +1,88 @@
+//! Trust roots that contradict themselves are refused.
+
+use ampoule_bundle::{BundleError, Curve, Digest, Role, RootDocument, TrustRoot};
+use serde_json::{Value, json};
+
+use crate::sample::{Signer, time};
+
+fn document() -> (Signer, Value) {
+    let signer = Signer::new(Curve::P256);
+    let roles = [(Role::Release, std::slice::from_ref(&signer.public), 1)];
+    let bytes = RootDocument::new(3, time("2036-01-01T00:00:00Z"), &roles).to_bytes();
+    let tree = serde_json::from_slice(&bytes).unwrap();
+    (signer, tree)
+}
+
+fn refusal(change: impl FnOnce(&Signer, &mut Value)) -> BundleError {
+    let (signer, mut tree) = document();
+    change(&signer, &mut tree);
+    TrustRoot::parse(tree.to_string().as_bytes()).expect_err("the root must be refused")
+}
+
+#[test]
+fn a_root_is_read_as_written() {
+    let (signer, tree) = document();
+    let text = tree.to_string();
+    let root = TrustRoot::parse(text.as_bytes()).unwrap();
+    assert_eq!((root.version(), root.expires()), (3, time("2036-01-01T00:00:00Z")));
+    assert_eq!(root.digest(), Digest::of(text.as_bytes()));
+    assert_eq!(root.key(signer.id()), Some(&signer.public));
+    assert_eq!(root.role(Role::Release).unwrap().threshold, 1);
+    assert!(root.role(Role::Site).is_none());
+}
+
+#[test]
+fn contradictions_are_refused() {
+    let key = |signer: &Signer| signer.id().to_string();
+    let contradictions: [fn(&Signer, &mut Value); 10] = [
+        |_, tree| tree["signed"]["_type"] = json!("targets"),
+        |_, tree| tree["signed"]["version"] = json!(0),
+        |_, tree| tree["signed"]["spec_version"] = json!("2.0.0"),
+        |_, tree| tree["signed"]["roles"] = json!({}),
+        |_, tree| tree["signed"]["roles"]["release"]["threshold"] = json!(0),
+        |_, tree| tree["signed"]["roles"]["release"]["threshold"] = json!(2),
+        |_, tree| tree["signed"]["roles"]["release"]["keyids"] = json!([]),
+        |_, tree| tree["signed"]["roles"]["site"] = json!({"keyids": ["0".repeat(64)], "threshold": 1}),
+        |signer, tree| tree["signed"]["keys"][signer.id().to_string()]["keytype"] = json!("rsa"),
+        |signer, tree| tree["signed"]["keys"][signer.id().to_string()]["scheme"] = json!("ecdsa-sha2-nistp384"),
+    ];
+    for (index, change) in contradictions.into_iter().enumerate() {
+        let error = refusal(change);
+        assert!(matches!(error, BundleError::MalformedTrustRoot { .. }), "{index}: {error}");
+    }
+    let error = refusal(|signer, tree| {
+        let moved = tree["signed"]["keys"].as_object_mut().unwrap().remove(&key(signer)).unwrap();
+        tree["signed"]["keys"]["0".repeat(64)] = moved;
+    });
+    assert!(matches!(error, BundleError::MalformedTrustRoot { .. }), "a key under another id: {error}");
+}
+
+#[test]
+fn c15_one_key_has_one_id() {
+    // The same key with other line ends would have another id and count twice.
+    let error = refusal(|signer, tree| {
+        let pem = signer.public.to_pem().replace('\n', "\r\n");
+        tree["signed"]["keys"][signer.id().to_string()]["keyval"]["public"] = json!(pem);
+    });
+    assert!(matches!(error, BundleError::MalformedKey { .. }), "{error}");
+    let (signer, mut tree) = document();
+    tree["signed"]["roles"]["release"] = json!({"keyids": [signer.id(), signer.id()], "threshold": 2});
+    assert!(TrustRoot::parse(tree.to_string().as_bytes()).is_err(), "one key named twice is one key");
+}
+
+#[test]
+fn c09_roots_are_strict_json() {
+    let (_, tree) = document();
+    let text = tree.to_string();
+    for other in [
+        text.replacen(r#""version":3"#, r#""version":2,"version":3"#, 1),
+        text.replacen(r#""version":3"#, r#""version":3.0"#, 1),
+        text.replacen(r#""version":3"#, r#""version":3,"extra":1"#, 1),
+        format!("{text}{text}"),
+        format!("\u{feff}{text}"),
+    ] {
+        assert_ne!(other, text);
+        assert!(matches!(TrustRoot::parse(other.as_bytes()), Err(BundleError::MalformedJson { .. })));
+    }
+    assert!(matches!(TrustRoot::parse(&vec![b' '; (1 << 20) + 1]), Err(BundleError::TooLarge { .. })));
+}
