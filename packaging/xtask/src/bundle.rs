@@ -111,6 +111,7 @@ impl Recipe {
                 .arg(keys.join("test.password"))
                 .arg("--from")
                 .arg(model)
+                .arg("--out")
                 .arg(bundle),
         )
     }

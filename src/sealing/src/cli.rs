@@ -20,7 +20,7 @@ Examples:
   ampoule-seal keygen --password-file password vendor       # vendor.key, vendor.pub
   ampoule-seal trust init --root-key vendor.pub --release-key vendor.pub --out root.json
   ampoule-seal seal --from ./my-model --name my-model --version 1.0.0 --counter 1 \\
-      --key vendor.key --password-file password my-model.bundle
+      --key vendor.key --password-file password --out my-model.bundle
   ampoule-seal inspect my-model.bundle
   ampoule-seal export --dir ./plain my-model.bundle          # then: model_signing verify key ./plain …
 
@@ -48,7 +48,7 @@ enum Action {
     Seal(Box<seal::Arguments>),
     /// Unpack a bundle into a plain model folder with an OpenSSF signature beside it.
     Export(export::Arguments),
-    /// Show what a bundle says about itself.  Nothing is verified unless --root is given.
+    /// Show what a bundle says about itself.  Nothing is verified unless --trust-root is given.
     Inspect(inspect::Arguments),
 }
 

@@ -22,17 +22,17 @@ pub(super) struct Arguments {
     dir: PathBuf,
     /// Verify the bundle's signatures against this trust root before anything is written.
     #[arg(long, value_name = "FILE")]
-    root: Option<PathBuf>,
+    trust_root: Option<PathBuf>,
     /// The bundle.
     #[arg(value_name = "BUNDLE")]
     bundle: PathBuf,
 }
 
 pub(super) fn run(arguments: &Arguments, output: Output) -> Result<(), SealingError> {
-    let root = arguments.root.as_deref().map(files::read_root).transpose()?;
+    let root = arguments.trust_root.as_deref().map(files::read_root).transpose()?;
     let exported = export(&arguments.bundle, root.as_ref(), &arguments.dir)?;
     if root.is_none() {
-        eprintln!("signatures were not verified: name a trust root with --root, or check {SIGNATURE_FILE}");
+        eprintln!("signatures were not verified: name a trust root with --trust-root, or check {SIGNATURE_FILE}");
     }
     let folder = arguments.dir.display();
     output.print(

@@ -11,11 +11,11 @@ use crate::error::SealingError;
 use crate::files;
 
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Example:\n  ampoule-seal inspect --root root.json my-model.bundle")]
+#[command(after_help = "Example:\n  ampoule-seal inspect --trust-root root.json my-model.bundle")]
 pub(super) struct Arguments {
     /// Verify the bundle's signatures against this trust root.
     #[arg(long, value_name = "FILE")]
-    root: Option<PathBuf>,
+    trust_root: Option<PathBuf>,
     /// The bundle.
     #[arg(value_name = "BUNDLE")]
     bundle: PathBuf,
@@ -25,9 +25,9 @@ pub(super) fn run(arguments: &Arguments, output: Output) -> Result<(), SealingEr
     let sealed = files::open_bundle(&arguments.bundle)?;
     let release = release_statement(&sealed)?;
     let (mut text, mut json) = (describe(&sealed, release.as_ref()), to_json(&sealed, release.as_ref()));
-    match &arguments.root {
+    match &arguments.trust_root {
         None => {
-            text.push_str("NOT VERIFIED: this is what the file says of itself; name a trust root with --root");
+            text.push_str("NOT VERIFIED: this is what the file says of itself; name a trust root with --trust-root");
             json["verified"] = Value::Bool(false);
         }
         Some(path) => {

@@ -17,9 +17,9 @@ use crate::seal::{self, SHARD_BYTES, SealRequest};
 const EXAMPLES: &str = "\
 Examples:
   ampoule-seal seal --from ./Qwen3-0.6B --name qwen3 --version 1.0.0 --counter 1 \\
-      --key vendor.key --password-file password qwen3.bundle
+      --key vendor.key --password-file password --out qwen3.bundle
   ampoule-seal seal --from model-q4_k_m.gguf --name chat --version 2.1.0 --counter 7 \\
-      --expires 2028-01-01T00:00:00Z --contract contract.json --key vendor.key chat.bundle
+      --expires 2028-01-01T00:00:00Z --contract contract.json --key vendor.key --out chat.bundle
 
 The same files and flags give the same manifest, byte for byte; give --issued-at or SOURCE_DATE_EPOCH and the signed
 statements are the same too. Only the signatures differ, because ECDSA draws a fresh nonce for each.";
@@ -72,7 +72,7 @@ pub(super) struct Arguments {
     #[arg(long)]
     force: bool,
     /// The bundle to write.
-    #[arg(value_name = "OUT.bundle")]
+    #[arg(long, value_name = "FILE")]
     out: PathBuf,
 }
 

@@ -1,0 +1,128 @@
+use std::path::Path;
+use std::process::{Command, Output};
+
+use serde_json::Value;
+
+use crate::support::{fixtures, safetensors_with_header, write_model};
+
+/// Runs `ampoule-seal` in `folder`.
+fn run(folder: &Path, arguments: &[&str]) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_ampoule-seal"));
+    command.current_dir(folder).args(arguments).env_remove("SOURCE_DATE_EPOCH").output().unwrap()
+}
+
+fn seal_arguments<'a>(keys: &'a str, out: &'a str) -> Vec<&'a str> {
+    let identity = ["seal", "--from", "model", "--name", "my-model", "--version", "1.0.0", "--out", out];
+    let mut arguments = identity.to_vec();
+    arguments.extend(["--key", keys, "--password-file", "password", "--issued-at", "2026-01-01T00:00:00Z"]);
+    arguments
+}
+
+#[test]
+fn the_four_commands_of_a_vendor_lead_to_a_plain_folder_again() {
+    let folder = tempfile::tempdir().unwrap();
+    write_model(&folder.path().join("model"));
+    std::fs::write(folder.path().join("password"), "correct horse\n").unwrap();
+    let succeed = |arguments: &[&str]| {
+        let output = run(folder.path(), arguments);
+        assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+        serde_json::from_slice::<Value>(&output.stdout).unwrap()
+    };
+    for curve in ["p256", "p384"] {
+        let key = succeed(&["keygen", "--json", "--curve", curve, "--password-file", "password", curve]);
+        let (public, root) = (format!("{curve}.pub"), format!("{curve}.json"));
+        succeed(&["trust", "init", "--json", "--root-key", &public, "--release-key", &public, "--out", &root]);
+        let (private, bundle) = (format!("{curve}.key"), format!("{curve}.bundle"));
+        let mut arguments = seal_arguments(&private, &bundle);
+        arguments.extend(["--counter", "3", "--json"]);
+        let sealed = succeed(&arguments);
+        assert_eq!((&sealed["keyId"], sealed["counter"].as_u64()), (&key["keyId"], Some(3)));
+
+        let shown = succeed(&["inspect", "--json", "--trust-root", &root, &bundle]);
+        assert_eq!((&shown["manifest"], &shown["verified"]), (&sealed["manifest"], &Value::Bool(true)));
+        assert_eq!(shown["release"]["name"], "my-model");
+        let plain = format!("{curve}-plain");
+        let exported = succeed(&["export", "--json", "--trust-root", &root, "--dir", &plain, &bundle]);
+        assert_eq!(exported["manifest"], sealed["manifest"]);
+        let config = std::fs::read(folder.path().join(&plain).join("config.json")).unwrap();
+        assert_eq!(config, std::fs::read(folder.path().join("model/config.json")).unwrap());
+        assert!(folder.path().join(&plain).join("model.sig").is_file());
+    }
+}
+
+/// What must be refused, with its exit code and a part of its message.
+#[test]
+fn refusals_say_what_is_wrong_and_leave_by_the_table_of_exit_codes() {
+    let keys = fixtures().join("keys");
+    let key = keys.join("test.key").display().to_string();
+    let password = std::fs::read(keys.join("test.password")).unwrap();
+    let check = |prepare: &dyn Fn(&Path), extra: &[&str], code: i32, message: &str| {
+        let folder = tempfile::tempdir().unwrap();
+        write_model(&folder.path().join("model"));
+        std::fs::write(folder.path().join("password"), &password).unwrap();
+        prepare(folder.path());
+        let mut arguments = seal_arguments(&key, "out.bundle");
+        arguments.extend(extra);
+        if !extra.contains(&"--counter") {
+            arguments.extend(["--counter", "3"]);
+        }
+        let output = run(folder.path(), &arguments);
+        let text = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(text.contains(message), "expected `{message}` in: {text}");
+        assert_eq!(output.status.code(), Some(code), "{text}");
+        let kept = folder.path().join("out.bundle").exists();
+        assert_eq!(kept, message.contains("exists already"), "a refused sealing leaves nothing: {text}");
+    };
+    let write = |name: &'static str, bytes: &'static [u8]| {
+        move |folder: &Path| std::fs::write(folder.join(name), bytes).unwrap()
+    };
+    check(&|_| (), &["--counter", "0"], 2, "between 1 and 2^53 - 1");
+    check(&|_| (), &["--nonsense"], 2, "--nonsense");
+    check(&|_| (), &["--leave-out", "absent.bin"], 2, "no such file");
+    check(&write("password", b"wrong\n"), &[], 1, "the password does not open");
+    check(&write("password", b"\n"), &[], 1, "the password is empty");
+    check(&write("out.bundle", b"precious"), &[], 1, "exists already");
+    check(&write("model/pytorch_model.bin", b"\x80\x04"), &[], 1, "pytorch_model.bin is refused");
+    check(&write("model/config.json", b"{"), &[], 1, "config.json is not JSON");
+    check(&write("model/second.gguf", b"GGUF"), &[], 1, "two formats");
+    check(&write("model/model.safetensors", b"short"), &[], 1, "model.safetensors is damaged");
+    check(&write("contract.json", br#"{"slo":{"ttft":1}}"#), &["--contract", "contract.json"], 10, "ttft");
+    let overlap = |folder: &Path| {
+        let tensor = r#"{"dtype":"U8","shape":[4],"data_offsets":[0,4]}"#;
+        let file = safetensors_with_header(&format!(r#"{{"a":{tensor},"b":{tensor}}}"#), &[0; 4]);
+        std::fs::write(folder.join("model/model.safetensors"), file).unwrap();
+    };
+    check(&overlap, &[], 1, "overlaps another tensor");
+}
+
+#[test]
+fn reading_a_damaged_or_foreign_bundle_leaves_by_10_and_11() {
+    let folder = tempfile::tempdir().unwrap();
+    write_model(&folder.path().join("model"));
+    let keys = fixtures().join("keys");
+    std::fs::copy(keys.join("test.password"), folder.path().join("password")).unwrap();
+    let other = keys.join("other.key").display().to_string();
+    let mut arguments = seal_arguments(&other, "foreign.bundle");
+    arguments.extend(["--counter", "3"]);
+    let output = run(folder.path(), &arguments);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let root = keys.join("root.json").display().to_string();
+    let code = |arguments: &[&str]| run(folder.path(), arguments).status.code();
+    assert_eq!(code(&["inspect", "foreign.bundle"]), Some(0));
+    assert_eq!(code(&["inspect", "--trust-root", &root, "foreign.bundle"]), Some(11));
+    assert_eq!(code(&["export", "--trust-root", &root, "--dir", "plain", "foreign.bundle"]), Some(11));
+    assert!(!folder.path().join("plain").exists());
+    assert_eq!(code(&["inspect", "password"]), Some(10));
+    assert_eq!(code(&["inspect", "absent.bundle"]), Some(1));
+}
+
+#[test]
+fn the_help_shows_examples() {
+    let folder = tempfile::tempdir().unwrap();
+    let help = |arguments: &[&str]| String::from_utf8(run(folder.path(), arguments).stdout).unwrap();
+    assert!(help(&["--help"]).contains("ampoule-seal trust init --root-key"));
+    for command in [&["keygen", "--help"][..], &["trust", "init", "--help"], &["seal", "--help"], &["export", "--help"]]
+    {
+        assert!(help(command).contains("Example"), "{command:?}");
+    }
+}

@@ -1,0 +1,17 @@
+//! What `ampoule-sealing` promises, from outside: one module for each promise.
+#![allow(clippy::unwrap_used)]
+
+/// The command line: results, refusals and exit codes.
+mod command_line;
+/// One defect each, refused with its own error: the folders of `bundles/fixtures`.
+mod defects;
+/// The same input gives the same bytes.
+mod determinism;
+/// What is sealed comes out again.
+mod identity;
+/// Other people's tools read what was sealed.
+mod interop;
+
+mod draft;
+mod loose;
+mod support;
