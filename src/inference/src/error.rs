@@ -3,17 +3,140 @@
 
 use std::sync::Arc;
 
+use ampoule_bundle::BundleError;
+
+use crate::model::ModelError;
+use crate::text::TextError;
+
 /// A model that cannot be loaded, or a computation that cannot be carried out.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum InferenceError {
+    /// The bundle's weights cannot be read, or are not what was signed.
+    #[error(transparent)]
+    Bundle(#[from] BundleError),
+
+    /// The decoder's configuration, weights or input are refused.
+    #[error(transparent)]
+    Model(#[from] ModelError),
+
+    /// The tokenizer or the chat template is refused.
+    #[error(transparent)]
+    Text(#[from] TextError),
+
+    /// The bundle lacks a file that the model needs.
+    #[error("the bundle has no file {path}, which the model needs: seal it again with this file")]
+    MissingFile {
+        /// The file's path in the bundle.
+        path: String,
+    },
+
+    /// A file of the model is not the JSON that it should be.
+    #[error("{path} cannot be read: {source}")]
+    MalformedFile {
+        /// The file's path in the bundle.
+        path: String,
+        /// What the parser said.
+        source: serde_json::Error,
+    },
+
+    /// The bundle has no weights at all.
+    #[error("the bundle has no weights: seal it again with the model's safetensors or GGUF files")]
+    NoWeights,
+
+    /// The bundle's weights are a GGUF file.
+    #[error("GGUF weights cannot be loaded yet: seal the model from its safetensors files")]
+    GgufUnsupported,
+
+    /// The weights are neither all safetensors nor one GGUF file.
+    #[error(
+        "the bundle has {found} weight files of mixed formats; either safetensors files or one GGUF file is possible"
+    )]
+    MixedWeights {
+        /// How many weight files there are.
+        found: usize,
+    },
+
+    /// Constraints and options leave no room for a prompt and an answer.
+    #[error("the context length is {found} tokens; at least 2 are needed: raise the configured context length")]
+    ContextTooShort {
+        /// What is left.
+        found: usize,
+    },
+
+    /// An encoder's own files ask for something that this runtime does not have.
+    #[error("the encoder's {field} is {found}; supported: {supported}")]
+    UnsupportedEncoder {
+        /// The field.
+        field: &'static str,
+        /// What stands there, shortened.
+        found: String,
+        /// What would be accepted, in words.
+        supported: &'static str,
+    },
+
+    /// An encoder's tensor has an element type that this runtime does not compute with.
+    #[error("tensor {name} is {found}; an encoder's tensors must be F32, F16 or BF16")]
+    UnsupportedTensorKind {
+        /// The tensor's name.
+        name: String,
+        /// Its type.
+        found: String,
+    },
+
+    /// Two tensors have one name.
+    #[error("tensor {name} appears twice in the weights")]
+    RepeatedTensor {
+        /// The name.
+        name: String,
+    },
+
+    /// The release statement records answers, but no tolerance for this backend.
+    #[error("the release records known answers, but states no tolerance for the backend {backend}")]
+    NoKnownAnswerTolerance {
+        /// The backend's name.
+        backend: &'static str,
+    },
+
+    /// The release statement records an answer that this kind of model cannot give.
+    #[error("known answer {answer} cannot be replayed: the model is {model}")]
+    KnownAnswerOfOtherKind {
+        /// The answer's place in the statement, from 0.
+        answer: usize,
+        /// What the model is.
+        model: crate::ModelKind,
+    },
+
+    /// The model computes something else here than where it was sealed.
+    #[error(
+        "known answer {answer} is not reproduced on this machine: at step {step} {what} is {found}, recorded is \
+         {expected} with a tolerance of {tolerance}"
+    )]
+    KnownAnswerMissed {
+        /// The answer's place in the statement, from 0.
+        answer: usize,
+        /// The step within the answer, from 0.
+        step: usize,
+        /// Which number it is.
+        what: String,
+        /// What was recorded.
+        expected: f64,
+        /// What was computed.
+        found: f64,
+        /// The largest difference allowed.
+        tolerance: f64,
+    },
+
+    /// The operating system refused the engine a thread.
+    #[error("the engine's thread cannot be started: {source}")]
+    ThreadNotStarted {
+        /// Why.
+        source: std::io::Error,
+    },
+
     /// The tensor library refused an operation: a shape or type that the checks before it should have caught.
     #[error("the tensor library refused an operation: {0}")]
     Tensor(#[from] candle_core::Error),
-
-    /// The model's configuration, its weights or its input were refused.
-    #[error(transparent)]
-    Model(#[from] crate::model::ModelError),
 
     /// The engine ended before this request did.
     #[error("the engine was stopped before the request was finished")]

@@ -1,17 +1,31 @@
 //! Tokens in, tokens out: the models, the tokenizer and the engine.  Knows nothing of HTTP, files or clocks.
+//!
+//! In reading order: a bundle becomes a model ([`LoadedModel`]), the model becomes an engine ([`EngineHandle`]), and the
+//! engine turns a [`GenerationRequest`] into [`TokenEvent`]s.  Below stand the parts that it is made of.
 
-#[expect(dead_code, reason = "the engine's thread, which reads these, lands next")]
-mod engine;
-mod error;
-mod event;
-pub mod model;
+mod load;
 mod profile;
+
+mod engine;
+mod event;
 mod request;
+
+mod generation;
+mod known_answers;
+pub mod sampling;
+pub mod scheduler;
+mod stop;
+
+pub mod encoder;
+pub mod model;
 pub mod text;
+
+mod error;
 
 pub use engine::{EngineConfig, EngineHandle, EngineState, EngineStats};
 pub use error::{InferenceError, SubmitError};
 pub use event::{EmbeddingTicket, Embeddings, FinishReason, Ticket, TokenEvent, TokenLogprobs, Usage};
+pub use load::{LoadOptions, LoadedModel, ReadyModel};
 pub use profile::{ModelKind, ModelProfile};
 pub use request::{
     EmbeddingRequest, EndOfSequence, GenerationRequest, MAX_STOP_STRING_BYTES, MAX_STOP_STRINGS, Sampling, StopRules,

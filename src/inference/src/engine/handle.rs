@@ -1,18 +1,23 @@
 //! The engine as its users see it: requests go in, tickets come out.  Everything that can be refused is refused here,
 //! on the caller's thread and at once; what passes is certain to be answered.
 
+use std::fmt;
 use std::sync::mpsc::Sender;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::thread::JoinHandle;
+use std::thread::{self, JoinHandle};
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 
+use crate::encoder::Case;
 use crate::engine::monitor::Monitor;
+use crate::engine::worker::Worker;
 use crate::engine::{EngineConfig, EngineState, EngineStats};
 use crate::error::{InferenceError, SubmitError};
 use crate::event::{EmbeddingTicket, Embeddings, Ticket, TokenEvent};
+use crate::load::Model;
 use crate::profile::{ModelKind, ModelProfile};
 use crate::request::{EmbeddingRequest, GenerationRequest};
+use crate::text::{Affixes, ByteLimit, SpecialTokens, TextError, TextProcessor};
 
 /// A generation on its way to the engine's thread.
 #[derive(Debug)]
@@ -44,22 +49,49 @@ pub(crate) enum Command {
 }
 
 /// A running engine.  Clones share it; when the last one is dropped, the engine finishes its work and ends.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct EngineHandle {
-    pub(crate) shared: Arc<Shared>,
+    shared: Arc<Shared>,
 }
 
-#[derive(Debug)]
-pub(crate) struct Shared {
-    pub(crate) commands: Sender<Command>,
-    pub(crate) permits: Arc<Semaphore>,
-    pub(crate) monitor: Arc<Monitor>,
-    pub(crate) profile: ModelProfile,
-    pub(crate) config: EngineConfig,
-    pub(crate) thread: Mutex<Option<JoinHandle<()>>>,
+impl fmt::Debug for EngineHandle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("EngineHandle").field("profile", self.profile()).field("state", &self.state()).finish()
+    }
+}
+
+struct Shared {
+    commands: Sender<Command>,
+    permits: Arc<Semaphore>,
+    monitor: Arc<Monitor>,
+    text: Arc<TextProcessor>,
+    profile: ModelProfile,
+    case: Case,
+    config: EngineConfig,
+    thread: Mutex<Option<JoinHandle<()>>>,
 }
 
 impl EngineHandle {
+    /// Starts the thread that owns `model`.
+    pub(crate) fn start(
+        model: Model,
+        text: Arc<TextProcessor>,
+        profile: ModelProfile,
+        case: Case,
+        config: EngineConfig,
+    ) -> Result<EngineHandle, InferenceError> {
+        let (commands, receiver) = std::sync::mpsc::channel();
+        let monitor = Arc::new(Monitor::new(config.token_budget));
+        let context_length = profile.context_length;
+        let worker = Worker::new(model, Arc::clone(&text), context_length, config, receiver, Arc::clone(&monitor));
+        let thread = thread::Builder::new().name("engine".to_owned()).spawn(move || worker.run());
+        let thread = thread.map_err(|source| InferenceError::ThreadNotStarted { source })?;
+        let permits = Arc::new(Semaphore::new(config.open_requests().min(Semaphore::MAX_PERMITS)));
+        let thread = Mutex::new(Some(thread));
+        let shared = Shared { commands, permits, monitor, text, profile, case, config, thread };
+        Ok(EngineHandle { shared: Arc::new(shared) })
+    }
+
     /// Hands a generation to the engine.  Never waits: with all places taken it refuses.
     pub fn submit(&self, request: GenerationRequest) -> Result<Ticket, SubmitError> {
         self.require(ModelKind::Generator)?;
@@ -93,6 +125,33 @@ impl EngineHandle {
     /// What the model is.
     pub fn profile(&self) -> &ModelProfile {
         &self.shared.profile
+    }
+
+    /// The tokenizer and the chat template.
+    pub fn text(&self) -> &TextProcessor {
+        &self.shared.text
+    }
+
+    /// The token sequence of a text that is to be embedded: in the letter case that the model wants, and with the
+    /// tokens that it expects around a text.
+    pub fn embedding_tokens(&self, text: &str) -> Result<Vec<u32>, TextError> {
+        let lowered = match self.shared.case {
+            Case::Kept => None,
+            Case::Lowered => Some(text.to_lowercase()),
+        };
+        let text = lowered.as_deref().unwrap_or(text);
+        let limit = ByteLimit::for_context(self.profile().context_length);
+        self.text().tokenizer().encode(text, SpecialTokens::AsPlainText, Affixes::Add, limit)
+    }
+
+    /// What the engine adds to the identity of bundle and runtime when it comes to reproducing an answer to the bit:
+    /// digested, with them, into `system_fingerprint`.
+    pub fn fingerprint_input(&self) -> String {
+        let EngineConfig { prefill_chunk, .. } = self.shared.config;
+        let version = env!("CARGO_PKG_VERSION");
+        let context_length = self.profile().context_length;
+        let machine = std::env::consts::ARCH;
+        format!("inference={version};machine={machine};context={context_length};prefill_chunk={prefill_chunk}")
     }
 
     /// The longest prompt in tokens that a generation may have: one place must be left for an answer.

@@ -1,7 +1,9 @@
 //! The engine: one thread owns the model, everybody else holds an [`EngineHandle`] and talks to it by messages.
 
+mod embedding;
 mod handle;
 mod monitor;
+mod worker;
 
 pub use handle::EngineHandle;
 pub use monitor::{EngineState, EngineStats};

@@ -1,0 +1,407 @@
+//! Reads what an encoder is from its own files: `config.json` (the transformer), and sentence-transformers'
+//! `modules.json`, `1_Pooling/config.json` and `sentence_bert_config.json` (what is done around it).
+//!
+//! A field that this runtime does not honour is refused if it would change the result: vectors that are slightly wrong
+//! are worse than none, because nobody sees it.
+
+use candle_nn::Activation;
+use candle_transformers::models::{bert, xlm_roberta};
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+
+use super::pooling::{Normalisation, Pooling};
+use crate::error::InferenceError;
+
+/// What is accepted, in words.
+const SUPPORTED_MODEL_TYPES: &str = "bert, roberta, xlm-roberta";
+
+/// What an encoder is.
+#[derive(Debug, Clone)]
+pub struct EncoderConfig {
+    /// The transformer.
+    pub family: Family,
+    /// `model_type` of `config.json`.
+    pub model_type: String,
+    /// How many components a vector has.
+    pub dimension: usize,
+    /// How many token ids there are.
+    pub vocabulary_size: usize,
+    /// The longest input in tokens, specials included.
+    pub max_tokens: usize,
+    /// The token that fills up shorter sequences of a batch.
+    pub padding: u32,
+    /// What is done to a text before it is tokenised.
+    pub case: Case,
+    /// How hidden states become a vector.
+    pub pooling: Pooling,
+    /// What happens to the vector at last.
+    pub normalisation: Normalisation,
+}
+
+/// Which implementation runs the transformer.
+#[derive(Debug, Clone)]
+pub enum Family {
+    /// BERT and what is built alike, such as MiniLM, BGE and E5.
+    Bert(bert::Config),
+    /// RoBERTa and XLM-RoBERTa: positions are counted from the padding id on.
+    Roberta(xlm_roberta::Config),
+}
+
+/// What is done to a text before it is tokenised.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Case {
+    /// Nothing; the tokenizer decides.
+    Kept,
+    /// It is put into lower case.
+    Lowered,
+}
+
+/// The fields of `config.json`, with Transformers' defaults.
+#[derive(Deserialize)]
+struct TransformerFile {
+    model_type: String,
+    #[serde(default)]
+    architectures: Option<Vec<String>>,
+    vocab_size: usize,
+    hidden_size: usize,
+    num_hidden_layers: usize,
+    num_attention_heads: usize,
+    intermediate_size: usize,
+    #[serde(default = "gelu")]
+    hidden_act: String,
+    max_position_embeddings: usize,
+    #[serde(default = "two")]
+    type_vocab_size: usize,
+    #[serde(default = "epsilon")]
+    layer_norm_eps: f64,
+    #[serde(default)]
+    pad_token_id: Option<u32>,
+    #[serde(default)]
+    position_embedding_type: Option<String>,
+    #[serde(default)]
+    is_decoder: bool,
+    #[serde(default)]
+    add_cross_attention: bool,
+}
+
+fn gelu() -> String {
+    "gelu".to_owned()
+}
+
+fn two() -> usize {
+    2
+}
+
+fn epsilon() -> f64 {
+    1e-12
+}
+
+#[derive(Deserialize)]
+struct ModuleFile {
+    path: String,
+    #[serde(rename = "type")]
+    kind: String,
+}
+
+#[derive(Default, Deserialize)]
+struct LimitFile {
+    max_seq_length: Option<usize>,
+    #[serde(default)]
+    do_lower_case: bool,
+}
+
+#[derive(Default, Deserialize)]
+struct TokenizerFile {
+    /// A number far beyond any length stands for none.
+    model_max_length: Option<f64>,
+}
+
+impl EncoderConfig {
+    /// Whether a `model_type` names an encoder, supported or not, rather than a generator.
+    pub fn is_encoder(model_type: &str) -> bool {
+        const ENCODERS: [&str; 14] = [
+            "albert",
+            "bert",
+            "camembert",
+            "deberta",
+            "deberta-v2",
+            "distilbert",
+            "electra",
+            "modernbert",
+            "mpnet",
+            "new",
+            "nomic_bert",
+            "roberta",
+            "xlm-roberta",
+            "xlm-roberta-xl",
+        ];
+        ENCODERS.contains(&model_type)
+    }
+
+    /// Reads the configuration; `file` gives the content of a file of the model by its path.
+    pub fn from_files<'a>(file: impl Fn(&str) -> Option<&'a [u8]>) -> Result<EncoderConfig, InferenceError> {
+        let raw: TransformerFile = required(&file, "config.json")?;
+        raw.check()?;
+        let around = Around::read(&file)?;
+        let limits: LimitFile = optional(&file, "sentence_bert_config.json")?.unwrap_or_default();
+        let tokenizer: TokenizerFile = optional(&file, "tokenizer_config.json")?.unwrap_or_default();
+        let padding = raw.pad_token_id.unwrap_or(if raw.model_type == "bert" { 0 } else { 1 });
+        // RoBERTa's first position is the one after the padding id.
+        let positions = match raw.model_type.as_str() {
+            "bert" => raw.max_position_embeddings,
+            _ => raw.max_position_embeddings.saturating_sub(padding as usize + 1),
+        };
+        // Where sentence-transformers' own file is silent, newer versions leave the limit to the tokenizer.
+        let max_tokens = limits.max_seq_length.or(tokenizer.model_max_length.map(|length| length as usize));
+        let max_tokens = max_tokens.unwrap_or(positions).min(positions);
+        if max_tokens == 0 {
+            return Err(unsupported("max_seq_length", "0", "at least 1"));
+        }
+        Ok(EncoderConfig {
+            dimension: raw.hidden_size,
+            vocabulary_size: raw.vocab_size,
+            max_tokens,
+            padding,
+            case: if limits.do_lower_case { Case::Lowered } else { Case::Kept },
+            pooling: around.pooling,
+            normalisation: around.normalisation,
+            family: raw.family(padding)?,
+            model_type: raw.model_type,
+        })
+    }
+
+    /// What stands before the encoder's tensors in a checkpoint that has a head.
+    pub(crate) fn tensor_prefix(&self) -> &'static str {
+        match self.family {
+            Family::Bert(_) => "bert.",
+            Family::Roberta(_) => "roberta.",
+        }
+    }
+}
+
+impl TransformerFile {
+    fn check(&self) -> Result<(), InferenceError> {
+        if !["bert", "roberta", "xlm-roberta"].contains(&self.model_type.as_str()) {
+            return Err(unsupported("model_type", &self.model_type, SUPPORTED_MODEL_TYPES));
+        }
+        if let Some(name) = self.architectures.iter().flatten().find(|name| name.ends_with("ForSequenceClassification"))
+        {
+            return Err(unsupported("architectures", name, "encoders without a classification head"));
+        }
+        if let Some(kind) = self.position_embedding_type.as_ref().filter(|kind| *kind != "absolute") {
+            return Err(unsupported("position_embedding_type", kind, "absolute"));
+        }
+        if self.is_decoder || self.add_cross_attention {
+            return Err(unsupported("is_decoder or add_cross_attention", "true", "false"));
+        }
+        let heads = self.num_attention_heads;
+        if heads == 0 || self.hidden_size == 0 || !self.hidden_size.is_multiple_of(heads) {
+            let found = format!("{heads} for a hidden_size of {}", self.hidden_size);
+            return Err(unsupported("num_attention_heads", &found, "a divisor of hidden_size"));
+        }
+        if self.layer_norm_eps.is_nan() || self.layer_norm_eps < 0.0 {
+            return Err(unsupported("layer_norm_eps", &self.layer_norm_eps.to_string(), "0 or above"));
+        }
+        Ok(())
+    }
+
+    fn family(&self, padding: u32) -> Result<Family, InferenceError> {
+        if self.model_type != "bert" {
+            return Ok(Family::Roberta(self.roberta(padding)?));
+        }
+        Ok(Family::Bert(bert::Config {
+            vocab_size: self.vocab_size,
+            hidden_size: self.hidden_size,
+            num_hidden_layers: self.num_hidden_layers,
+            num_attention_heads: self.num_attention_heads,
+            intermediate_size: self.intermediate_size,
+            hidden_act: match self.activation()? {
+                Activation::GeluPytorchTanh => bert::HiddenAct::GeluApproximate,
+                Activation::Relu => bert::HiddenAct::Relu,
+                _ => bert::HiddenAct::Gelu,
+            },
+            max_position_embeddings: self.max_position_embeddings,
+            type_vocab_size: self.type_vocab_size,
+            layer_norm_eps: self.layer_norm_eps,
+            pad_token_id: padding as usize,
+            ..bert::Config::default()
+        }))
+    }
+
+    fn roberta(&self, padding: u32) -> Result<xlm_roberta::Config, InferenceError> {
+        Ok(xlm_roberta::Config {
+            hidden_size: self.hidden_size,
+            layer_norm_eps: self.layer_norm_eps,
+            attention_probs_dropout_prob: 0.0,
+            hidden_dropout_prob: 0.0,
+            num_attention_heads: self.num_attention_heads,
+            position_embedding_type: "absolute".to_owned(),
+            intermediate_size: self.intermediate_size,
+            hidden_act: self.activation()?,
+            num_hidden_layers: self.num_hidden_layers,
+            vocab_size: self.vocab_size,
+            max_position_embeddings: self.max_position_embeddings,
+            type_vocab_size: self.type_vocab_size,
+            pad_token_id: padding,
+        })
+    }
+
+    fn activation(&self) -> Result<Activation, InferenceError> {
+        match self.hidden_act.as_str() {
+            "gelu" => Ok(Activation::Gelu),
+            "gelu_new" | "gelu_pytorch_tanh" => Ok(Activation::GeluPytorchTanh),
+            "relu" => Ok(Activation::Relu),
+            other => Err(unsupported("hidden_act", other, "gelu, gelu_new, gelu_pytorch_tanh, relu")),
+        }
+    }
+}
+
+/// What sentence-transformers does after the transformer.
+struct Around {
+    pooling: Pooling,
+    normalisation: Normalisation,
+}
+
+impl Around {
+    /// Without `modules.json` a plain transformer gets mean pooling, as sentence-transformers treats it.
+    fn read<'a>(file: &impl Fn(&str) -> Option<&'a [u8]>) -> Result<Around, InferenceError> {
+        let mut around = Around { pooling: Pooling::Mean, normalisation: Normalisation::None };
+        let modules: Vec<ModuleFile> = optional(file, "modules.json")?.unwrap_or_default();
+        for (place, module) in modules.iter().enumerate() {
+            match (place, module.kind.rsplit('.').next().unwrap_or_default()) {
+                (0, "Transformer") if module.path.is_empty() => {}
+                (0, _) => return Err(unsupported("modules.json[0]", &module.kind, "a Transformer at the top folder")),
+                (1, "Pooling") => around.pooling = pooling(file, &format!("{}/config.json", module.path))?,
+                (2, "Normalize") => around.normalisation = Normalisation::UnitLength,
+                _ => {
+                    let found = format!("{} in place {place}", module.kind);
+                    return Err(unsupported("modules.json", &found, "Transformer, Pooling, Normalize in this order"));
+                }
+            }
+        }
+        Ok(around)
+    }
+}
+
+/// The one pooling mode that is switched on.
+fn pooling<'a>(file: &impl Fn(&str) -> Option<&'a [u8]>, path: &str) -> Result<Pooling, InferenceError> {
+    let fields: serde_json::Map<String, serde_json::Value> = required(file, path)?;
+    let on = |(name, value): (&String, &serde_json::Value)| {
+        // Newer files name the mode, older ones have a switch for each.
+        let mode = name.strip_prefix("pooling_mode")?;
+        match value {
+            serde_json::Value::Bool(true) => Some(mode.trim_start_matches('_').to_owned()),
+            serde_json::Value::String(mode) => Some(mode.clone()),
+            _ => None,
+        }
+    };
+    let modes: Vec<String> = fields.iter().filter_map(on).collect();
+    match modes.iter().map(String::as_str).collect::<Vec<_>>()[..] {
+        ["cls_token" | "cls"] => Ok(Pooling::FirstToken),
+        ["mean_tokens" | "mean"] => Ok(Pooling::Mean),
+        ["mean_sqrt_len_tokens"] => Ok(Pooling::MeanOverRoot),
+        ["max_tokens" | "max"] => Ok(Pooling::Max),
+        _ => Err(unsupported("pooling mode", &modes.join(" with "), "one of cls, mean, mean_sqrt_len_tokens, max")),
+    }
+}
+
+fn unsupported(field: &'static str, found: &str, supported: &'static str) -> InferenceError {
+    InferenceError::UnsupportedEncoder { field, found: found.chars().take(80).collect(), supported }
+}
+
+fn required<'a, T: DeserializeOwned>(
+    file: &impl Fn(&str) -> Option<&'a [u8]>,
+    path: &str,
+) -> Result<T, InferenceError> {
+    optional(file, path)?.ok_or_else(|| InferenceError::MissingFile { path: path.to_owned() })
+}
+
+fn optional<'a, T: DeserializeOwned>(
+    file: &impl Fn(&str) -> Option<&'a [u8]>,
+    path: &str,
+) -> Result<Option<T>, InferenceError> {
+    let malformed = |error: serde_json::Error| InferenceError::MalformedFile { path: path.to_owned(), source: error };
+    file(path).map(|bytes| serde_json::from_slice(bytes).map_err(malformed)).transpose()
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use std::collections::BTreeMap;
+
+    use super::*;
+
+    const CONFIG: &str = r#"{"model_type": "bert", "vocab_size": 10, "hidden_size": 8, "num_hidden_layers": 1,
+        "num_attention_heads": 2, "intermediate_size": 16, "max_position_embeddings": 32}"#;
+    const MODULES: &str = r#"[{"path": "", "type": "sentence_transformers.models.Transformer"},
+        {"path": "1_Pooling", "type": "sentence_transformers.models.Pooling"},
+        {"path": "2_Normalize", "type": "sentence_transformers.models.Normalize"}]"#;
+
+    fn read(files: &[(&str, &str)]) -> Result<EncoderConfig, InferenceError> {
+        let files: BTreeMap<&str, &str> = files.iter().copied().collect();
+        EncoderConfig::from_files(|path| files.get(path).map(|text| text.as_bytes()))
+    }
+
+    #[test]
+    fn a_plain_transformer_is_pooled_by_the_mean() {
+        let config = read(&[("config.json", CONFIG)]).unwrap();
+        assert_eq!((config.pooling, config.normalisation), (Pooling::Mean, Normalisation::None));
+        assert_eq!((config.max_tokens, config.dimension, config.case), (32, 8, Case::Kept));
+    }
+
+    #[test]
+    fn the_model_s_own_files_decide() {
+        let pooling = r#"{"word_embedding_dimension": 8, "pooling_mode_cls_token": true,
+            "pooling_mode_mean_tokens": false}"#;
+        let limits = r#"{"max_seq_length": 16, "do_lower_case": true}"#;
+        let files = [
+            ("config.json", CONFIG),
+            ("modules.json", MODULES),
+            ("1_Pooling/config.json", pooling),
+            ("sentence_bert_config.json", limits),
+        ];
+        let config = read(&files).unwrap();
+        assert_eq!((config.pooling, config.normalisation), (Pooling::FirstToken, Normalisation::UnitLength));
+        assert_eq!((config.max_tokens, config.case), (16, Case::Lowered));
+    }
+
+    #[test]
+    fn what_would_change_the_result_is_refused_by_name() {
+        let with = |from: &str, to: &str| CONFIG.replace(from, to);
+        let head = r#""model_type": "bert", "architectures": ["BertForSequenceClassification"]"#;
+        let refused = [
+            (with(r#""bert""#, r#""distilbert""#), "model_type is distilbert"),
+            (with(r#""model_type": "bert""#, head), "BertForSequenceClassification"),
+            (with(r#""vocab_size""#, r#""hidden_act": "silu", "vocab_size""#), "hidden_act is silu"),
+            (with(r#""vocab_size""#, r#""position_embedding_type": "relative_key", "vocab_size""#), "relative_key"),
+            (with(r#""num_attention_heads": 2"#, r#""num_attention_heads": 0"#), "num_attention_heads"),
+            (with(r#""num_attention_heads": 2"#, r#""num_attention_heads": 3"#), "num_attention_heads"),
+            (with(r#""vocab_size""#, r#""is_decoder": true, "vocab_size""#), "is_decoder"),
+        ];
+        for (config, message) in refused {
+            let error = read(&[("config.json", &config)]).unwrap_err().to_string();
+            assert!(error.contains(message), "{error}");
+        }
+    }
+
+    #[test]
+    fn modules_and_poolings_that_are_not_known_are_refused() {
+        let dense = MODULES.replace("models.Normalize", "models.Dense");
+        let pooling = r#"{"pooling_mode_mean_tokens": true}"#;
+        let files = [("config.json", CONFIG), ("modules.json", &dense), ("1_Pooling/config.json", pooling)];
+        assert!(read(&files).unwrap_err().to_string().contains("Dense"));
+        for pooling in [
+            r#"{"pooling_mode_lasttoken": true}"#,
+            "{}",
+            r#"{"pooling_mode_cls_token": true, "pooling_mode_mean_tokens": true}"#,
+        ] {
+            let files = [("config.json", CONFIG), ("modules.json", MODULES), ("1_Pooling/config.json", pooling)];
+            assert!(matches!(read(&files), Err(InferenceError::UnsupportedEncoder { field: "pooling mode", .. })));
+        }
+        assert!(matches!(
+            read(&[("config.json", CONFIG), ("modules.json", MODULES)]),
+            Err(InferenceError::MissingFile { .. })
+        ));
+    }
+}

@@ -1,0 +1,246 @@
+//! From an admitted bundle to a model that is ready to be served.
+//!
+//! ```text
+//! AdmittedBundle ─load─► LoadedModel ─prove─► ReadyModel ─spawn─► EngineHandle
+//! ```
+//!
+//! Each arrow consumes what stands left of it and no type has another constructor, so that a step cannot be skipped:
+//!
+//! ```compile_fail,E0308
+//! fn unadmitted(bundle: ampoule_bundle::VerifiedBundle, options: &ampoule_inference::LoadOptions) {
+//!     let _ = ampoule_inference::LoadedModel::load(bundle, options);
+//! }
+//! ```
+//! ```compile_fail,E0599
+//! fn unproved(model: ampoule_inference::LoadedModel, config: ampoule_inference::EngineConfig) {
+//!     let _ = model.spawn(config);
+//! }
+//! ```
+
+use std::fmt;
+use std::sync::Arc;
+
+use ampoule_bundle::statement::KnownAnswers;
+use ampoule_bundle::{AdmittedBundle, BundleIdentity, GgufHeader, LoadError, TensorInfo, WeightHeader};
+use serde::Deserialize;
+
+use crate::encoder::{Case, Encoder, EncoderConfig, EncoderWeights};
+use crate::engine::{EngineConfig, EngineHandle};
+use crate::error::InferenceError;
+use crate::known_answers;
+use crate::model::{Config, Decoder, WeightsSink};
+use crate::profile::{ModelKind, ModelProfile};
+use crate::text::TextProcessor;
+
+/// What the site may choose about loading.
+#[derive(Clone, Default)]
+pub struct LoadOptions {
+    /// A shorter context than the model's own; longer ones have no effect.
+    pub context_length: Option<usize>,
+    /// Told, from several threads, how many more bytes of weights have been read.
+    pub progress: Option<Arc<dyn Fn(u64) + Send + Sync>>,
+}
+
+impl fmt::Debug for LoadOptions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("LoadOptions").field("context_length", &self.context_length).finish_non_exhaustive()
+    }
+}
+
+/// A model in memory, built from verified bytes alone.  It has not computed anything yet.
+pub struct LoadedModel {
+    pub(crate) model: Model,
+    text: Arc<TextProcessor>,
+    profile: ModelProfile,
+    case: Case,
+    identity: BundleIdentity,
+    known_answers: Option<KnownAnswers>,
+}
+
+/// A model that gives the answers here that its vendor recorded.
+pub struct ReadyModel(LoadedModel);
+
+/// What computes.
+pub(crate) enum Model {
+    Generator(Box<Decoder>),
+    Encoder(Box<Encoder>),
+}
+
+impl LoadedModel {
+    /// Reads the bundle's configuration and tokenizer, and its weights while they are hashed.  Nothing of the weights is
+    /// used before their digests have matched.
+    pub fn load(bundle: AdmittedBundle, options: &LoadOptions) -> Result<LoadedModel, InferenceError> {
+        let file = |path: &str| bundle.file(path);
+        let (model, text, mut profile, case) = match gguf_header(&bundle)? {
+            Some(_) => return Err(InferenceError::GgufUnsupported),
+            None => {
+                let config = file("config.json").ok_or_else(|| missing("config.json"))?;
+                let text = TextProcessor::from_bundle_files(file)?;
+                if EncoderConfig::is_encoder(&model_type(config)?) {
+                    let config = EncoderConfig::from_files(file)?;
+                    let case = config.case;
+                    let (encoder, profile) = load_encoder(config, &bundle, options)?;
+                    (encoder, text, profile, case)
+                } else {
+                    let (decoder, profile) = load_decoder(Config::from_hugging_face(config)?, &bundle, options)?;
+                    (decoder, text, profile, Case::Kept)
+                }
+            }
+        };
+        let constraint = bundle.release().constraints.max_context_length.map(|tokens| tokens as usize);
+        for limit in [constraint, options.context_length].into_iter().flatten() {
+            profile.context_length = profile.context_length.min(limit);
+        }
+        if profile.context_length < 2 {
+            return Err(InferenceError::ContextTooShort { found: profile.context_length });
+        }
+        Ok(LoadedModel {
+            model,
+            text: Arc::new(text),
+            profile,
+            case,
+            identity: bundle.identity().clone(),
+            known_answers: bundle.release().known_answers.clone(),
+        })
+    }
+
+    /// What the model is.
+    pub fn profile(&self) -> &ModelProfile {
+        &self.profile
+    }
+
+    /// Replays the answers that the release statement records and compares them within its tolerance.  A release
+    /// without any passes: there is nothing to disagree with.
+    pub fn prove(self) -> Result<ReadyModel, InferenceError> {
+        if let Some(expected) = &self.known_answers {
+            known_answers::replay(&self.model, expected)?;
+        }
+        Ok(ReadyModel(self))
+    }
+}
+
+impl ReadyModel {
+    /// What the model is.
+    pub fn profile(&self) -> &ModelProfile {
+        &self.0.profile
+    }
+
+    /// Which bundle it came from.
+    pub fn identity(&self) -> &BundleIdentity {
+        &self.0.identity
+    }
+
+    /// The tokenizer and the chat template.
+    pub fn text(&self) -> &TextProcessor {
+        &self.0.text
+    }
+
+    /// Starts the engine's thread, which owns the model from then on.
+    pub fn spawn(self, config: EngineConfig) -> Result<EngineHandle, InferenceError> {
+        let LoadedModel { model, text, profile, case, .. } = self.0;
+        EngineHandle::start(model, text, profile, case, config)
+    }
+}
+
+/// The header of the bundle's GGUF file; `None` if its weights are safetensors.
+fn gguf_header(bundle: &AdmittedBundle) -> Result<Option<&GgufHeader>, InferenceError> {
+    let headers: Vec<&WeightHeader> = bundle.weights().iter().map(|file| &file.header).collect();
+    match headers[..] {
+        [] => Err(InferenceError::NoWeights),
+        [WeightHeader::Gguf(header)] => Ok(Some(header)),
+        _ if headers.iter().all(|header| matches!(header, WeightHeader::Safetensors(_))) => Ok(None),
+        _ => Err(InferenceError::MixedWeights { found: headers.len() }),
+    }
+}
+
+fn model_type(config: &[u8]) -> Result<String, InferenceError> {
+    #[derive(Deserialize)]
+    struct Head {
+        #[serde(default)]
+        model_type: String,
+    }
+    let head: Result<Head, _> = serde_json::from_slice(config);
+    let malformed = |source| InferenceError::MalformedFile { path: "config.json".to_owned(), source };
+    head.map(|head| head.model_type).map_err(malformed)
+}
+
+fn load_decoder(
+    config: Config,
+    bundle: &AdmittedBundle,
+    options: &LoadOptions,
+) -> Result<(Model, ModelProfile), InferenceError> {
+    let weights = load_weights(bundle, WeightsSink::new(&config), options)?;
+    let (parameters, quantisation) = summary(bundle);
+    let profile = ModelProfile {
+        kind: ModelKind::Generator,
+        architecture: config.architecture.to_string(),
+        parameters,
+        context_length: config.context_length,
+        vocabulary_size: config.vocabulary_size,
+        embedding_dimension: None,
+        quantisation,
+    };
+    Ok((Model::Generator(Box::new(Decoder::new(config, weights)?)), profile))
+}
+
+fn load_encoder(
+    config: EncoderConfig,
+    bundle: &AdmittedBundle,
+    options: &LoadOptions,
+) -> Result<(Model, ModelProfile), InferenceError> {
+    let tensors = load_weights(bundle, EncoderWeights::default(), options)?;
+    let (parameters, quantisation) = summary(bundle);
+    let profile = ModelProfile {
+        kind: ModelKind::Encoder,
+        architecture: config.model_type.clone(),
+        parameters,
+        context_length: config.max_tokens,
+        vocabulary_size: config.vocabulary_size,
+        embedding_dimension: Some(config.dimension),
+        quantisation,
+    };
+    Ok((Model::Encoder(Box::new(Encoder::new(config, tensors)?)), profile))
+}
+
+fn load_weights<S>(bundle: &AdmittedBundle, sink: S, options: &LoadOptions) -> Result<S::Output, InferenceError>
+where
+    S: ampoule_bundle::TensorSink,
+    S::Error: Into<InferenceError> + Send,
+{
+    let progress = |bytes| {
+        if let Some(progress) = &options.progress {
+            progress(bytes);
+        }
+    };
+    bundle.load_weights(sink, &progress).map_err(|error| match error {
+        LoadError::Bundle(error) => InferenceError::Bundle(error),
+        LoadError::Sink(error) => error.into(),
+    })
+}
+
+/// How many floating-point or quantised elements the weights have, and the kind that most of them are.
+fn summary(bundle: &AdmittedBundle) -> (u64, String) {
+    let mut kinds: Vec<(String, u64)> = Vec::new();
+    for tensor in bundle.weights().iter().flat_map(|file| file.header.tensors()) {
+        let (kind, elements) = (format!("{:?}", tensor.kind), elements(tensor));
+        // Integer tables such as `position_ids` are no parameters.
+        if kind.starts_with(['I', 'U']) || kind == "Bool" {
+            continue;
+        }
+        match kinds.iter_mut().find(|(known, _)| *known == kind) {
+            Some((_, sum)) => *sum += elements,
+            None => kinds.push((kind, elements)),
+        }
+    }
+    let total = kinds.iter().map(|(_, elements)| elements).sum();
+    let most = kinds.into_iter().max_by_key(|(_, elements)| *elements);
+    (total, most.map_or_else(String::new, |(kind, _)| kind))
+}
+
+fn elements(tensor: &TensorInfo) -> u64 {
+    tensor.shape.iter().fold(1, |product: u64, &dimension| product.saturating_mul(dimension as u64))
+}
+
+fn missing(path: &str) -> InferenceError {
+    InferenceError::MissingFile { path: path.to_owned() }
+}
