@@ -1,1 +1,41 @@
-//! The HTTP surface: listeners, authentication, OpenAI wire types and error bodies.
+//! The HTTP surface: one server, one model, OpenAI's API.
+//!
+//! ```text
+//! TCP/TLS ─► server: connection and header limits ─► access: request id, panic guard, one log line
+//!         ─► auth: deny by default ─► router ─► limits: body cap and deadline ─► openai: wire type
+//!         ─► parameters, prompt: validated ─► generation: EngineHandle::submit ─► whole reply | sse
+//!         client gone ⇒ Ticket dropped ⇒ the engine cancels at its next step
+//! ```
+//!
+//! Inner layers speak no HTTP: `ampoule_inference` knows requests and refusals as types, and [`error`] turns those into
+//! OpenAI's error bodies.  What is absent: no upload, no model load and no administration over HTTP, no fetch of
+//! anything a request names, no template in a request, no cross-origin permission.
+//!
+//! Without a key only `GET /livez` and `GET /readyz` answer, with a status and an empty body.
+
+mod access;
+mod auth;
+mod chat;
+mod completions;
+mod defaults;
+mod embeddings;
+mod error;
+mod generation;
+mod health;
+mod limits;
+mod listener;
+mod metadata;
+mod models;
+mod openai;
+mod parameters;
+mod prompt;
+mod request_id;
+mod router;
+mod server;
+mod sse;
+mod state;
+pub use defaults::SamplingDefaults;
+pub use limits::HttpLimits;
+pub use listener::Listener;
+pub use server::{ALPN_PROTOCOLS, ServeError, Server};
+pub use state::{ServedModel, ServerParts};

@@ -1,0 +1,198 @@
+//! One log line and one set of measurements for each request: who, what, how long, how many tokens; never what was
+//! said (THREATS C46).
+//!
+//! This is the outermost layer.  It also turns a panic of anything inside it into a 500 (THREATS C47), gives every
+//! answer its `x-request-id`, and closes connections on which the next request's beginning could be disputed.
+
+use std::panic::AssertUnwindSafe;
+use std::pin::Pin;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+
+use axum::body::Body;
+use axum::extract::{Request, State};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+use bytes::Bytes;
+use futures_util::FutureExt;
+use http::header::{CACHE_CONTROL, CONNECTION, CONTENT_LENGTH, HeaderValue, TRANSFER_ENCODING, X_CONTENT_TYPE_OPTIONS};
+use http::{HeaderMap, Version};
+use http_body::{Frame, SizeHint};
+
+use super::error::{ApiError, InternalCause};
+use super::request_id::{RequestId, X_REQUEST_ID};
+use super::state::Appliance;
+use crate::metrics::{Endpoint, Metrics};
+
+/// What is known of a request when its line is written; handlers fill it in as they learn it.
+#[derive(Debug, Clone)]
+pub(crate) struct RequestRecord(Arc<Facts>);
+
+#[derive(Debug)]
+struct Facts {
+    started: Instant,
+    key_name: OnceLock<String>,
+    first_token: OnceLock<Duration>,
+    prompt_tokens: AtomicU64,
+    completion_tokens: AtomicU64,
+    late_failure: OnceLock<String>,
+}
+
+impl RequestRecord {
+    fn new(started: Instant) -> RequestRecord {
+        RequestRecord(Arc::new(Facts {
+            started,
+            key_name: OnceLock::new(),
+            first_token: OnceLock::new(),
+            prompt_tokens: AtomicU64::new(0),
+            completion_tokens: AtomicU64::new(0),
+            late_failure: OnceLock::new(),
+        }))
+    }
+
+    /// When the request's head was read.
+    pub(crate) fn started(&self) -> Instant {
+        self.0.started
+    }
+
+    pub(crate) fn set_key_name(&self, name: &str) {
+        let _ = self.0.key_name.set(name.to_owned());
+    }
+
+    /// Only the first call counts.
+    pub(crate) fn set_first_token(&self, after: Duration) {
+        let _ = self.0.first_token.set(after);
+    }
+
+    /// Notes the cause of a failure that came after the answer's head was sent.
+    pub(crate) fn set_late_failure(&self, cause: String) {
+        let _ = self.0.late_failure.set(cause);
+    }
+
+    pub(crate) fn add_prompt_tokens(&self, count: u64) {
+        self.0.prompt_tokens.fetch_add(count, Ordering::Relaxed);
+    }
+
+    pub(crate) fn add_completion_tokens(&self, count: u64) {
+        self.0.completion_tokens.fetch_add(count, Ordering::Relaxed);
+    }
+}
+
+/// The outermost layer around the router.
+pub(crate) async fn observe(State(appliance): State<Appliance>, mut request: Request, next: Next) -> Response {
+    let started = Instant::now();
+    let id = RequestId::from_headers(request.headers());
+    let endpoint = Endpoint::of(request.uri().path());
+    let method = request.method().clone();
+    let version = request.version();
+    let disputable = has_disputable_end(request.headers());
+    let record = RequestRecord::new(started);
+    request.extensions_mut().insert(record.clone());
+
+    let mut response = match AssertUnwindSafe(next.run(request)).catch_unwind().await {
+        Ok(response) => response,
+        Err(_) => ApiError::internal("a handler panicked").into_response(),
+    };
+
+    let headers = response.headers_mut();
+    headers.insert(X_REQUEST_ID, id.header_value());
+    headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    headers.entry(CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
+    if version == Version::HTTP_2 {
+        headers.remove(CONNECTION);
+    } else if disputable {
+        headers.insert(CONNECTION, HeaderValue::from_static("close"));
+    }
+    let line = AccessLine {
+        id,
+        endpoint,
+        method: method.to_string().chars().take(16).collect(),
+        status: response.status().as_u16(),
+        cause: response.extensions_mut().remove::<InternalCause>().map(|cause| cause.0),
+        record,
+        metrics: appliance.metrics().clone(),
+        ended: BodyEnd::Dropped,
+    };
+    response.map(|body| Body::new(ObservedBody { body, line }))
+}
+
+/// Whether another reader of the same bytes could think that this request ends elsewhere: a chunked body, and above
+/// all one with a length beside it, whose length hyper drops before we see it (THREATS C38).
+fn has_disputable_end(headers: &HeaderMap) -> bool {
+    headers.contains_key(TRANSFER_ENCODING) || headers.get_all(CONTENT_LENGTH).iter().count() > 1
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum BodyEnd {
+    /// Every byte was handed over for sending.
+    Complete,
+    /// The body was dropped before its end: the client left.
+    Dropped,
+}
+
+/// Writes its line when it is dropped, which is when the last byte of the answer was handed over or given up.
+#[derive(Debug)]
+struct AccessLine {
+    id: RequestId,
+    endpoint: Endpoint,
+    method: String,
+    status: u16,
+    cause: Option<String>,
+    record: RequestRecord,
+    metrics: Metrics,
+    ended: BodyEnd,
+}
+
+impl Drop for AccessLine {
+    fn drop(&mut self) {
+        let duration = self.record.started().elapsed();
+        self.metrics.request_ended(self.endpoint, self.status, duration);
+        let facts = &self.record.0;
+        let cause = self.cause.as_deref().or(facts.late_failure.get().map(String::as_str));
+        tracing::info!(
+            request_id = self.id.as_str(),
+            key = facts.key_name.get().map(String::as_str),
+            endpoint = self.endpoint.as_str(),
+            method = self.method,
+            status = self.status,
+            duration_seconds = duration.as_secs_f64(),
+            first_token_seconds = facts.first_token.get().map(Duration::as_secs_f64),
+            prompt_tokens = facts.prompt_tokens.load(Ordering::Relaxed),
+            completion_tokens = facts.completion_tokens.load(Ordering::Relaxed),
+            complete = self.ended == BodyEnd::Complete,
+            cause,
+            "A request was answered.",
+        );
+    }
+}
+
+struct ObservedBody {
+    body: Body,
+    line: AccessLine,
+}
+
+impl http_body::Body for ObservedBody {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        let polled = Pin::new(&mut self.body).poll_frame(context);
+        if matches!(polled, Poll::Ready(None)) || self.body.is_end_stream() {
+            self.line.ended = BodyEnd::Complete;
+        }
+        polled
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}

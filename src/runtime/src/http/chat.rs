@@ -1,0 +1,276 @@
+//! `POST /v1/chat/completions`.
+
+use ampoule_inference::TokenLogprobs;
+use ampoule_inference::text::Tokenizer;
+use axum::extract::State;
+use axum::response::{IntoResponse, Response};
+use axum::{Extension, Json as JsonReply};
+
+use super::access::RequestRecord;
+use super::error::{ApiError, echo};
+use super::generation::{ChoiceEvent, Generation, Order};
+use super::limits::Json;
+use super::openai::Usage;
+use super::openai::chat::{
+    AnswerMessage, ChatChoice, ChatCompletion, ChatCompletionChunk, ChatCompletionRequest, ChatLogprobs,
+    ChatTokenLogprob, ChunkChoice, Delta, TokenLogprob, ToolChoice,
+};
+use super::openai::value::{Integer, Object};
+use super::parameters::{OutputLimit, SamplingFields, integer, stop_rules};
+use super::request_id::random_identifier;
+use super::state::Appliance;
+use super::{prompt, sse};
+
+/// OpenAI's limit.
+const MAX_TOP_LOGPROBS: i128 = 20;
+
+pub(crate) async fn create(
+    State(appliance): State<Appliance>,
+    Extension(record): Extension<RequestRecord>,
+    Json(request): Json<ChatCompletionRequest>,
+) -> Result<Response, ApiError> {
+    appliance.require_model(&request.model)?;
+    refuse_unsupported(&request)?;
+    let streamed = Streamed::of(request.stream, request.stream_options.as_ref().map(|Object(options)| options))?;
+    let reply = Reply {
+        id: format!("chatcmpl-{}", random_identifier()),
+        created: appliance.now().as_second(),
+        model: appliance.served().name.clone(),
+        fingerprint: appliance.fingerprint().to_owned(),
+        tokenizer: appliance.engine().text().tokenizer().clone(),
+    };
+    let order = appliance.off_thread(|appliance| order(appliance, request)).await?;
+    let generation = Generation::start(&appliance, &record, order)?;
+    match streamed {
+        Streamed::No => whole(generation, reply).await,
+        Streamed::Yes { usage } => Ok(sse::respond(generation, Stream { reply, usage })),
+    }
+}
+
+/// Whether the answer is streamed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Streamed {
+    No,
+    Yes { usage: bool },
+}
+
+impl Streamed {
+    pub(crate) fn of(
+        stream: Option<bool>,
+        options: Option<&super::openai::chat::StreamOptions>,
+    ) -> Result<Streamed, ApiError> {
+        match (stream.unwrap_or(false), options) {
+            (false, Some(_)) => Err(ApiError::invalid("stream_options", "`stream_options` needs `stream` to be true.")),
+            (false, None) => Ok(Streamed::No),
+            (true, options) => {
+                Ok(Streamed::Yes { usage: options.and_then(|options| options.include_usage).unwrap_or(false) })
+            }
+        }
+    }
+}
+
+fn order(appliance: &Appliance, request: ChatCompletionRequest) -> Result<Order, ApiError> {
+    let profile = appliance.engine().profile();
+    let limits = appliance.limits();
+    let context = appliance.engine().prompt_limit() + 1;
+    let sampling = SamplingFields {
+        temperature: request.temperature,
+        top_p: request.top_p,
+        top_k: request.top_k,
+        min_p: request.min_p,
+        presence_penalty: request.presence_penalty,
+        frequency_penalty: request.frequency_penalty,
+        repetition_penalty: request.repetition_penalty,
+        logit_bias: request.logit_bias.as_ref(),
+        seed: request.seed,
+    };
+    let sampling = sampling.check(&appliance.served().defaults, profile.vocabulary_size)?;
+    let (param, asked) = match (request.max_completion_tokens, request.max_tokens) {
+        (Some(_), Some(_)) => {
+            let message = "Give `max_completion_tokens` or the older `max_tokens`, not both.";
+            return Err(ApiError::invalid("max_tokens", message));
+        }
+        (Some(asked), None) => ("max_completion_tokens", Some(asked)),
+        (None, asked) => ("max_tokens", asked),
+    };
+    let output = OutputLimit {
+        param,
+        asked: integer(param, asked, 1..=context as i128)?,
+        otherwise: None,
+        cap: limits.max_output_tokens,
+        context,
+    };
+    let choices = integer("n", request.n, 1..=limits.max_choices as i128)?.unwrap_or(1);
+    let logprobs = logprobs(request.logprobs, request.top_logprobs)?;
+    let stop = stop_rules(request.stop)?;
+    let conversation = prompt::conversation(request.messages, request.chat_template_kwargs, appliance.now())?;
+    let prompt = prompt::chat_tokens(appliance, &conversation)?;
+    Ok(Order { prompts: vec![prompt], prompt_param: "messages", choices, output, sampling, stop, logprobs })
+}
+
+fn logprobs(wanted: Option<bool>, top: Option<Integer>) -> Result<Option<u8>, ApiError> {
+    let top = integer("top_logprobs", top, 0..=MAX_TOP_LOGPROBS)?;
+    match (wanted.unwrap_or(false), top) {
+        (true, top) => Ok(Some(top.unwrap_or(0))),
+        (false, None | Some(0)) => Ok(None),
+        (false, Some(_)) => Err(ApiError::invalid("top_logprobs", "`top_logprobs` needs `logprobs` to be true.")),
+    }
+}
+
+/// Refuses what would change the answer's meaning and is not supported here, rather than leaving it out in silence.
+///
+/// A value that asks for nothing, such as an empty list of tools or the service tier `auto`, passes: clients send such
+/// values unasked.
+fn refuse_unsupported(request: &ChatCompletionRequest) -> Result<(), ApiError> {
+    let refuse = |param: &str, message: &str| Err(ApiError::unsupported(param, message));
+    let chooses_tool = |choice: &Option<ToolChoice>| match choice {
+        None => false,
+        Some(ToolChoice::Word(word)) => !matches!(word.as_str(), "none" | "auto"),
+        Some(ToolChoice::Named) => true,
+    };
+    if request.tools.as_ref().is_some_and(|tools| !tools.is_empty()) {
+        return refuse("tools", "Tools are not supported.");
+    }
+    if request.functions.as_ref().is_some_and(|functions| !functions.is_empty()) {
+        return refuse("functions", "Functions are not supported.");
+    }
+    if chooses_tool(&request.tool_choice) {
+        return refuse("tool_choice", "There are no tools to choose from.");
+    }
+    if chooses_tool(&request.function_call) {
+        return refuse("function_call", "There are no functions to call.");
+    }
+    if let Some(Object(format)) = request.response_format.as_ref().filter(|Object(format)| format.kind != "text") {
+        let message = format!("The response format {} is not supported; use \"text\".", echo(&format.kind));
+        return Err(ApiError::unsupported("response_format", message));
+    }
+    if request.modalities.as_ref().is_some_and(|modalities| modalities.iter().any(|modality| modality != "text")) {
+        return refuse("modalities", "Only text is supported.");
+    }
+    if request.store == Some(true) {
+        return refuse("store", "Nothing is stored here; leave `store` out or make it false.");
+    }
+    if request.service_tier.as_deref().is_some_and(|tier| !matches!(tier, "auto" | "default")) {
+        return refuse("service_tier", "There are no service tiers here.");
+    }
+    for (param, value) in [
+        ("audio", request.audio),
+        ("prediction", request.prediction),
+        ("reasoning_effort", request.reasoning_effort),
+        ("verbosity", request.verbosity),
+        ("web_search_options", request.web_search_options),
+    ] {
+        if value.is_some() {
+            return refuse(param, &format!("`{param}` is not supported."));
+        }
+    }
+    Ok(())
+}
+
+/// What all parts of one answer have in common.
+struct Reply {
+    id: String,
+    created: i64,
+    model: String,
+    fingerprint: String,
+    tokenizer: Tokenizer,
+}
+
+impl Reply {
+    fn logprob(&self, token: u32, logprob: f32) -> TokenLogprob {
+        let bytes = self.tokenizer.token_bytes(token).unwrap_or_default();
+        TokenLogprob { token: self.tokenizer.token_text(token).unwrap_or_default(), logprob, bytes }
+    }
+
+    fn logprobs(&self, token: u32, logprobs: &TokenLogprobs) -> ChatTokenLogprob {
+        ChatTokenLogprob {
+            chosen: self.logprob(token, logprobs.logprob),
+            top_logprobs: logprobs.top.iter().map(|&(token, logprob)| self.logprob(token, logprob)).collect(),
+        }
+    }
+}
+
+async fn whole(mut generation: Generation, reply: Reply) -> Result<Response, ApiError> {
+    let mut choices: Vec<ChatChoice> = (0..generation.choices())
+        .map(|index| ChatChoice {
+            index,
+            message: AnswerMessage { role: "assistant", content: String::new(), refusal: None },
+            logprobs: None,
+            finish_reason: "",
+        })
+        .collect();
+    while let Some(event) = generation.next().await {
+        let (choice, event) = event?;
+        let choice = &mut choices[choice];
+        match event {
+            ChoiceEvent::Token { token, text, logprobs } => {
+                choice.message.content.push_str(&text);
+                if let Some(logprobs) = logprobs {
+                    choice.logprobs.get_or_insert_default().content.push(reply.logprobs(token, &logprobs));
+                }
+            }
+            ChoiceEvent::Finished(reason) => choice.finish_reason = reason,
+        }
+    }
+    let body = ChatCompletion {
+        id: reply.id,
+        object: "chat.completion",
+        created: reply.created,
+        model: reply.model,
+        choices,
+        usage: generation.usage(),
+        system_fingerprint: reply.fingerprint,
+    };
+    Ok(JsonReply(body).into_response())
+}
+
+struct Stream {
+    reply: Reply,
+    usage: bool,
+}
+
+impl Stream {
+    fn chunk(&self, choices: Vec<ChunkChoice>, usage: Option<Usage>) -> ChatCompletionChunk {
+        ChatCompletionChunk {
+            id: self.reply.id.clone(),
+            object: "chat.completion.chunk",
+            created: self.reply.created,
+            model: self.reply.model.clone(),
+            system_fingerprint: self.reply.fingerprint.clone(),
+            choices,
+            usage: self.usage.then_some(usage),
+        }
+    }
+}
+
+impl sse::Narrator for Stream {
+    type Event = ChatCompletionChunk;
+
+    fn opening(&mut self, index: usize) -> Option<ChatCompletionChunk> {
+        let delta = Delta { role: Some("assistant"), content: Some(String::new()) };
+        Some(self.chunk(vec![ChunkChoice { index, delta, logprobs: None, finish_reason: None }], None))
+    }
+
+    fn event(&mut self, index: usize, event: ChoiceEvent) -> Option<ChatCompletionChunk> {
+        let choice = match event {
+            ChoiceEvent::Token { text, logprobs: None, .. } if text.is_empty() => return None,
+            ChoiceEvent::Token { token, text, logprobs } => ChunkChoice {
+                index,
+                delta: Delta { role: None, content: Some(text) },
+                logprobs: logprobs.map(|logprobs| ChatLogprobs {
+                    content: vec![self.reply.logprobs(token, &logprobs)],
+                    refusal: None,
+                }),
+                finish_reason: None,
+            },
+            ChoiceEvent::Finished(reason) => {
+                ChunkChoice { index, delta: Delta::default(), logprobs: None, finish_reason: Some(reason) }
+            }
+        };
+        Some(self.chunk(vec![choice], None))
+    }
+
+    fn usage(&mut self, usage: Usage) -> Option<ChatCompletionChunk> {
+        self.usage.then(|| self.chunk(Vec::new(), Some(usage)))
+    }
+}

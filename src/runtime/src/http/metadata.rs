@@ -1,0 +1,90 @@
+//! `GET /v1/metadata`: what is running here, by digest: the answer that an auditor keeps.
+
+use ampoule_inference::ModelKind;
+use axum::Json;
+use axum::extract::State;
+use serde::Serialize;
+
+use super::state::Appliance;
+
+pub(crate) async fn metadata(State(appliance): State<Appliance>) -> Json<Metadata> {
+    let served = appliance.served();
+    let bundle = &served.bundle;
+    let profile = appliance.engine().profile();
+    Json(Metadata {
+        object: "metadata",
+        runtime: Runtime { name: "ampoule", version: env!("CARGO_PKG_VERSION") },
+        bundle: Bundle {
+            name: bundle.name.to_string(),
+            version: bundle.version.to_string(),
+            channel: bundle.channel.to_string(),
+            counter: bundle.counter.0,
+            epoch: bundle.epoch.0,
+            digest: bundle.manifest.to_string(),
+            signers: bundle.signers.iter().map(ToString::to_string).collect(),
+            trust_root: bundle.root_digest.to_string(),
+            issued_at: bundle.issued_at.to_string(),
+            expires: bundle.expires.as_ref().map(ToString::to_string),
+        },
+        model: Model {
+            id: served.name.clone(),
+            kind: match profile.kind {
+                ModelKind::Generator => "generator",
+                ModelKind::Encoder => "encoder",
+            },
+            architecture: profile.architecture.clone(),
+            parameters: profile.parameters,
+            quantisation: profile.quantisation.clone(),
+            context_length: profile.context_length,
+            vocabulary_size: profile.vocabulary_size,
+            embedding_dimension: profile.embedding_dimension,
+        },
+        config_digest: served.config_digest.to_string(),
+        system_fingerprint: appliance.fingerprint().to_owned(),
+        // No part of the runtime opens an outbound connection; a configured trace collector will change this word.
+        egress: "none",
+    })
+}
+
+#[derive(Debug, Serialize)]
+pub(crate) struct Metadata {
+    object: &'static str,
+    runtime: Runtime,
+    bundle: Bundle,
+    model: Model,
+    config_digest: String,
+    system_fingerprint: String,
+    egress: &'static str,
+}
+
+#[derive(Debug, Serialize)]
+struct Runtime {
+    name: &'static str,
+    version: &'static str,
+}
+
+#[derive(Debug, Serialize)]
+struct Bundle {
+    name: String,
+    version: String,
+    channel: String,
+    counter: u64,
+    epoch: u32,
+    digest: String,
+    signers: Vec<String>,
+    trust_root: String,
+    issued_at: String,
+    expires: Option<String>,
+}
+
+#[derive(Debug, Serialize)]
+struct Model {
+    id: String,
+    kind: &'static str,
+    architecture: String,
+    parameters: u64,
+    quantisation: String,
+    context_length: usize,
+    vocabulary_size: usize,
+    embedding_dimension: Option<usize>,
+}

@@ -1,0 +1,159 @@
+//! What the handlers share: the engine, what it serves, who may call it, and whether the server is ending.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::available_parallelism;
+
+use ampoule_bundle::statement::Endpoint;
+use ampoule_bundle::{BundleIdentity, Digest};
+use ampoule_inference::{EngineHandle, EngineState};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use super::defaults::SamplingDefaults;
+use super::error::ApiError;
+use super::limits::HttpLimits;
+use crate::keys::KeyStore;
+use crate::metrics::Metrics;
+
+/// Everything that a server is made of.
+#[derive(Debug)]
+pub struct ServerParts {
+    /// The running engine.
+    pub engine: EngineHandle,
+    /// What it runs.
+    pub served: ServedModel,
+    /// Who may call it.  With no key in it, everybody gets 401.
+    pub keys: KeyStore,
+    /// The limits of the HTTP surface.
+    pub limits: HttpLimits,
+    /// Where measurements go.
+    pub metrics: Metrics,
+    /// Tells the time for `created` members and for chat templates: `jiff::Timestamp::now`.
+    pub clock: fn() -> jiff::Timestamp,
+}
+
+/// The identity of what is served.
+#[derive(Debug, Clone)]
+pub struct ServedModel {
+    /// The name by which clients ask for it in `model`.
+    pub name: String,
+    /// The bundle that was verified and admitted.
+    pub bundle: BundleIdentity,
+    /// The digest of the effective configuration.
+    pub config_digest: Digest,
+    /// The endpoints that may be served by the bundle's constraints and the configuration; `None` for all.
+    pub endpoints: Option<BTreeSet<Endpoint>>,
+    /// What applies where a request says nothing.
+    pub defaults: SamplingDefaults,
+}
+
+/// The handlers' shared state; clones share it.
+#[derive(Debug, Clone)]
+pub(crate) struct Appliance(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    parts: ServerParts,
+    fingerprint: String,
+    draining: AtomicBool,
+    body_memory: Arc<Semaphore>,
+    tokenizer_slots: Semaphore,
+}
+
+/// Memory for bodies is handed out in units of this many bytes, because a permit count is 32 bits wide.
+const BODY_MEMORY_UNIT: usize = 1024;
+
+impl Appliance {
+    pub(crate) fn new(parts: ServerParts) -> Appliance {
+        let fingerprint = fingerprint(&parts.served, &parts.engine.fingerprint_input());
+        let body_memory = parts.limits.max_buffered_body_bytes.div_ceil(BODY_MEMORY_UNIT).min(Semaphore::MAX_PERMITS);
+        let tokenizer_slots = available_parallelism().map_or(2, usize::from);
+        parts.metrics.set_running(&parts.served.bundle, &parts.served.config_digest.to_string());
+        Appliance(Arc::new(Inner {
+            parts,
+            fingerprint,
+            draining: AtomicBool::new(false),
+            body_memory: Arc::new(Semaphore::new(body_memory)),
+            tokenizer_slots: Semaphore::new(tokenizer_slots),
+        }))
+    }
+
+    pub(crate) fn engine(&self) -> &EngineHandle {
+        &self.0.parts.engine
+    }
+
+    pub(crate) fn served(&self) -> &ServedModel {
+        &self.0.parts.served
+    }
+
+    pub(crate) fn keys(&self) -> &KeyStore {
+        &self.0.parts.keys
+    }
+
+    pub(crate) fn limits(&self) -> &HttpLimits {
+        &self.0.parts.limits
+    }
+
+    pub(crate) fn metrics(&self) -> &Metrics {
+        &self.0.parts.metrics
+    }
+
+    pub(crate) fn now(&self) -> jiff::Timestamp {
+        (self.0.parts.clock)()
+    }
+
+    /// A digest of all that decides an answer: runtime, bundle and configuration.
+    pub(crate) fn fingerprint(&self) -> &str {
+        &self.0.fingerprint
+    }
+
+    /// Refuses a model name other than the one that is served.
+    pub(crate) fn require_model(&self, name: &str) -> Result<(), ApiError> {
+        if name == self.served().name { Ok(()) } else { Err(ApiError::model_not_found(name)) }
+    }
+
+    /// From now on readiness says no and no new work is taken.
+    pub(crate) fn start_draining(&self) {
+        self.0.draining.store(true, Ordering::Release);
+    }
+
+    pub(crate) fn is_draining(&self) -> bool {
+        self.0.draining.load(Ordering::Acquire)
+    }
+
+    /// Loaded, proven and taking requests.  A model is proven before an engine handle exists at all.
+    pub(crate) fn is_ready(&self) -> bool {
+        !self.is_draining() && self.engine().state() == EngineState::Serving
+    }
+
+    /// Whether restarting the process would not help: false once the engine has failed.
+    pub(crate) fn is_alive(&self) -> bool {
+        self.engine().state() != EngineState::Failed
+    }
+
+    /// Memory for a body of at most `bytes`, given back on drop; `None` when too many are being read.
+    pub(crate) fn reserve_body_memory(&self, bytes: usize) -> Option<OwnedSemaphorePermit> {
+        let units = u32::try_from(bytes.div_ceil(BODY_MEMORY_UNIT)).ok()?;
+        Arc::clone(&self.0.body_memory).try_acquire_many_owned(units).ok()
+    }
+
+    /// Runs `work`, which is heavy on the processor, off the threads that serve connections: at most one such work per
+    /// core at a time, so that long prompts delay each other and not the answers that are being written.
+    pub(crate) async fn off_thread<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Appliance) -> Result<T, ApiError> + Send + 'static,
+    ) -> Result<T, ApiError> {
+        let _slot = self.0.tokenizer_slots.acquire().await.map_err(ApiError::internal)?;
+        let appliance = self.clone();
+        let done = tokio::task::spawn_blocking(move || work(&appliance)).await;
+        done.unwrap_or_else(|_| Err(ApiError::internal("reading a prompt panicked")))
+    }
+}
+
+fn fingerprint(served: &ServedModel, engine: &str) -> String {
+    let (runtime, bundle, config) = (env!("CARGO_PKG_VERSION"), served.bundle.manifest, served.config_digest);
+    let text = format!("runtime={runtime};bundle={bundle};config={config};{engine}");
+    let hex = Digest::of(text.as_bytes()).to_hex();
+    format!("fp_{}", &hex[..16])
+}

@@ -1,0 +1,16 @@
+//! The HTTP surface from outside: a real server over a real engine on a tiny sealed model, spoken to in raw bytes.
+
+#![allow(clippy::unwrap_used)]
+
+mod client;
+mod support;
+
+mod authentication;
+mod chat;
+mod completions;
+mod embeddings;
+mod hostile;
+mod lifecycle;
+mod observability;
+mod refusals;
+mod tls;
