@@ -8,7 +8,7 @@ mod added;
 mod conversation;
 mod detokenizer;
 mod error;
-
+mod gguf;
 mod hugging_face;
 mod processor;
 mod python;

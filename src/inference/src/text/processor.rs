@@ -16,8 +16,10 @@
 
 use std::{collections::HashSet, ops::Range};
 
+use ampoule_bundle::GgufHeader;
+
 use super::{
-    ByteLimit, ChatTemplate, Conversation, TextError, Tokenizer,
+    ByteLimit, ChatTemplate, Conversation, TextError, Tokenizer, gguf,
     hugging_face::{self, HuggingFaceFiles, SideFiles},
 };
 
@@ -58,6 +60,17 @@ impl TextProcessor {
             template: template("default")?,
             tool_template: template("tool_use")?,
         })
+    }
+
+    /// Reads the tokenizer and the chat template from the metadata of a GGUF file.
+    ///
+    /// # Errors
+    /// [`TextError`] if the metadata is incomplete, or if its kind of tokenizer is not known here.
+    pub fn from_gguf(header: &GgufHeader) -> Result<Self, TextError> {
+        let tokenizer = Tokenizer::from_gguf(header)?;
+        let named = gguf::named_tokens(header);
+        let template = gguf::chat_template(header).map(|source| ChatTemplate::new(source, named)).transpose()?;
+        Ok(Self { tokenizer, template, tool_template: None })
     }
 
     /// The tokenizer.

@@ -19,7 +19,6 @@ impl SentencePiece {
     /// Builds the encoder from pieces of plain text and their scores.
     ///
     /// Control tokens must not be among them: they would arise from plain text. Byte pieces are told by their form.
-    #[cfg_attr(not(test), expect(dead_code, reason = "the GGUF reader, which calls it, lands next"))]
     pub(super) fn new<'a>(pieces: impl IntoIterator<Item = (u32, &'a str, f32)>, unknown: Option<u32>) -> Self {
         let mut model = Self { pieces: HashMap::new(), bytes: [None; 256], unknown };
         for (id, text, score) in pieces {
