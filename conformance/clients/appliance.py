@@ -46,8 +46,8 @@ class Workshop:
             SEAL, "seal", "--from", model, "--name", "helper", "--version", "1.0.0", "--counter", "1",
             "--key", f"{vendor}.key", "--password-file", password, "--out", self.bundle,
         )
-        self.keys = self.path / "keys.json"
-        printed = run(AMPOULE, "keys", "add", "--file", self.keys, "clients")
+        self.keys = self.path / "keys.jsonl"
+        printed = run(AMPOULE, "keys", "add", "clients", "--keys-file", self.keys)
         self.key = re.search(r"amp-[\w-]+", printed).group(0)
 
     def close(self):
@@ -61,7 +61,7 @@ class Server:
         self.log = tempfile.TemporaryFile(mode="w+")
         command = [
             AMPOULE, "serve", "--bundle", bundle or workshop.bundle, "--trust-root", root or workshop.root,
-            "--keys", workshop.keys, "--listen", "127.0.0.1:0", *arguments,
+            "--keys-file", workshop.keys, "--listen", "127.0.0.1:0", *arguments,
         ]
         self.process = subprocess.Popen(
             [str(part) for part in command], stderr=self.log, stdout=self.log, env={**os.environ, **(environment or {})},

@@ -143,7 +143,7 @@ class Chat(unittest.TestCase):
 
 class Overload(unittest.TestCase):
     def test_a_full_queue_is_a_rate_limit_error(self):
-        environment = {"AMPOULE_ENGINE__QUEUE_CAPACITY": "1", "AMPOULE_ENGINE__MAX_RUNNING": "1"}
+        environment = {"AMPOULE_LIMITS__QUEUED_REQUESTS": "1", "AMPOULE_LIMITS__RUNNING_REQUESTS": "1"}
         with Server(workshop, environment=environment) as server:
             outcomes = []
 
@@ -170,7 +170,7 @@ class Https(unittest.TestCase):
         cls.stranger = CertificateAuthority(workshop.path, "other-authority")
 
     def test_a_private_authority_is_enough_and_a_wrong_one_fails(self):
-        tls = ["--tls-certificate", self.authority.server_certificate, "--tls-key", self.authority.server_key]
+        tls = ["--tls-certificate-file", self.authority.server_certificate, "--tls-key-file", self.authority.server_key]
         with Server(workshop, *tls, scheme="https") as server:
             trusting = httpx.Client(verify=str(self.authority.certificate))
             reply = client_of(server, http_client=trusting).chat.completions.create(model="helper", messages=QUESTION)
@@ -181,7 +181,7 @@ class Https(unittest.TestCase):
 
     def test_plain_http_beyond_loopback_is_refused_at_start(self):
         command = [
-            AMPOULE, "serve", "--bundle", workshop.bundle, "--trust-root", workshop.root, "--keys", workshop.keys,
+            AMPOULE, "serve", "--bundle", workshop.bundle, "--trust-root", workshop.root, "--keys-file", workshop.keys,
             "--listen", "0.0.0.0:0",
         ]
         done = subprocess.run(command, capture_output=True, text=True, timeout=60)

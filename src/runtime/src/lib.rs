@@ -4,14 +4,21 @@
 //!
 //! Modules stand in reading order.
 
-pub mod exit;
-
+pub mod boot;
+pub mod cli;
+pub mod client;
 pub mod config;
-
+pub mod demo;
+pub mod error;
+pub mod exit;
+pub mod host;
 pub mod http;
 pub mod keys;
+pub mod listen;
 pub mod metrics;
-
-pub mod client;
+pub mod progress;
+pub mod report;
+pub mod signals;
+pub mod state;
 pub mod telemetry;
 pub mod tls;

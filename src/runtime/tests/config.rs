@@ -279,7 +279,7 @@ fn a_site_may_tighten_what_the_bundle_constrains_and_never_loosen_it() {
 fn the_settings_schema_of_a_bundle_proposes_and_bounds() {
     let schema = json!({ "type": "object", "properties": {
         "model_name": { "type": "string", "default": "helper" },
-        "log": { "properties": { "level": { "enum": ["warn", "error"] } } },
+        "drain_deadline_seconds": { "enum": [20, 10] },
         "limits": { "properties": { "running_requests": { "type": "integer", "default": 2, "maximum": 4 } } },
     }});
     let contract = Contract::of(&release(constraints(4096)), Some(schema.to_string().as_bytes())).unwrap();
@@ -287,15 +287,15 @@ fn the_settings_schema_of_a_bundle_proposes_and_bounds() {
     let value = |key: &str| effective.get(key).unwrap().value.clone();
     assert_eq!(value("model_name"), json!("helper"));
     assert_eq!(value("limits.running_requests"), json!(2));
-    // The built-in `info` is not allowed, and the site said nothing: the bundle's first word holds.
-    assert_eq!(value("log.level"), json!("warn"));
+    // The built-in 30 is not allowed, and the site said nothing: the bundle's first word holds.
+    assert_eq!(value("drain_deadline_seconds"), json!(20));
 
     let site = Site::default().flag("limits.running_requests", "4").flag("model_name", "mine");
     let effective = contract.apply(&site.read().unwrap()).unwrap();
     assert_eq!(effective.get("limits.running_requests").unwrap().value, json!(4));
     assert_eq!(effective.get("model_name").unwrap().value, json!("mine"));
 
-    let site = Site::default().flag("limits.running_requests", "5").flag("log.level", "info");
+    let site = Site::default().flag("limits.running_requests", "5").flag("drain_deadline_seconds", "30");
     let errors = contract.apply(&site.read().unwrap()).unwrap_err().0;
     assert_eq!(errors.len(), 2, "{errors:?}");
 }
@@ -311,4 +311,6 @@ fn a_settings_schema_for_another_runtime_is_refused() {
     let errors = apply(r#"{"properties":{"warp_factor":{"default":9}}}"#);
     assert!(matches!(&errors[..], [ConfigError::UnknownKey { .. }, ..]), "{errors:?}");
     assert!(matches!(&apply("{")[..], [ConfigError::SettingsSchema { .. }]));
+    let errors = apply(r#"{"properties":{"listen":{"default":"0.0.0.0:80"}}}"#);
+    assert!(matches!(&errors[..], [ConfigError::BelongsToSite { .. }]), "{errors:?}");
 }

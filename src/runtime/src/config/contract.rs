@@ -40,7 +40,8 @@ impl Contract {
     /// Reads the contract from a verified statement and the settings schema that it names, if any.
     ///
     /// # Errors
-    /// [`ConfigError::SettingsSchema`] when that schema is not JSON.
+    /// [`ConfigError::SettingsSchema`] when that schema is not JSON, [`ConfigError::BelongsToSite`] when it speaks about
+    /// an option that is the site's alone.
     pub fn of(release: &ReleaseStatement, settings_schema: Option<&[u8]>) -> Result<Contract, ConfigErrors> {
         let bundle = format!("{} {}", release.name, release.version);
         let mut contract = Contract { bundle, proposals: BTreeMap::new(), bounds: Vec::new() };
@@ -57,7 +58,7 @@ impl Contract {
                     reason: error.to_string(),
                 })
             })?;
-            contract.read_schema("", &schema);
+            contract.read_schema("", &schema)?;
         }
         Ok(contract)
     }
@@ -106,18 +107,21 @@ impl Contract {
         self.bounds.push(Bound { key: key.to_owned(), rule, allowed });
     }
 
-    fn read_schema(&mut self, prefix: &str, schema: &Json) {
-        let Some(properties) = schema.get("properties").and_then(Json::as_object) else { return };
+    fn read_schema(&mut self, prefix: &str, schema: &Json) -> Result<(), ConfigErrors> {
+        let Some(properties) = schema.get("properties").and_then(Json::as_object) else { return Ok(()) };
         for (name, property) in properties {
             let key = if prefix.is_empty() { name.clone() } else { format!("{prefix}.{name}") };
             if property.get("properties").is_some() {
-                self.read_schema(&key, property);
+                self.read_schema(&key, property)?;
                 continue;
             }
             if Options::all().get(&key).is_none() {
                 // Proposing it lets the merge refuse it by name, with what was probably meant.
                 self.proposals.insert(key, Json::Null);
                 continue;
+            }
+            if !is_open_to_bundles(&key) {
+                return Err(ConfigError::BelongsToSite { key, bundle: self.bundle.clone() }.into());
             }
             if let Some(value) = property.get("default") {
                 self.proposals.insert(key.clone(), value.clone());
@@ -135,7 +139,14 @@ impl Contract {
                 self.bound(&key, "settings schema, const", Allowed::OneOf(vec![only.clone()]));
             }
         }
+        Ok(())
     }
+}
+
+/// A bundle has a say in how its model is served.  Files, addresses and logs are the site's own, and they are in use
+/// before a bundle has been read.
+fn is_open_to_bundles(key: &str) -> bool {
+    key.starts_with("limits.") || matches!(key, "model_name" | "drain_deadline_seconds")
 }
 
 impl Allowed {

@@ -182,6 +182,14 @@ pub enum ConfigError {
         /// What the parser says.
         reason: String,
     },
+    /// The settings schema in the bundle speaks about the site's own files, addresses or logs.
+    #[error("the settings schema of {bundle} sets `{key}`, which belongs to the site")]
+    BelongsToSite {
+        /// The dotted key.
+        key: String,
+        /// Name and version of the bundle.
+        bundle: String,
+    },
     /// The trust root of the demo, whose signing key is public.
     #[error(
         "`trust_root` is the demo's root ({digest}); its signing key is test material that anyone can have, so it serves \

@@ -1,0 +1,325 @@
+//! The straight line from a path to a serving process.  Each step is one function that consumes what the step before it
+//! made, so that a step cannot be skipped or done twice:
+//!
+//! ```text
+//! path ─open_bundle─► SealedBundle ─verify─► VerifiedBundle ─admit─► AdmittedBundle ─contract─► (settled configuration)
+//!      ─load─► LoadedModel ─prove─► ReadyModel ─spawn─► EngineHandle ─► Server
+//! ```
+//!
+//! Every file is opened once and before anything is loaded; listeners open after the model has proven itself, so a
+//! port that answers is a model that works.
+
+use std::collections::BTreeSet;
+use std::fs::File;
+use std::io::Read;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use ampoule_bundle::statement::Endpoint;
+use ampoule_bundle::{
+    AcceptedVersions, AdmittedBundle, BundleIdentity, Digest, RuntimePolicy, SealedBundle, Source, TrustRoot,
+    VerifiedBundle,
+};
+use ampoule_inference::{EngineConfig, EngineHandle, LoadOptions, LoadedModel};
+use tokio::runtime::Runtime;
+
+use crate::config::{ConfigError, ConfigErrors, Contract, Effective, Layers, Limits, MetricsPlan, RuntimeConfig};
+use crate::demo;
+use crate::error::Error;
+use crate::exit::Exit;
+use crate::host;
+use crate::http::{HttpLimits, SamplingDefaults, ServedModel, Server, ServerParts};
+use crate::keys::KeyStore;
+use crate::listen::{self, PlannedListener};
+use crate::metrics::Metrics;
+use crate::progress::Progress;
+use crate::report;
+use crate::signals::StopSignals;
+use crate::state::State;
+
+/// A trust root is a page of JSON with a few keys.
+const TRUST_ROOT_LIMIT_BYTES: u64 = 4 * 1024 * 1024;
+
+/// Serves until it is asked to stop, then drains.
+///
+/// # Errors
+/// The first step of the line that refuses.
+pub fn serve(layers: &Layers, config: RuntimeConfig) -> Result<Exit, Error> {
+    let runtime = threads()?;
+    let outcome = runtime.block_on(async {
+        let mut stop = StopSignals::install()?;
+        let layers = layers.clone();
+        let prepared = tokio::task::spawn_blocking(move || prepare(&layers, &config));
+        let prepared = tokio::select! {
+            () = stop.requested() => return Ok(Exit::Ok),
+            prepared = prepared => prepared.map_err(|_| Error::Defect)??,
+        };
+        prepared.serve(async move { stop.requested().await }, |_| {}).await
+    });
+    // A load that was interrupted may still be reading; nothing waits for it.
+    runtime.shutdown_background();
+    outcome
+}
+
+/// Goes as far along the line as is possible without reading weights: what `config check` checks.
+///
+/// # Errors
+/// The first step that refuses.
+pub fn check(layers: &Layers, config: &RuntimeConfig) -> Result<(), Error> {
+    let opened = Opened::open(config)?;
+    let verified = verify(opened.bundle, &opened.trust_root, &opened.name)?;
+    let admitted = admit(verified, &State::Unkept.accepted(), &opened.name)?;
+    settle(layers, &admitted)?;
+    Ok(())
+}
+
+/// Everything that comes from files.
+struct Opened {
+    name: String,
+    bundle: SealedBundle,
+    trust_root: TrustRoot,
+    keys: KeyStore,
+    listener: PlannedListener,
+}
+
+impl Opened {
+    fn open(config: &RuntimeConfig) -> Result<Opened, Error> {
+        let listener = PlannedListener::prepare(&config.listen)?;
+        let keys = KeyStore::load(&config.keys_file)?;
+        if keys.is_empty() {
+            return Err(Error::NoKeys { path: config.keys_file.clone() });
+        }
+        let trust_root = open_trust_root(&config.trust_root)?;
+        if demo::shares_a_key_with(&trust_root) {
+            let digest = trust_root.digest().to_string();
+            return Err(ConfigErrors::from(ConfigError::DemoRoot { digest }).into());
+        }
+        let name = config.bundle.display().to_string();
+        Ok(Opened { name, bundle: open_bundle(&config.bundle)?, trust_root, keys, listener })
+    }
+}
+
+fn prepare(layers: &Layers, config: &RuntimeConfig) -> Result<Prepared, Error> {
+    let opened = Opened::open(config)?;
+    let verified = verify(opened.bundle, &opened.trust_root, &opened.name)?;
+    report::log(verified.identity());
+    let admitted = admit(verified, &State::Unkept.accepted(), &opened.name)?;
+    let settled = settle(layers, &admitted)?;
+    let config = RuntimeConfig::require(&settled)?;
+    let running = start(admitted, &config.limits, &opened.name)?;
+    Ok(Prepared {
+        running,
+        keys: opened.keys,
+        listener: opened.listener,
+        metrics: config.metrics,
+        model_name: config.model_name,
+        http_limits: http_limits(&config.limits, config.drain_deadline),
+        config_digest: config.digest,
+    })
+}
+
+/// Opens a bundle file, once.
+///
+/// # Errors
+/// [`Error::OpenBundle`] when there is no such file, [`Error::Bundle`] when it is no bundle.
+pub fn open_bundle(path: &Path) -> Result<SealedBundle, Error> {
+    let file = File::open(path).map_err(|source| Error::OpenBundle { path: path.to_owned(), source })?;
+    open_source(file, &path.display().to_string())
+}
+
+/// Reads the framing of a bundle from an open source.  Nothing in it is trusted yet.
+///
+/// # Errors
+/// [`Error::Bundle`] when it is no bundle.
+pub fn open_source(source: impl Source + 'static, name: &str) -> Result<SealedBundle, Error> {
+    SealedBundle::open(source).map_err(|source| Error::Bundle { name: name.to_owned(), source })
+}
+
+/// Reads a trust root.
+///
+/// # Errors
+/// [`Error::OpenTrustRoot`] when there is no such file, [`Error::TrustRoot`] when it is no root.
+pub fn open_trust_root(path: &Path) -> Result<TrustRoot, Error> {
+    let mut bytes = Vec::new();
+    File::open(path)
+        .and_then(|file| file.take(TRUST_ROOT_LIMIT_BYTES).read_to_end(&mut bytes))
+        .map_err(|source| Error::OpenTrustRoot { path: path.to_owned(), source })?;
+    TrustRoot::parse(&bytes).map_err(|source| Error::TrustRoot { path: path.to_owned(), source })
+}
+
+/// Checks signatures and digests.
+///
+/// # Errors
+/// [`Error::Bundle`] with the defect.
+pub fn verify(sealed: SealedBundle, root: &TrustRoot, name: &str) -> Result<VerifiedBundle, Error> {
+    sealed.verify(root).map_err(|source| Error::Bundle { name: name.to_owned(), source })
+}
+
+/// Decides whether a verified bundle may run on this host, now.
+///
+/// # Errors
+/// [`Error::NotAdmitted`] with the rule that it breaks.
+pub fn admit(verified: VerifiedBundle, accepted: &AcceptedVersions, name: &str) -> Result<AdmittedBundle, Error> {
+    let admitted = verified
+        .admit(&policy(), &host::facts()?, accepted)
+        .map_err(|violation| Error::NotAdmitted { name: name.to_owned(), violation })?;
+    for notice in admitted.notices() {
+        tracing::warn!(%notice, "the bundle is admitted with a notice");
+    }
+    Ok(admitted)
+}
+
+/// Settles the configuration under the contract of an admitted bundle.
+///
+/// # Errors
+/// [`Error::Configuration`] when the site loosens what the bundle constrains.
+pub fn settle(layers: &Layers, admitted: &AdmittedBundle) -> Result<Effective, Error> {
+    let release = admitted.release();
+    let schema = release.settings_schema.as_ref().and_then(|path| admitted.file(path.as_str()));
+    Ok(Contract::of(release, schema)?.apply(layers)?)
+}
+
+/// A model that runs, and what is told about it.
+pub struct Running {
+    /// The engine.
+    pub engine: EngineHandle,
+    /// What it runs.
+    pub identity: BundleIdentity,
+    /// What applies where a request says nothing.
+    pub defaults: SamplingDefaults,
+    /// The endpoints that the bundle allows; all of them when absent.
+    pub endpoints: Option<BTreeSet<Endpoint>>,
+}
+
+/// Loads an admitted bundle's weights, proves the model and starts its engine.
+///
+/// # Errors
+/// [`Error::Model`] with the defect, [`Error::Bundle`] when a weight is not what was signed.
+pub fn start(admitted: AdmittedBundle, limits: &Limits, name: &str) -> Result<Running, Error> {
+    let began = Instant::now();
+    let refused = |source| Error::from_inference(name, source);
+    let identity = admitted.identity().clone();
+    let endpoints = admitted.release().constraints.endpoints.clone();
+    let defaults = sampling_defaults(&admitted, name)?;
+    let progress = Arc::new(Progress::start("Loading", admitted.weight_bytes()));
+    let told = Arc::clone(&progress);
+    let options = LoadOptions {
+        context_length: limits.context_tokens,
+        progress: Some(Arc::new(move |bytes| told.advance(bytes))),
+    };
+    let loaded = LoadedModel::load(admitted, &options).map_err(refused)?;
+    progress.finish();
+    let ready = loaded.prove().map_err(refused)?;
+    let profile = ready.profile();
+    tracing::info!(
+        architecture = profile.architecture,
+        parameters = profile.parameters,
+        quantisation = profile.quantisation,
+        context_length = profile.context_length,
+        seconds = began.elapsed().as_secs_f64(),
+        "the model is loaded and proven"
+    );
+    let config = EngineConfig {
+        queue_capacity: limits.queued_requests,
+        max_running: limits.running_requests,
+        token_budget: limits.token_budget,
+        ..EngineConfig::default()
+    };
+    let engine = ready.spawn(config).map_err(refused)?;
+    Ok(Running { engine, identity, defaults, endpoints })
+}
+
+fn sampling_defaults(admitted: &AdmittedBundle, name: &str) -> Result<SamplingDefaults, Error> {
+    match admitted.file("generation_config.json") {
+        None => Ok(SamplingDefaults::default()),
+        Some(json) => SamplingDefaults::from_generation_config(json)
+            .map_err(|reason| Error::GenerationConfig { name: name.to_owned(), reason }),
+    }
+}
+
+/// Everything that serving needs; all that is left is to open the listeners.
+pub struct Prepared {
+    /// The model.
+    pub running: Running,
+    /// Who may call.
+    pub keys: KeyStore,
+    /// Where to listen.
+    pub listener: PlannedListener,
+    /// Where to serve metrics.
+    pub metrics: Option<MetricsPlan>,
+    /// The name that clients use, if not the bundle's own.
+    pub model_name: Option<String>,
+    /// The limits of the HTTP surface.
+    pub http_limits: HttpLimits,
+    /// The digest of the settled configuration.
+    pub config_digest: Digest,
+}
+
+impl Prepared {
+    /// Opens the listeners, tells `listening` where, and serves until `shutdown` resolves and the drain is over.
+    ///
+    /// # Errors
+    /// [`Error::Listen`] when an address is taken, [`Error::EngineFailed`] when the engine ended by itself.
+    pub async fn serve(
+        self,
+        shutdown: impl Future<Output = ()> + Send + 'static,
+        listening: impl FnOnce(SocketAddr),
+    ) -> Result<Exit, Error> {
+        let (listener, address) = self.listener.open().await?;
+        let metrics_listener = listen::open_metrics(self.metrics).await?;
+        let metrics_address = metrics_listener.as_ref().map(|(_, address)| address.to_string());
+        let name = self.model_name.unwrap_or_else(|| self.running.identity.name.to_string());
+        let engine = self.running.engine.clone();
+        let server = Server::new(ServerParts {
+            engine: self.running.engine,
+            served: ServedModel {
+                name: name.clone(),
+                bundle: self.running.identity,
+                config_digest: self.config_digest,
+                defaults: self.running.defaults,
+                endpoints: self.running.endpoints,
+            },
+            keys: self.keys,
+            limits: self.http_limits,
+            metrics: Metrics::new(),
+            clock: jiff::Timestamp::now,
+        });
+        tracing::info!(%address, metrics_address, model = name, config_digest = %self.config_digest, "serving");
+        listening(address);
+        server.run(listener, metrics_listener.map(|(listener, _)| listener), shutdown).await?;
+        engine.drain();
+        engine.ended().await;
+        tracing::info!("drained");
+        Ok(Exit::Ok)
+    }
+}
+
+/// The threads that serve connections.  Few: they only move bytes, the engine computes on threads of its own.
+pub fn threads() -> Result<Runtime, Error> {
+    let cores = std::thread::available_parallelism().map_or(2, usize::from);
+    tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(cores.clamp(2, 8))
+        .thread_name("serving")
+        .enable_all()
+        .build()
+        .map_err(|source| Error::Threads { source })
+}
+
+/// The limits of the HTTP surface under this configuration.
+pub fn http_limits(limits: &Limits, drain_deadline: Duration) -> HttpLimits {
+    HttpLimits {
+        max_body_bytes: limits.body_bytes,
+        max_connections: limits.connections,
+        max_output_tokens: limits.output_tokens.map(|most| u32::try_from(most).unwrap_or(u32::MAX)),
+        drain_deadline,
+        ..HttpLimits::default()
+    }
+}
+
+/// What this runtime is.  The channels and the minimum versions that a site accepts come with the store.
+fn policy() -> RuntimePolicy {
+    let version = env!("CARGO_PKG_VERSION").parse().expect("cargo's own version is a semantic version");
+    RuntimePolicy::new(version, [Endpoint::ChatCompletions, Endpoint::Completions, Endpoint::Embeddings])
+}

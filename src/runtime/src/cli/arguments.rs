@@ -1,0 +1,102 @@
+//! The flags that stand for configuration.  `serve`, `config` and `health` share them, so that what was checked is what
+//! is served.
+
+use std::path::PathBuf;
+
+use clap::Args;
+
+use crate::config::{ConfigErrors, Effective, Environment, FlagValue, Layers, RuntimeConfig};
+
+/// Where the configuration comes from.
+#[derive(Debug, Clone, Default, Args)]
+#[command(next_help_heading = "Configuration (flag > environment > file > bundle > built in)")]
+pub struct ConfigArguments {
+    /// A configuration file (TOML). May be given again: later files win. Without it the file that
+    /// AMPOULE_CONFIG names is read, if any.
+    #[arg(long = "config", value_name = "FILE")]
+    pub files: Vec<PathBuf>,
+    /// The sealed bundle to serve.
+    #[arg(long, value_name = "FILE")]
+    pub bundle: Option<String>,
+    /// The root.json whose keys may sign the bundle. There is no default trust.
+    #[arg(long, value_name = "FILE")]
+    pub trust_root: Option<String>,
+    /// The file of API keys that `ampoule keys` keeps.
+    #[arg(long, value_name = "FILE")]
+    pub keys_file: Option<String>,
+    /// Where to serve, as in 127.0.0.1:8080. Beyond loopback this needs TLS.
+    #[arg(long, value_name = "IP:PORT")]
+    pub listen: Option<String>,
+    /// The server's certificate chain (PEM).
+    #[arg(long, value_name = "FILE")]
+    pub tls_certificate_file: Option<String>,
+    /// The private key of that certificate (PEM).
+    #[arg(long, value_name = "FILE")]
+    pub tls_key_file: Option<String>,
+    /// Where to serve Prometheus metrics.
+    #[arg(long, value_name = "IP:PORT")]
+    pub metrics_listen: Option<String>,
+    /// The name that clients give as `model`.
+    #[arg(long, value_name = "NAME")]
+    pub model_name: Option<String>,
+    /// Serve plain HTTP that other hosts can reach; keys and prompts then cross the network readable.
+    #[arg(long)]
+    pub allow_plain_http_beyond_loopback: bool,
+    /// How much is logged: error, warn, info, debug or trace.
+    #[arg(long, value_name = "LEVEL")]
+    pub log_level: Option<String>,
+    /// In which form it is logged: json or text.
+    #[arg(long, value_name = "FORMAT")]
+    pub log_format: Option<String>,
+    /// Any other option, as in `--set limits.running_requests=4`. May be given again.
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    pub assignments: Vec<String>,
+}
+
+impl ConfigArguments {
+    /// Reads every layer that the site controls.
+    ///
+    /// # Errors
+    /// Every mistake in them.
+    pub fn layers(&self) -> Result<Layers, ConfigErrors> {
+        Layers::read(&self.files, &Environment::of_process(), &self.flags()?)
+    }
+
+    /// Reads and merges the layers and requires what `serve` needs.
+    ///
+    /// # Errors
+    /// Every mistake in them.
+    pub fn require(&self) -> Result<(Layers, Effective, RuntimeConfig), ConfigErrors> {
+        let layers = self.layers()?;
+        let effective = layers.merge();
+        let config = RuntimeConfig::require(&effective)?;
+        Ok((layers, effective, config))
+    }
+
+    fn flags(&self) -> Result<Vec<FlagValue>, ConfigErrors> {
+        let opt_out = self.allow_plain_http_beyond_loopback.then(|| "true".to_owned());
+        let named = [
+            ("bundle", "--bundle", &self.bundle),
+            ("trust_root", "--trust-root", &self.trust_root),
+            ("keys_file", "--keys-file", &self.keys_file),
+            ("listen", "--listen", &self.listen),
+            ("tls.certificate_file", "--tls-certificate-file", &self.tls_certificate_file),
+            ("tls.key_file", "--tls-key-file", &self.tls_key_file),
+            ("metrics_listen", "--metrics-listen", &self.metrics_listen),
+            ("model_name", "--model-name", &self.model_name),
+            ("allow_plain_http_beyond_loopback", "--allow-plain-http-beyond-loopback", &opt_out),
+            ("log.level", "--log-level", &self.log_level),
+            ("log.format", "--log-format", &self.log_format),
+        ];
+        let (assigned, wrong): (Vec<_>, Vec<_>) =
+            self.assignments.iter().map(|text| FlagValue::assignment(text)).partition(Result::is_ok);
+        let wrong: Vec<_> = wrong.into_iter().filter_map(Result::err).collect();
+        if !wrong.is_empty() {
+            return Err(ConfigErrors(wrong));
+        }
+        let named = named.into_iter().filter_map(|(key, flag, text)| {
+            Some(FlagValue { key: key.to_owned(), flag: flag.to_owned(), text: text.clone()? })
+        });
+        Ok(assigned.into_iter().filter_map(Result::ok).chain(named).collect())
+    }
+}

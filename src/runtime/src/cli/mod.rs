@@ -1,0 +1,105 @@
+//! The command line: what can be typed, and which function each command runs.  The help texts teach by example, so they
+//! are part of the interface and pinned by golden tests.
+
+mod arguments;
+mod config;
+mod health;
+mod keys;
+mod output;
+mod serve;
+mod verify;
+
+use std::ffi::OsString;
+
+use clap::{CommandFactory, Parser, Subcommand};
+
+use crate::demo;
+use crate::error::Error;
+use crate::exit::Exit;
+
+pub use arguments::ConfigArguments;
+pub use output::Output;
+
+const EXAMPLES: &str = "\
+Examples:
+  ampoule demo                                          see it work: a small sealed model answers a question
+  ampoule verify model.bundle --trust-root root.json         is this bundle what the vendor sealed?
+  ampoule keys add alice --keys-file keys.jsonl         make an API key; it is printed once
+  ampoule serve --bundle model.bundle --trust-root root.json --keys-file keys.jsonl
+  ampoule serve --config /etc/ampoule/ampoule.toml      the same from a file
+
+Exit codes: 0 ok, 1 other failure, 2 usage, 3 a check failed, 4 warnings only, 10 unreadable bundle,
+11 signature or digest, 12 not admitted, 13 rollback or state, 20 model, 30 listener or TLS,
+70 internal, 78 configuration.";
+
+/// Serves a sealed model: verifies it, admits it, proves it, then answers OpenAI requests.
+#[derive(Debug, Parser)]
+#[command(name = "ampoule", version, about, after_help = EXAMPLES, max_term_width = 100)]
+#[command(subcommand_required = true, arg_required_else_help = false)]
+pub struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Serve a sealed bundle.
+    Serve(serve::Arguments),
+    /// Verify the bundle inside this binary, serve it on loopback and ask it a question.
+    Demo(demo::Arguments),
+    /// Check a bundle's signatures and every digest against a trust root, without running it.
+    Verify(verify::VerifyArguments),
+    /// Print what a bundle says about itself, without trusting any of it.
+    Inspect(verify::InspectArguments),
+    /// Show, check or describe the configuration.
+    #[command(subcommand)]
+    Config(config::Command),
+    /// Add, list or revoke API keys.
+    #[command(subcommand)]
+    Keys(keys::Command),
+    /// Ask the running server whether it is ready; for a container's HEALTHCHECK.
+    Health(health::Arguments),
+    /// Print the versions of this binary.
+    Version,
+}
+
+/// Runs one command line to its end.
+///
+/// # Errors
+/// What went wrong, to be told and mapped to an exit code by the caller.
+pub fn run(arguments: impl IntoIterator<Item = OsString>) -> Result<Exit, Error> {
+    let cli = match Cli::try_parse_from(arguments) {
+        Ok(cli) => cli,
+        Err(refusal) => return tell(&refusal),
+    };
+    let mut output = Output::stdout();
+    match cli.command {
+        Command::Serve(arguments) => serve::run(&arguments),
+        Command::Demo(arguments) => demo::run(&arguments, &mut output),
+        Command::Verify(arguments) => verify::verify(&arguments, &mut output),
+        Command::Inspect(arguments) => verify::inspect(&arguments, &mut output),
+        Command::Config(command) => config::run(&command, &mut output),
+        Command::Keys(command) => keys::run(&command, &mut output),
+        Command::Health(arguments) => health::run(&arguments, &mut output),
+        Command::Version => version(&mut output),
+    }
+}
+
+/// The command as clap knows it, for golden tests of the help texts.
+pub fn command() -> clap::Command {
+    Cli::command()
+}
+
+/// Help and version are answers, everything else that clap refuses is wrong usage; clap knows which stream is whose.
+fn tell(refusal: &clap::Error) -> Result<Exit, Error> {
+    refusal.print().map_err(|source| Error::Output { source })?;
+    Ok(if refusal.use_stderr() { Exit::Usage } else { Exit::Ok })
+}
+
+fn version(output: &mut Output) -> Result<Exit, Error> {
+    output.line(format_args!("ampoule {}", env!("CARGO_PKG_VERSION")))?;
+    output.line(format_args!("bundle format {}", ampoule_bundle::FORMAT_VERSION))?;
+    output.line(format_args!("built for {}-{}", std::env::consts::ARCH, std::env::consts::OS))?;
+    output.flush()?;
+    Ok(Exit::Ok)
+}

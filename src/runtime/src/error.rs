@@ -1,0 +1,169 @@
+//! Everything that can end a command, one variant per cause, and the exit code of each.  This is one of the two edges
+//! where inner errors are translated; the other is `http::error`, which speaks to clients.
+
+use std::path::PathBuf;
+
+use ampoule_bundle::{BundleError, ErrorClass, PolicyViolation, ViolationClass};
+use ampoule_inference::InferenceError;
+
+use crate::client::ClientError;
+use crate::config::ConfigErrors;
+use crate::exit::Exit;
+use crate::http::ServeError;
+use crate::keys::KeyStoreError;
+use crate::tls::TlsError;
+
+/// Why a command ended without doing what it was asked for.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A bundle file cannot be opened.
+    #[error("cannot open the bundle {}: {source}", path.display())]
+    OpenBundle {
+        /// The file.
+        path: PathBuf,
+        /// What the system says.
+        source: std::io::Error,
+    },
+    /// A bundle is refused before it is admitted.
+    #[error("the bundle {name} is refused: {source}")]
+    Bundle {
+        /// The file, or the bundle's name where there is none.
+        name: String,
+        /// The defect.
+        source: BundleError,
+    },
+    /// An authentic bundle may not run here.
+    #[error("the bundle {name} may not run here: {violation}")]
+    NotAdmitted {
+        /// The file.
+        name: String,
+        /// The rule that it breaks.
+        violation: PolicyViolation,
+    },
+    /// A trust root cannot be opened.
+    #[error("cannot open the trust root {}: {source}", path.display())]
+    OpenTrustRoot {
+        /// The file.
+        path: PathBuf,
+        /// What the system says.
+        source: std::io::Error,
+    },
+    /// A trust root is refused.
+    #[error("the trust root {} is refused: {source}", path.display())]
+    TrustRoot {
+        /// The file.
+        path: PathBuf,
+        /// The defect.
+        source: BundleError,
+    },
+    /// The configuration is wrong.
+    #[error(transparent)]
+    Configuration(#[from] ConfigErrors),
+    /// The model cannot be loaded or does not prove itself.
+    #[error("the model of {name} cannot be served: {source}")]
+    Model {
+        /// The bundle.
+        name: String,
+        /// The defect.
+        source: InferenceError,
+    },
+    /// The bundle's generation_config.json has no meaning.
+    #[error("the generation_config.json of {name} cannot be used: {reason}")]
+    GenerationConfig {
+        /// The bundle.
+        name: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// The key store cannot be used or changed.
+    #[error(transparent)]
+    Keys(#[from] KeyStoreError),
+    /// The key store lets nobody in.
+    #[error("the key file {} holds no key, so nobody could use the server; add one with `ampoule keys add NAME`", path.display())]
+    NoKeys {
+        /// The file.
+        path: PathBuf,
+    },
+    /// TLS cannot be served.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
+    /// An address cannot be listened on.
+    #[error("cannot listen on {address}: {source}")]
+    Listen {
+        /// The address.
+        address: std::net::SocketAddr,
+        /// What the system says.
+        source: std::io::Error,
+    },
+    /// The server ended by itself.
+    #[error("the server ended: {0}")]
+    Serve(#[from] ServeError),
+    /// A thread of this process panicked; the log names the place.
+    #[error("a defect of ampoule: a thread panicked")]
+    Defect,
+    /// The demo could not talk to its own server.
+    #[error("the demo's question got no answer: {0}")]
+    Demo(#[from] ClientError),
+    /// The demo's own server refused the demo's question.
+    #[error("the demo's question was refused with {status}: {body}")]
+    DemoRefused {
+        /// The HTTP status.
+        status: u16,
+        /// The body.
+        body: String,
+    },
+    /// The process cannot start its threads or its signal handlers.
+    #[error("cannot start the runtime's threads: {source}")]
+    Threads {
+        /// What the system says.
+        source: std::io::Error,
+    },
+    /// The host cannot be examined.
+    #[error("cannot find out what this host offers: {reason}")]
+    Host {
+        /// What the system says.
+        reason: String,
+    },
+    /// Standard output does not take the answer.
+    #[error("cannot write to standard output: {source}")]
+    Output {
+        /// What the system says.
+        source: std::io::Error,
+    },
+}
+
+impl Error {
+    /// A refusal of the engine.  A weight that is not what was signed is the bundle's defect, not the model's.
+    pub fn from_inference(name: &str, source: InferenceError) -> Error {
+        let name = name.to_owned();
+        match source {
+            InferenceError::Bundle(source) => Error::Bundle { name, source },
+            source => Error::Model { name, source },
+        }
+    }
+
+    /// The exit code of this cause.
+    pub fn exit(&self) -> Exit {
+        match self {
+            Error::OpenBundle { .. } | Error::OpenTrustRoot { .. } => Exit::Unreadable,
+            Error::Bundle { source, .. } | Error::TrustRoot { source, .. } => match source.class() {
+                ErrorClass::Unreadable => Exit::Unreadable,
+                ErrorClass::Signature => Exit::Signature,
+            },
+            Error::NotAdmitted { violation, .. } => match violation.class() {
+                ViolationClass::NotAdmitted => Exit::NotAdmitted,
+                ViolationClass::State => Exit::State,
+            },
+            Error::Configuration(_) | Error::NoKeys { .. } => Exit::Configuration,
+            Error::Model { .. } | Error::GenerationConfig { .. } => Exit::Model,
+            Error::Tls(_) | Error::Listen { .. } | Error::Serve(_) => Exit::Listener,
+            Error::Defect | Error::Serve(ServeError::EngineEnded) => Exit::Internal,
+            Error::Keys(_)
+            | Error::Demo(_)
+            | Error::DemoRefused { .. }
+            | Error::Threads { .. }
+            | Error::Host { .. }
+            | Error::Output { .. } => Exit::Failure,
+        }
+    }
+}

@@ -1,0 +1,70 @@
+//! What was verified, told once: as lines for a person, as JSON for a program, as one log line for the record.
+
+use ampoule_bundle::{BundleIdentity, SealedBundle};
+use serde_json::{Value as Json, json};
+
+/// The lines that a person reads, each a label and its text.
+pub fn lines(identity: &BundleIdentity) -> Vec<(&'static str, String)> {
+    let numbers = format!("channel {}, counter {}, epoch {}", identity.channel, identity.counter, identity.epoch);
+    let mut lines = vec![
+        ("Bundle", format!("{} {} ({numbers})", identity.name, identity.version)),
+        ("Digest", identity.manifest.to_string()),
+    ];
+    lines.extend(identity.signers.iter().map(|signer| ("Signed by", format!("key {signer}"))));
+    let expires = identity.expires.as_ref().map_or("never expires".to_owned(), |time| format!("expires {time}"));
+    lines.push(("Issued", format!("{}, {expires}", identity.issued_at)));
+    lines.push(("Trust root", identity.root_digest.to_string()));
+    lines
+}
+
+/// The same for programs.
+pub fn json(identity: &BundleIdentity) -> Json {
+    json!({
+        "name": identity.name.to_string(),
+        "version": identity.version.to_string(),
+        "channel": identity.channel.to_string(),
+        "counter": identity.counter.0,
+        "epoch": identity.epoch.0,
+        "digest": identity.manifest.to_string(),
+        "signers": identity.signers.iter().map(ToString::to_string).collect::<Vec<_>>(),
+        "issued_at": identity.issued_at.to_string(),
+        "expires": identity.expires.as_ref().map(ToString::to_string),
+        "trust_root": identity.root_digest.to_string(),
+    })
+}
+
+/// One log line.
+pub fn log(identity: &BundleIdentity) {
+    let signers: Vec<String> = identity.signers.iter().map(ToString::to_string).collect();
+    tracing::info!(
+        name = %identity.name,
+        version = %identity.version,
+        counter = identity.counter.0,
+        epoch = identity.epoch.0,
+        digest = %identity.manifest,
+        signers = signers.join(","),
+        trust_root = %identity.root_digest,
+        "the bundle is verified"
+    );
+}
+
+/// What a file says about itself.  Nothing of it is verified, and every reader of it must be told so.
+pub fn claims(sealed: &SealedBundle) -> Json {
+    let manifest = sealed.unverified_manifest();
+    let layers: Vec<Json> = manifest
+        .layers()
+        .iter()
+        .map(|layer| json!({ "path": layer.path, "bytes": layer.size, "digest": layer.digest }))
+        .collect();
+    let attestations: Vec<Json> = sealed
+        .unverified_attestations()
+        .iter()
+        .map(|attestation| json!({ "statement": attestation.predicate().name(), "key": attestation.key() }))
+        .collect();
+    json!({
+        "release": sealed.unverified_release().ok(),
+        "manifest": manifest.digest(),
+        "attestations": attestations,
+        "files": layers,
+    })
+}

@@ -1,0 +1,213 @@
+//! The command line as an operator meets it: help texts, what `config` says, and the exit code of every refusal,
+//! each reached by a real run of the binary.
+#![allow(clippy::unwrap_used)]
+
+mod support;
+
+use std::collections::BTreeSet;
+use std::fs;
+
+use support::{Site, ampoule, code, golden, refused, run, text, workspace};
+
+#[test]
+fn the_help_texts_are_pinned() {
+    for (file, arguments) in [
+        ("help.txt", &["--help"][..]),
+        ("help-serve.txt", &["serve", "--help"]),
+        ("help-demo.txt", &["demo", "--help"]),
+        ("help-verify.txt", &["verify", "--help"]),
+        ("help-inspect.txt", &["inspect", "--help"]),
+        ("help-config.txt", &["config", "--help"]),
+        ("help-config-check.txt", &["config", "check", "--help"]),
+        ("help-keys.txt", &["keys", "--help"]),
+        ("help-health.txt", &["health", "--help"]),
+    ] {
+        let output = run(arguments);
+        assert_eq!(code(&output), 0);
+        golden(file, &text(&output.stdout));
+    }
+}
+
+#[test]
+fn config_show_tells_each_value_and_where_it_comes_from() {
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("site.toml"), "bundle = 'model.bundle'\n[limits]\nrunning_requests = 4\n").unwrap();
+    let output = ampoule()
+        .current_dir(folder.path())
+        .env("AMPOULE_LIMITS__QUEUED_REQUESTS", "16")
+        .args(["config", "show", "--config", "site.toml", "--listen", "127.0.0.1:9000", "--set", "log.level=warn"])
+        .output()
+        .unwrap();
+    assert_eq!(code(&output), 0, "{}", text(&output.stderr));
+    golden("config-show.txt", &text(&output.stdout));
+}
+
+#[test]
+fn config_show_as_json_says_the_same() {
+    let output = run(&["config", "show", "--json", "--set", "limits.running_requests=4"]);
+    assert_eq!(code(&output), 0);
+    let shown: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    let option = &shown["options"]["limits.running_requests"];
+    assert_eq!(option["value"], 4);
+    assert_eq!(option["origin"], "flag --set limits.running_requests");
+    assert!(shown["digest"].as_str().unwrap().starts_with("sha256:"));
+}
+
+#[test]
+fn config_schema_is_pinned() {
+    let output = run(&["config", "schema"]);
+    assert_eq!(code(&output), 0);
+    golden("config-schema.json", &text(&output.stdout));
+}
+
+#[test]
+fn exit_0_an_answer() {
+    let output = run(&["version"]);
+    assert_eq!(code(&output), 0);
+    assert!(text(&output.stdout).starts_with(&format!("ampoule {}", env!("CARGO_PKG_VERSION"))));
+}
+
+#[test]
+fn exit_1_an_answer_that_cannot_be_written() {
+    let full = fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
+    let output = ampoule().arg("version").stdout(full).output().unwrap();
+    assert_eq!(code(&output), 1, "{}", text(&output.stderr));
+}
+
+#[test]
+fn exit_2_wrong_usage() {
+    refused(&["srve"], 2, &["serve"]);
+    refused(&["verify", "some.bundle"], 2, &["--trust-root"]);
+    refused(&[], 2, &["Usage"]);
+    refused(&["demo", "--listen", "0.0.0.0:8080"], 2, &["loopback only"]);
+}
+
+#[test]
+fn exit_3_a_server_that_is_not_there() {
+    // Nobody listens on port 1 of loopback.
+    let output = run(&["health", "--listen", "127.0.0.1:1"]);
+    assert_eq!(code(&output), 3);
+    assert!(text(&output.stdout).contains("not ready"), "{}", text(&output.stdout));
+}
+
+#[test]
+fn exit_10_files_that_are_no_bundle() {
+    let root = workspace().join("bundles/fixtures/keys/root.json").display().to_string();
+    refused(&["verify", "/nonexistent.bundle", "--trust-root", &root], 10, &["/nonexistent.bundle"]);
+    refused(&["inspect", "/dev/null"], 10, &["/dev/null"]);
+    let folder = tempfile::tempdir().unwrap();
+    let text_file = folder.path().join("a.bundle");
+    fs::write(&text_file, "a".repeat(100_000)).unwrap();
+    refused(&["verify", &text_file.display().to_string(), "--trust-root", &root], 10, &["not a .bundle file"]);
+    refused(&["verify", &root, "--trust-root", "/nonexistent/root.json"], 10, &["/nonexistent/root.json"]);
+}
+
+#[test]
+fn exit_11_a_bundle_that_the_root_does_not_trust() {
+    let site = Site::new();
+    let demo_root = workspace().join("bundles/demo/root.json").display().to_string();
+    refused(&["verify", &site.bundle, "--trust-root", &demo_root], 11, &["refused"]);
+}
+
+#[test]
+fn exit_78_every_mistake_in_the_configuration_at_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("site.toml");
+    fs::write(&file, "bundel = 'm'\n[limits]\nbody_bytes = 'x'\n").unwrap();
+    for command in [&["serve"][..], &["config", "check"], &["config", "show"]] {
+        let arguments = [command, &["--config", file.to_str().unwrap(), "--set", "nonsense"]].concat();
+        refused(&arguments, 78, &["nonsense"]);
+        let arguments = [command, &["--config", file.to_str().unwrap()]].concat();
+        refused(&arguments, 78, &["wrong in 2 places", "did you mean `bundle`?", "body_bytes"]);
+    }
+}
+
+#[test]
+fn exit_78_plain_http_beyond_loopback() {
+    let site = Site::new();
+    for address in ["0.0.0.0:0", "[::]:0"] {
+        let arguments = [&["serve"], &site.flags()[..], &["--listen", address]].concat();
+        refused(&arguments, 78, &["no TLS", "allow_plain_http_beyond_loopback"]);
+    }
+}
+
+#[test]
+fn exit_78_no_trust_root_and_no_default_one() {
+    let site = Site::new();
+    let arguments = ["serve", "--bundle", &site.bundle, "--keys-file", &site.keys];
+    refused(&arguments, 78, &["`trust_root` is not set", "no default trust"]);
+}
+
+#[test]
+fn exit_78_the_demo_root_serves_the_demo_only() {
+    let site = Site::new();
+    let demo = workspace().join("bundles/demo");
+    let (bundle, root) = (demo.join("demo.bundle"), demo.join("root.json"));
+    let (bundle, root) = (bundle.to_str().unwrap(), root.to_str().unwrap());
+    let arguments = ["serve", "--bundle", bundle, "--trust-root", root, "--keys-file", &site.keys];
+    refused(&arguments, 78, &["demo's root", "test material"]);
+    let output = run(&["verify", bundle, "--trust-root", root]);
+    assert_eq!(code(&output), 0, "{}", text(&output.stderr));
+}
+
+#[test]
+fn exit_78_a_key_file_that_lets_nobody_in() {
+    let site = Site::new();
+    assert_eq!(code(&run(&["keys", "revoke", "tester", "--keys-file", &site.keys])), 0);
+    let arguments = [&["serve"], &site.flags()[..]].concat();
+    refused(&arguments, 78, &["holds no key"]);
+}
+
+#[test]
+fn config_check_says_ok_warns_and_refuses() {
+    let site = Site::new();
+    let check = |more: &[&str]| run(&[&["config", "check"], &site.flags()[..], more].concat());
+    let output = check(&[]);
+    assert_eq!(code(&output), 0, "{}", text(&output.stderr));
+    assert!(text(&output.stdout).starts_with("ok: "), "{}", text(&output.stdout));
+    let output = check(&["--listen", "0.0.0.0:0", "--allow-plain-http-beyond-loopback"]);
+    assert_eq!(code(&output), 4, "{}", text(&output.stderr));
+    assert!(text(&output.stdout).contains("warning: plain HTTP on 0.0.0.0:0"), "{}", text(&output.stdout));
+    let output = check(&["--bundle", "/nonexistent.bundle", "--trust-root", "/nonexistent.json"]);
+    assert_eq!(code(&output), 78);
+    assert!(text(&output.stderr).contains("wrong in 2 places"), "{}", text(&output.stderr));
+}
+
+#[test]
+fn verify_and_inspect_tell_a_program_as_much_as_a_person() {
+    let site = Site::new();
+    let output = run(&["verify", &site.bundle, "--trust-root", &site.root, "--json"]);
+    assert_eq!(code(&output), 0, "{}", text(&output.stderr));
+    let verified: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(verified["verified"], true);
+    let output = run(&["inspect", &site.bundle, "--json"]);
+    let claimed: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(claimed["verified"], false);
+    assert_eq!(claimed["claims"]["manifest"], verified["bundle"]["digest"]);
+    assert_eq!(claimed["claims"]["release"]["name"], verified["bundle"]["name"]);
+    let person = run(&["inspect", &site.bundle]);
+    assert!(text(&person.stdout).starts_with("NOT verified"));
+}
+
+#[test]
+fn each_sealed_defect_is_refused_with_its_exit_code() {
+    let fixtures = workspace().join("bundles/fixtures");
+    let root = fixtures.join("keys/root.json").display().to_string();
+    let mut codes = BTreeSet::new();
+    for entry in fs::read_dir(fixtures).unwrap() {
+        let folder = entry.unwrap().path();
+        let Ok(expected) = fs::read_to_string(folder.join("expected.json")) else { continue };
+        let expected: serde_json::Value = serde_json::from_str(&expected).unwrap();
+        let bundle = folder.join("defect.bundle").display().to_string();
+        // What was accepted before is remembered by the caller; all fixtures are of epoch 1.
+        let accepted = expected["accepted_counter"].as_u64().map(|counter| format!("--accepted=1:{counter}"));
+        let arguments = ["verify", &bundle, "--trust-root", &root].into_iter().chain(accepted.as_deref());
+        let output = run(&arguments.collect::<Vec<_>>());
+        let told = text(&output.stderr);
+        assert_eq!(i64::from(code(&output)), expected["exit"].as_i64().unwrap(), "{bundle}: {told}");
+        assert!(told.contains(expected["message_contains"].as_str().unwrap()), "{bundle}: {told}");
+        assert_eq!(text(&output.stdout), "", "{bundle}: a refused bundle is not reported as verified");
+        codes.insert(code(&output));
+    }
+    assert_eq!(codes, BTreeSet::from([10, 11, 12, 13]));
+}
