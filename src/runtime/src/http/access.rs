@@ -91,10 +91,7 @@ pub(crate) async fn observe(State(appliance): State<Appliance>, mut request: Req
     let record = RequestRecord::new(started);
     request.extensions_mut().insert(record.clone());
 
-    let mut response = match AssertUnwindSafe(next.run(request)).catch_unwind().await {
-        Ok(response) => response,
-        Err(_) => ApiError::internal("a handler panicked").into_response(),
-    };
+    let mut response = without_panic(next.run(request)).await;
 
     let headers = response.headers_mut();
     headers.insert(X_REQUEST_ID, id.header_value());
@@ -116,6 +113,14 @@ pub(crate) async fn observe(State(appliance): State<Appliance>, mut request: Req
         ended: BodyEnd::Dropped,
     };
     response.map(|body| Body::new(ObservedBody { body, line }))
+}
+
+/// The answer, or a 500 if its making panics.  The panic's message goes to the log by the process's panic hook.
+async fn without_panic(answer: impl Future<Output = Response>) -> Response {
+    match AssertUnwindSafe(answer).catch_unwind().await {
+        Ok(response) => response,
+        Err(_) => ApiError::internal("a handler panicked").into_response(),
+    }
 }
 
 /// Whether another reader of the same bytes could think that this request ends elsewhere: a chunked body, and above
@@ -194,5 +199,35 @@ impl http_body::Body for ObservedBody {
 
     fn size_hint(&self) -> SizeHint {
         self.body.size_hint()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http::StatusCode;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn c47_a_panic_becomes_a_500_that_tells_nothing() {
+        let response = without_panic(async { panic!("a secret in a panic's message") }).await;
+        assert_eq!(response.status(), StatusCode::INTERNAL_SERVER_ERROR);
+        let body = axum::body::to_bytes(response.into_body(), 4096).await.expect("a small body");
+        let text = String::from_utf8_lossy(&body);
+        assert!(text.contains("internal_error") && !text.contains("secret"), "{text}");
+    }
+
+    #[test]
+    fn c38_chunked_and_doubly_measured_requests_end_their_connection() {
+        let with = |pairs: &[(http::HeaderName, &'static str)]| {
+            let mut headers = HeaderMap::new();
+            for (name, value) in pairs {
+                headers.append(name, HeaderValue::from_static(value));
+            }
+            has_disputable_end(&headers)
+        };
+        assert!(with(&[(TRANSFER_ENCODING, "chunked")]));
+        assert!(with(&[(CONTENT_LENGTH, "1"), (CONTENT_LENGTH, "1")]));
+        assert!(!with(&[(CONTENT_LENGTH, "1")]) && !with(&[]));
     }
 }

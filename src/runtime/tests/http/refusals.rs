@@ -322,6 +322,26 @@ fn unknown_models_paths_and_methods() {
 }
 
 #[test]
+fn an_endpoint_that_is_not_allowed_does_not_exist() {
+    let endpoints = Some([ampoule_bundle::statement::Endpoint::ChatCompletions].into());
+    let server = Setup { endpoints, ..Setup::default() }.start();
+    let reply = server.post("/v1/completions", &json!({ "model": MODEL, "prompt": "x" }));
+    assert_eq!((reply.status, &reply.error()["code"]), (404, &json!("unknown_url")));
+    server.still_serves();
+}
+
+#[test]
+fn an_answer_beyond_the_allowed_length_is_refused() {
+    let limits = ampoule::http::HttpLimits { max_output_tokens: Some(4), ..Default::default() };
+    let server = Setup { limits, ..Setup::default() }.start();
+    check(&server, "/v1/chat/completions", &with(chat("x"), "max_tokens", json!(5)), 400, Some("max_tokens"));
+    let forced = with(chat("x"), "logit_bias", json!({ "38": 100 }));
+    let reply = server.post("/v1/chat/completions", &forced).json();
+    assert_eq!(reply["usage"]["completion_tokens"], 4);
+    assert_eq!(reply["choices"][0]["finish_reason"], "length");
+}
+
+#[test]
 fn what_is_no_json_is_told_so() {
     let server = Setup::default().start();
     let deep = format!(r#"{{"model":"{MODEL}","messages":{}"#, "[".repeat(1_000_000));

@@ -77,7 +77,11 @@ impl Setup {
     }
 
     /// Runs the server on the calling thread on a listener of the test's own making, until it ends by itself.
-    pub(crate) fn run_on(self, listener: impl FnOnce(TcpListener) -> Listener, address: &str) -> Result<(), ServeError> {
+    pub(crate) fn run_on(
+        self,
+        listener: impl FnOnce(TcpListener) -> Listener,
+        address: &str,
+    ) -> Result<(), ServeError> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(async {
             let socket = TcpListener::bind(address).await.unwrap();
