@@ -22,9 +22,11 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
-AMPOULE = pathlib.Path(os.environ["AMPOULE_BINARY"])
+AMPOULE = pathlib.Path(os.environ["CONFORMANCE_BINARY"])
 SEAL = AMPOULE.with_name("ampoule-seal")
 START_SECONDS = 60
+# An unknown AMPOULE_ variable is an error of configuration, so what the tests were given must not reach the server.
+ENVIRONMENT = {name: value for name, value in os.environ.items() if not name.startswith("AMPOULE_")}
 
 
 class Workshop:
@@ -36,9 +38,9 @@ class Workshop:
         password = self.path / "password"
         password.write_text("correct horse battery staple\n")
         vendor = self.path / "vendor"
-        run(SEAL, "keygen", "--out", vendor, "--password-file", password)
+        run(SEAL, "keygen", vendor, "--password-file", password)
         self.root = self.path / "root.json"
-        run(SEAL, "trust", "init", "--release-key", f"{vendor}.pub", "--out", self.root)
+        run(SEAL, "trust", "init", "--root-key", f"{vendor}.pub", "--release-key", f"{vendor}.pub", "--out", self.root)
         model = self.path / "model"
         run(SEAL, "export", ROOT / "bundles/demo/demo.bundle", "--dir", model)
         self.bundle = self.path / "helper.bundle"
@@ -64,7 +66,7 @@ class Server:
             "--keys-file", workshop.keys, "--listen", "127.0.0.1:0", *arguments,
         ]
         self.process = subprocess.Popen(
-            [str(part) for part in command], stderr=self.log, stdout=self.log, env={**os.environ, **(environment or {})},
+            [str(part) for part in command], stderr=self.log, stdout=self.log, env={**ENVIRONMENT, **(environment or {})},
         )
         self.scheme = scheme
         self.port = self._wait_for_port()
@@ -91,10 +93,11 @@ class Server:
         while time.monotonic() < deadline:
             self.log.seek(0)
             text = self.log.read()
-            found = re.search(r'"(?:address|listening)":\s*"[^"]*:(\d+)"', text)
+            found = re.search(r'"address":\s*"[^"]*:(\d+)"', text)
             if found:
                 return int(found.group(1))
             if self.process.poll() is not None:
+                self.log.close()
                 raise AssertionError(f"the server ended with {self.process.returncode}:\n{text}")
             time.sleep(0.05)
         self.process.kill()

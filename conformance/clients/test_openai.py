@@ -1,11 +1,12 @@
 """The stock `openai` package against the appliance, with nothing changed but `base_url` and the key."""
 
 import os
+import ssl
 import subprocess
 import threading
 import unittest
 
-import httpx
+import httpx2
 import openai
 
 from appliance import AMPOULE, CertificateAuthority, Server, Workshop, get_json
@@ -172,10 +173,10 @@ class Https(unittest.TestCase):
     def test_a_private_authority_is_enough_and_a_wrong_one_fails(self):
         tls = ["--tls-certificate-file", self.authority.server_certificate, "--tls-key-file", self.authority.server_key]
         with Server(workshop, *tls, scheme="https") as server:
-            trusting = httpx.Client(verify=str(self.authority.certificate))
+            trusting = httpx2.Client(verify=ssl.create_default_context(cafile=self.authority.certificate))
             reply = client_of(server, http_client=trusting).chat.completions.create(model="helper", messages=QUESTION)
             self.assertTrue(reply.choices[0].message.content)
-            doubting = httpx.Client(verify=str(self.stranger.certificate))
+            doubting = httpx2.Client(verify=ssl.create_default_context(cafile=self.stranger.certificate))
             with self.assertRaises(openai.APIConnectionError):
                 client_of(server, http_client=doubting).models.list()
 
@@ -191,7 +192,7 @@ class Https(unittest.TestCase):
 
 class Embeddings(unittest.TestCase):
     def test_a_real_embedding_model(self):
-        bundle, root = os.environ["AMPOULE_EMBEDDING_BUNDLE"], os.environ["AMPOULE_EMBEDDING_ROOT"]
+        bundle, root = os.environ["CONFORMANCE_EMBEDDING_BUNDLE"], os.environ["CONFORMANCE_EMBEDDING_ROOT"]
         with Server(workshop, bundle=bundle, root=root) as server:
             client = client_of(server)
             name = next(iter(client.models.list())).id

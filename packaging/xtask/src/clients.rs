@@ -21,8 +21,8 @@ pub(crate) fn venv() -> anyhow::Result<PathBuf> {
 pub(crate) fn run(venv: &Path, binary: &Path, embedding_bundle: &Path, trust_root: &Path) -> anyhow::Result<()> {
     let arguments = ["-m", "unittest", "discover", "--verbose", "--start-directory", "conformance/clients"];
     let mut command = Command::new(venv.join("bin/python"));
-    command.args(arguments).env("AMPOULE_BINARY", binary.canonicalize()?);
-    command.env("AMPOULE_EMBEDDING_BUNDLE", embedding_bundle.canonicalize()?);
-    command.env("AMPOULE_EMBEDDING_ROOT", trust_root.canonicalize()?);
+    command.args(arguments).env("CONFORMANCE_BINARY", binary.canonicalize()?);
+    command.env("CONFORMANCE_EMBEDDING_BUNDLE", embedding_bundle.canonicalize()?);
+    command.env("CONFORMANCE_EMBEDDING_ROOT", trust_root.canonicalize()?);
     process::run(&mut command)
 }

@@ -56,7 +56,7 @@ pub(crate) fn run() -> anyhow::Result<()> {
     if let Some(venv) = &venv {
         step("clients", || {
             let bundles = Path::new("target/bundles");
-            let root = bundles.join("all-minilm-l6-v2.root.json");
+            let root = Path::new("bundles/fixtures/keys/root.json").to_path_buf();
             let binary = Path::new("target/x86_64-unknown-linux-gnu/release/ampoule");
             clients::run(venv, binary, &bundles.join("all-minilm-l6-v2.bundle"), &root)
         })?;
