@@ -1,0 +1,207 @@
+//! Encoders against Transformers and sentence-transformers; `fixtures/embedding/make.py` writes what must come out.
+#![allow(clippy::unwrap_used)]
+
+mod common;
+
+use std::collections::{BTreeMap, HashMap};
+use std::path::{Path, PathBuf};
+
+use ampoule_bundle::{SealedBundle, TrustRoot};
+use ampoule_inference::encoder::{Encoder, EncoderConfig, Normalisation, Pooling};
+use ampoule_inference::{
+    EmbeddingRequest, EngineConfig, EngineHandle, GenerationRequest, LoadOptions, LoadedModel, ModelKind, SubmitError,
+};
+use candle_core::{Device, Tensor};
+use serde::Deserialize;
+
+#[derive(Deserialize)]
+struct Sentences {
+    sentences: Vec<String>,
+    token_ids: Vec<Vec<u32>>,
+    /// By pooling mode, before normalisation.
+    vectors: BTreeMap<String, Vec<Vec<f32>>>,
+}
+
+#[derive(Deserialize)]
+struct TokenRows {
+    token_ids: Vec<Vec<u32>>,
+    vectors: Vec<Vec<f32>>,
+}
+
+fn expected<T: serde::de::DeserializeOwned>(path: &str) -> T {
+    serde_json::from_slice(&std::fs::read(common::fixture(path)).unwrap()).unwrap()
+}
+
+fn config(folder: &Path) -> EncoderConfig {
+    let files: HashMap<&str, Vec<u8>> =
+        ["config.json", "modules.json", "1_Pooling/config.json", "sentence_bert_config.json", "tokenizer_config.json"]
+            .into_iter()
+            .filter_map(|path| Some((path, std::fs::read(folder.join(path)).ok()?)))
+            .collect();
+    EncoderConfig::from_files(|path| files.get(path).map(Vec::as_slice)).unwrap()
+}
+
+fn tensors(folder: &Path) -> HashMap<String, Tensor> {
+    candle_core::safetensors::load(folder.join("model.safetensors"), &Device::Cpu).unwrap()
+}
+
+fn rows(tokens: &[Vec<u32>]) -> Vec<&[u32]> {
+    tokens.iter().map(Vec::as_slice).collect()
+}
+
+fn assert_close(found: &[Vec<f32>], expected: &[Vec<f32>], tolerance: f32) {
+    assert_eq!(found.len(), expected.len());
+    for (found, expected) in found.iter().zip(expected) {
+        assert_eq!(found.len(), expected.len());
+        for (found, expected) in found.iter().zip(expected) {
+            assert!((found - expected).abs() <= tolerance, "{found} instead of {expected}");
+        }
+    }
+}
+
+fn unit_length(vector: &[f32]) -> Vec<f32> {
+    let length = vector.iter().map(|value| value * value).sum::<f32>().sqrt();
+    vector.iter().map(|value| value / length).collect()
+}
+
+fn engine(folder: &Path) -> EngineHandle {
+    let model = LoadedModel::load(common::admitted(folder, |_| ()), &LoadOptions::default()).unwrap();
+    model.prove().unwrap().spawn(EngineConfig::default()).unwrap()
+}
+
+fn embed(engine: &EngineHandle, inputs: Vec<Vec<u32>>) -> Vec<Vec<f32>> {
+    engine.embed(EmbeddingRequest { inputs }).unwrap().blocking_wait().unwrap().vectors
+}
+
+#[test]
+fn every_pooling_equals_sentence_transformers() {
+    let folder = common::fixture("embedding/bert");
+    let expected: Sentences = expected("embedding/bert/expected.json");
+    let modes = [
+        ("mean", Pooling::Mean),
+        ("cls", Pooling::FirstToken),
+        ("max", Pooling::Max),
+        ("mean_sqrt_len_tokens", Pooling::MeanOverRoot),
+    ];
+    for (mode, pooling) in modes {
+        let plain = EncoderConfig { pooling, normalisation: Normalisation::None, ..config(&folder) };
+        let encoder = Encoder::new(plain, tensors(&folder)).unwrap();
+        let found = encoder.embed(&rows(&expected.token_ids)).unwrap();
+        assert_close(&found, &expected.vectors[mode], 1e-4);
+    }
+}
+
+#[test]
+fn roberta_counts_positions_from_its_padding() {
+    let folder = common::fixture("embedding/roberta");
+    let expected: TokenRows = expected("embedding/roberta/expected.json");
+    let configured =
+        EncoderConfig { pooling: Pooling::FirstToken, normalisation: Normalisation::UnitLength, ..config(&folder) };
+    assert_eq!((configured.max_tokens, configured.padding), (22, 1));
+    let encoder = Encoder::new(configured, tensors(&folder)).unwrap();
+    assert_close(&encoder.embed(&rows(&expected.token_ids)).unwrap(), &expected.vectors, 1e-4);
+}
+
+#[test]
+fn filling_up_a_batch_changes_no_vector() {
+    for (folder, vocabulary) in [("embedding/bert", 79u32), ("embedding/roberta", 60)] {
+        let folder = common::fixture(folder);
+        let encoder = Encoder::new(config(&folder), tensors(&folder)).unwrap();
+        let inputs: Vec<Vec<u32>> = [3u32, 20, 1, 9]
+            .iter()
+            .map(|&length| (0..length).map(|at| 5 + at * 7 % (vocabulary - 5)).collect())
+            .collect();
+        let together = encoder.embed(&rows(&inputs)).unwrap();
+        for (input, together) in inputs.iter().zip(together) {
+            assert_close(&[together], &encoder.embed(&[input]).unwrap(), 2e-5);
+        }
+    }
+}
+
+#[test]
+fn a_checkpoint_with_a_head_is_read_by_its_prefix() {
+    let folder = common::fixture("embedding/bert");
+    let plain = Encoder::new(config(&folder), tensors(&folder)).unwrap();
+    let prefixed = tensors(&folder).into_iter().map(|(name, tensor)| (format!("bert.{name}"), tensor)).collect();
+    let prefixed = Encoder::new(config(&folder), prefixed).unwrap();
+    assert_eq!(plain.embed(&[&[2, 9, 3]]).unwrap(), prefixed.embed(&[&[2, 9, 3]]).unwrap());
+}
+
+#[test]
+fn a_sealed_encoder_is_served_from_text_to_vector() {
+    let engine = engine(&common::fixture("embedding/bert"));
+    let profile = engine.profile().clone();
+    assert_eq!((profile.kind, profile.embedding_dimension, profile.context_length), (ModelKind::Encoder, Some(32), 36));
+    assert_eq!((profile.architecture.as_str(), profile.quantisation.as_str()), ("bert", "F32"));
+    let expected: Sentences = expected("embedding/bert/expected.json");
+    let tokens: Vec<Vec<u32>> = expected.sentences.iter().map(|text| engine.embedding_tokens(text).unwrap()).collect();
+    assert_eq!(tokens, expected.token_ids);
+    let wanted: Vec<Vec<f32>> = expected.vectors["mean"].iter().map(|vector| unit_length(vector)).collect();
+    let result = engine.embed(EmbeddingRequest { inputs: tokens.clone() }).unwrap().blocking_wait().unwrap();
+    assert_close(&result.vectors, &wanted, 1e-4);
+    assert_eq!(result.usage.prompt_tokens, tokens.iter().map(Vec::len).sum::<usize>() as u64);
+}
+
+#[test]
+fn many_texts_take_several_batches_and_keep_their_order() {
+    let engine = engine(&common::fixture("embedding/bert"));
+    let inputs: Vec<Vec<u32>> =
+        (0..150u32).map(|n| (0..1 + n * 13 % 36).map(|at| 5 + (n + at * 3) % 70).collect()).collect();
+    let together = embed(&engine, inputs.clone());
+    for (input, together) in inputs.into_iter().zip(together) {
+        assert_close(&[together], &embed(&engine, vec![input]), 2e-6);
+    }
+}
+
+#[test]
+fn what_an_encoder_cannot_take_is_refused_at_once() {
+    let engine = engine(&common::fixture("embedding/bert"));
+    let refused = |inputs| engine.embed(EmbeddingRequest { inputs }).unwrap_err();
+    assert_eq!(refused(vec![]), SubmitError::NoInput);
+    assert_eq!(refused(vec![vec![2, 3], vec![]]), SubmitError::EmptyPrompt);
+    assert_eq!(refused(vec![vec![5; 37]]), SubmitError::PromptTooLong { found: 37, limit: 36 });
+    assert_eq!(refused(vec![vec![79]]), SubmitError::TokenOutOfRange { token: 79, vocabulary_size: 79 });
+    let wrong = engine.submit(GenerationRequest::new(vec![1], 1)).unwrap_err();
+    assert_eq!(wrong, SubmitError::WrongKind { required: ModelKind::Generator, found: ModelKind::Encoder });
+}
+
+/// The sealed all-MiniLM-L6-v2 and its root, where `cargo xtask bundle all-minilm-l6-v2` puts them.
+fn minilm() -> Option<(PathBuf, PathBuf)> {
+    let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+    let made = workspace.join("target/bundles/all-minilm-l6-v2.bundle");
+    let bundle = std::env::var_os("AMPOULE_MINILM_BUNDLE").map_or(made, PathBuf::from);
+    if bundle.exists() {
+        let root = bundle.with_file_name("root.json");
+        return Some((bundle, root));
+    }
+    let missing = "the bundle of all-minilm-l6-v2 is missing (cargo xtask bundle all-minilm-l6-v2)";
+    assert!(std::env::var_os("CI").is_none_or(|ci| ci != "true"), "{missing}");
+    eprintln!("skipped: minilm_equals_sentence_transformers: {missing}");
+    None
+}
+
+#[test]
+fn minilm_equals_sentence_transformers() {
+    #[derive(Deserialize)]
+    struct Expected {
+        sentences: Vec<String>,
+        vectors: Vec<Vec<f32>>,
+    }
+    let Some((bundle, root)) = minilm() else { return };
+    let root = TrustRoot::parse(&std::fs::read(root).unwrap()).unwrap();
+    let verified = SealedBundle::open(std::fs::File::open(bundle).unwrap()).unwrap().verify(&root).unwrap();
+    let model = LoadedModel::load(common::admit(verified), &LoadOptions::default()).unwrap();
+    let engine = model.prove().unwrap().spawn(EngineConfig::default()).unwrap();
+    let expected: Expected = expected("embedding/minilm.json");
+    assert_eq!(expected.sentences.len(), 20);
+    let tokens = expected.sentences.iter().map(|text| engine.embedding_tokens(text).unwrap()).collect();
+    let mut least = 1f32;
+    for (found, expected) in embed(&engine, tokens).iter().zip(&expected.vectors) {
+        let expected = unit_length(expected);
+        let cosine: f32 = found.iter().zip(&expected).map(|(a, b)| a * b).sum();
+        assert!(cosine >= 0.9999, "cosine {cosine}");
+        least = least.min(cosine);
+        assert!((unit_length(found)[0] - found[0]).abs() < 1e-5, "not of unit length");
+    }
+    println!("least cosine of 20 sentences: {least}");
+}

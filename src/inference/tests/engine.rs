@@ -1,0 +1,521 @@
+//! The engine from a sealed bundle to its last event: right against Transformers, the same whatever else runs, and
+//! defined in everything that can go wrong.  Masks stand in for slow models: they run on the engine's thread, so a test
+//! can hold it at a known place or make it panic.
+#![allow(clippy::unwrap_used)]
+
+mod common;
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::process::Command;
+use std::sync::mpsc::{Receiver, Sender, channel};
+
+use ampoule_bundle::statement::{KnownAnswer, KnownAnswers, KnownStep, TopLogit};
+use ampoule_inference::{
+    EmbeddingRequest, EndOfSequence, EngineConfig, EngineHandle, EngineState, FinishReason, GenerationRequest,
+    InferenceError, LoadOptions, LoadedModel, ModelKind, Sampling, StopRules, SubmitError, Ticket, TokenEvent,
+    TokenLogprobs, TokenMask, Usage,
+};
+use serde::Deserialize;
+
+#[derive(Deserialize)]
+struct Case {
+    prompt: String,
+    prompt_ids: Vec<u32>,
+    repetition_penalty: f32,
+    tokens: Vec<u32>,
+    logprobs: Vec<f32>,
+    /// Of the first steps.
+    top_logits: Vec<Vec<(u32, f64)>>,
+}
+
+fn cases() -> Vec<Case> {
+    serde_json::from_slice(&std::fs::read(common::fixture("engine/llama/expected.json")).unwrap()).unwrap()
+}
+
+fn spawn(folder: &Path, config: EngineConfig) -> EngineHandle {
+    let model = LoadedModel::load(common::admitted(folder, |_| ()), &LoadOptions::default()).unwrap();
+    model.prove().unwrap().spawn(config).unwrap()
+}
+
+fn engine() -> EngineHandle {
+    spawn(&common::fixture("engine/llama"), EngineConfig::default())
+}
+
+/// A request that runs for exactly `tokens` tokens, greedily.
+fn forced(prompt: &[u32], tokens: u32) -> GenerationRequest {
+    GenerationRequest {
+        sampling: Sampling::greedy(),
+        stop: StopRules { end_of_sequence: EndOfSequence::Ignored, ..StopRules::default() },
+        ..GenerationRequest::new(prompt.to_vec(), tokens)
+    }
+}
+
+/// A whole completion.
+#[derive(Debug, Default)]
+struct Completion {
+    tokens: Vec<u32>,
+    text: String,
+    logprobs: Vec<TokenLogprobs>,
+    end: Option<(FinishReason, Usage)>,
+    error: Option<InferenceError>,
+}
+
+fn collect(mut ticket: Ticket) -> Completion {
+    let mut completion = Completion::default();
+    while let Some(event) = ticket.blocking_next() {
+        assert!(completion.end.is_none() && completion.error.is_none(), "an event after the last");
+        match event {
+            TokenEvent::Token { token, text, logprobs } => {
+                completion.tokens.push(token);
+                completion.text.push_str(&text);
+                completion.logprobs.extend(logprobs);
+            }
+            TokenEvent::Finished { reason, usage } => completion.end = Some((reason, usage)),
+            TokenEvent::Failed(error) => completion.error = Some(error),
+        }
+    }
+    completion
+}
+
+fn complete(engine: &EngineHandle, request: GenerationRequest) -> Completion {
+    collect(engine.submit(request).unwrap())
+}
+
+#[test]
+fn greedy_completions_equal_transformers() {
+    reproduce_transformers(&engine());
+}
+
+fn reproduce_transformers(engine: &EngineHandle) {
+    let profile = engine.profile();
+    assert_eq!((profile.kind, profile.context_length, profile.vocabulary_size), (ModelKind::Generator, 512, 264));
+    for case in cases() {
+        let prompt = engine.text().tokenizer().encode(
+            &case.prompt,
+            ampoule_inference::text::SpecialTokens::AsPlainText,
+            ampoule_inference::text::Affixes::Add,
+            ampoule_inference::text::ByteLimit(1 << 16),
+        );
+        assert_eq!(prompt.unwrap(), case.prompt_ids);
+        let sampling = Sampling { repetition_penalty: case.repetition_penalty, ..Sampling::greedy() };
+        let request = forced(&case.prompt_ids, case.tokens.len() as u32);
+        let found = complete(engine, GenerationRequest { sampling, logprobs: Some(0), ..request });
+        assert_eq!(found.tokens, case.tokens, "{:?}", case.prompt);
+        for (found, expected) in found.logprobs.iter().zip(&case.logprobs) {
+            assert!((found.logprob - expected).abs() < 1e-4, "{} instead of {expected}", found.logprob);
+        }
+        let usage = Usage { prompt_tokens: case.prompt_ids.len() as u64, completion_tokens: case.tokens.len() as u64 };
+        assert_eq!(found.end, Some((FinishReason::Length, usage)));
+    }
+}
+
+#[test]
+fn recorded_answers_must_be_reproduced() {
+    let cases = cases();
+    let case = &cases[0];
+    let top = |&(token, logit): &(u32, f64)| TopLogit { token, logit_millionths: (logit * 1e6).round() as i64 };
+    let steps: Vec<KnownStep> = (case.top_logits.iter().zip(&case.tokens))
+        .map(|(row, &token)| KnownStep { top: row.iter().map(top).collect(), token })
+        .collect();
+    let prove = |steps: Vec<KnownStep>, tolerances: &[(&str, u64)]| {
+        let tolerance_millionths = tolerances.iter().map(|(name, value)| ((*name).to_owned(), *value)).collect();
+        let answers = vec![KnownAnswer::Generation { prompt: case.prompt_ids.clone(), steps }];
+        let known = KnownAnswers { tolerance_millionths, answers };
+        let bundle = common::admitted(&common::fixture("engine/llama"), |release| release.known_answers = Some(known));
+        LoadedModel::load(bundle, &LoadOptions::default()).unwrap().prove().err()
+    };
+    assert!(steps.len() >= 3);
+    assert!(prove(steps.clone(), &[("cpu", 200)]).is_none());
+    let missing = prove(steps.clone(), &[("cuda", 200)]);
+    assert!(matches!(missing, Some(InferenceError::NoKnownAnswerTolerance { .. })), "{missing:?}");
+    let mut other = steps.clone();
+    other[2].top[1].logit_millionths += 1000;
+    let missed = prove(other, &[("cpu", 200)]);
+    assert!(matches!(missed, Some(InferenceError::KnownAnswerMissed { answer: 0, step: 2, .. })), "{missed:?}");
+    let mut unranked = steps;
+    unranked[1].top.remove(0);
+    let missed = prove(unranked, &[("cpu", 200)]);
+    assert!(matches!(missed, Some(InferenceError::KnownAnswerMissed { answer: 0, step: 1, .. })), "{missed:?}");
+}
+
+/// A Llama large enough that its products are split over threads.
+fn larger_llama(folder: &Path) {
+    let small = common::fixture("engine/llama");
+    for file in ["tokenizer.json", "tokenizer_config.json", "generation_config.json"] {
+        std::fs::copy(small.join(file), folder.join(file)).unwrap();
+    }
+    let text = std::fs::read(small.join("config.json")).unwrap();
+    let mut config: serde_json::Value = serde_json::from_slice(&text).unwrap();
+    for (field, value) in [("hidden_size", 128), ("head_dim", 32), ("intermediate_size", 384)] {
+        config[field] = value.into();
+    }
+    std::fs::write(folder.join("config.json"), config.to_string()).unwrap();
+    let mut shapes = vec![("model.embed_tokens.weight".to_owned(), vec![264, 128])];
+    shapes.push(("model.norm.weight".to_owned(), vec![128]));
+    for layer in 0..2 {
+        let parts = [
+            ("input_layernorm", vec![128]),
+            ("post_attention_layernorm", vec![128]),
+            ("self_attn.q_proj", vec![128, 128]),
+            ("self_attn.k_proj", vec![64, 128]),
+            ("self_attn.v_proj", vec![64, 128]),
+            ("self_attn.o_proj", vec![128, 128]),
+            ("mlp.gate_proj", vec![384, 128]),
+            ("mlp.up_proj", vec![384, 128]),
+            ("mlp.down_proj", vec![128, 384]),
+        ];
+        shapes.extend(parts.map(|(name, shape)| (format!("model.layers.{layer}.{name}.weight"), shape)));
+    }
+    let mut state = 0x2545_f491_4f6c_dd1du64;
+    let mut random = move || {
+        // xorshift64: any fixed noise will do.
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        (state >> 40) as f32 / (1 << 23) as f32 - 1.0
+    };
+    let tensors: BTreeMap<String, (Vec<usize>, Vec<u8>)> = shapes
+        .into_iter()
+        .map(|(name, shape)| {
+            let scale = if shape.len() == 1 { 0.2 } else { 4.0 / (shape[1] as f32).sqrt() };
+            let offset = if shape.len() == 1 { 1.0 } else { 0.0 };
+            let values = (0..shape.iter().product()).flat_map(|_| (offset + scale * random()).to_le_bytes()).collect();
+            (name, (shape, values))
+        })
+        .collect();
+    let views = tensors.iter().map(|(name, (shape, bytes))| {
+        (name, safetensors::tensor::TensorView::new(safetensors::Dtype::F32, shape.clone(), bytes).unwrap())
+    });
+    let bytes = safetensors::serialize(views, None).unwrap();
+    std::fs::write(folder.join("model.safetensors"), bytes).unwrap();
+}
+
+/// Five requests of different lengths and ways of sampling.
+fn five_requests() -> Vec<GenerationRequest> {
+    let request = |prompt: Vec<u32>, seed, temperature, top_p| GenerationRequest {
+        sampling: Sampling { temperature, top_p, seed, frequency_penalty: 0.2, ..Sampling::default() },
+        logprobs: Some(5),
+        ..forced(&prompt, 20)
+    };
+    vec![
+        request((0..200).map(|n| n * 7 % 256).collect(), 1, 1.0, 1.0),
+        request(vec![5], 2, 0.7, 0.9),
+        request((0..33).map(|n| n * 5 % 256).collect(), 3, 1.3, 0.95),
+        request((0..300).map(|n| n * 3 % 256).collect(), 4, 0.0, 1.0),
+        request((0..129).map(|n| n * 11 % 256).collect(), 5, 1.0, 0.8),
+    ]
+}
+
+/// Everything that a completion consists of, floating-point numbers by their bits.
+fn bits(completion: &Completion) -> String {
+    let of = |logprobs: &TokenLogprobs| {
+        let top: Vec<(u32, u32)> = logprobs.top.iter().map(|(token, value)| (*token, value.to_bits())).collect();
+        format!("{:x} {top:x?}", logprobs.logprob.to_bits())
+    };
+    let logprobs: Vec<String> = completion.logprobs.iter().map(of).collect();
+    format!("{:?} {:?} {logprobs:?}", completion.tokens, completion.text)
+}
+
+#[test]
+fn a_request_alone_and_among_others_gives_the_same_bits() {
+    let folder = tempfile::tempdir().unwrap();
+    larger_llama(folder.path());
+    let engine = spawn(folder.path(), EngineConfig::default());
+    let alone: Vec<String> = five_requests().into_iter().map(|request| bits(&complete(&engine, request))).collect();
+    let tickets: Vec<Ticket> = five_requests().into_iter().map(|request| engine.submit(request).unwrap()).collect();
+    let together: Vec<String> = tickets.into_iter().map(|ticket| bits(&collect(ticket))).collect();
+    assert_eq!(alone, together);
+    // The same with other limits on what a step computes.
+    let narrow = EngineConfig { max_running: 2, step_tokens: 1, ..EngineConfig::default() };
+    let engine = spawn(folder.path(), narrow);
+    let tickets: Vec<Ticket> = five_requests().into_iter().map(|request| engine.submit(request).unwrap()).collect();
+    let narrow: Vec<String> = tickets.into_iter().map(|ticket| bits(&collect(ticket))).collect();
+    assert_eq!(alone, narrow);
+    // Read by `one_and_two_threads_give_the_same_bits`, which runs this test in processes of its own.
+    for line in alone {
+        println!("answer {line}");
+    }
+}
+
+#[test]
+fn one_and_two_threads_give_the_same_bits() {
+    let answers = |threads: &str| -> Vec<String> {
+        let test = ["--exact", "a_request_alone_and_among_others_gives_the_same_bits", "--nocapture"];
+        let mut command = Command::new(std::env::current_exe().unwrap());
+        command.args(test).env("RAYON_NUM_THREADS", threads).env("CANDLE_NUM_THREADS", threads);
+        let output = command.output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        let lines = String::from_utf8(output.stdout).unwrap();
+        lines.lines().filter_map(|line| line.find("answer ").map(|at| line[at..].to_owned())).collect()
+    };
+    let one = answers("1");
+    assert_eq!(one.len(), 5, "{one:?}");
+    assert_eq!(one, answers("2"));
+}
+
+#[test]
+fn the_model_s_own_end_token_stops_and_is_not_emitted() {
+    let engine = engine();
+    // 257 is the end of sequence in generation_config.json; a bias makes it certain.
+    let sampling = Sampling { logit_bias: BTreeMap::from([(257, 1e4)]), ..Sampling::default() };
+    let request = || GenerationRequest { sampling: sampling.clone(), ..GenerationRequest::new(vec![1, 2], 5) };
+    let found = complete(&engine, request());
+    assert_eq!((found.tokens.len(), found.text.as_str()), (0, ""));
+    assert_eq!(found.end, Some((FinishReason::Stop, Usage { prompt_tokens: 2, completion_tokens: 1 })));
+    let stop = StopRules { end_of_sequence: EndOfSequence::Ignored, ..StopRules::default() };
+    let found = complete(&engine, GenerationRequest { stop, ..request() });
+    assert_eq!(found.tokens, [257; 5]);
+    assert_eq!(found.end.unwrap().0, FinishReason::Length);
+}
+
+#[test]
+fn a_stop_string_over_several_tokens_ends_the_completion_before_it() {
+    let engine = engine();
+    let prompt = &cases()[0].prompt_ids;
+    let whole = complete(&engine, forced(prompt, 24));
+    let characters: Vec<(usize, char)> = whole.text.char_indices().collect();
+    let mut tried = 0;
+    for start in 2..characters.len() - 3 {
+        let (from, to) = (characters[start].0, characters[start + 3].0);
+        let stop = &whole.text[from..to];
+        if whole.text.find(stop) != Some(from) {
+            continue;
+        }
+        let mut request = forced(prompt, 24);
+        request.stop.strings = vec!["never seen".to_owned(), stop.to_owned()];
+        let found = complete(&engine, request);
+        assert_eq!(found.text, whole.text[..from], "stop at {stop:?}");
+        let (reason, usage) = found.end.unwrap();
+        assert_eq!(reason, FinishReason::Stop);
+        assert!(usage.completion_tokens <= 24 && usage.completion_tokens > found.tokens.len() as u64);
+        assert_eq!(found.tokens, whole.tokens[..found.tokens.len()]);
+        tried += 1;
+    }
+    assert!(tried > 3, "{:?}", whole.text);
+}
+
+#[test]
+fn a_stop_token_ends_the_completion() {
+    let case = &cases()[0];
+    let mut request = forced(&case.prompt_ids, 24);
+    request.stop.tokens = vec![case.tokens[3]];
+    let found = complete(&engine(), request);
+    assert_eq!(found.tokens, case.tokens[..3]);
+    assert_eq!(found.end.unwrap(), (FinishReason::Stop, Usage { prompt_tokens: 15, completion_tokens: 4 }));
+}
+
+#[test]
+fn the_context_length_is_the_least_of_model_constraint_and_option() {
+    let load = |constraint, option| {
+        let folder = common::fixture("engine/llama");
+        let bundle = common::admitted(&folder, |release| release.constraints.max_context_length = constraint);
+        LoadedModel::load(bundle, &LoadOptions { context_length: option, ..LoadOptions::default() })
+    };
+    let length = |constraint, option| load(constraint, option).unwrap().profile().context_length;
+    assert_eq!(length(None, None), 512);
+    assert_eq!(length(Some(100), None), 100);
+    assert_eq!(length(Some(100), Some(200)), 100);
+    assert_eq!(length(Some(100), Some(64)), 64);
+    assert_eq!(length(None, Some(9999)), 512);
+    assert!(matches!(load(None, Some(1)), Err(InferenceError::ContextTooShort { found: 1 })));
+    let engine = load(None, Some(20)).unwrap().prove().unwrap().spawn(EngineConfig::default()).unwrap();
+    let found = complete(&engine, forced(&[7; 15], 1000));
+    assert_eq!(found.tokens.len(), 5);
+    assert_eq!(found.end.unwrap().0, FinishReason::Length);
+    let refused = engine.submit(forced(&[7; 20], 1)).unwrap_err();
+    assert_eq!(refused, SubmitError::PromptTooLong { found: 20, limit: 19 });
+}
+
+#[test]
+fn what_has_no_meaning_is_refused_at_once() {
+    let engine = engine();
+    let refused = |change: &dyn Fn(&mut GenerationRequest)| {
+        let mut request = forced(&[1, 2, 3], 4);
+        change(&mut request);
+        engine.submit(request).unwrap_err()
+    };
+    assert_eq!(refused(&|request| request.prompt.clear()), SubmitError::EmptyPrompt);
+    assert_eq!(refused(&|request| request.max_tokens = 0), SubmitError::NothingToGenerate);
+    let outside = SubmitError::TokenOutOfRange { token: 264, vocabulary_size: 264 };
+    assert_eq!(refused(&|request| request.prompt.push(264)), outside);
+    assert_eq!(refused(&|request| request.sampling.logit_bias = BTreeMap::from([(264, 1.0)])), outside);
+    let parameters: [(&str, fn(&mut Sampling)); 9] = [
+        ("temperature", |sampling| sampling.temperature = f32::NAN),
+        ("temperature", |sampling| sampling.temperature = -1e-9),
+        ("top_p", |sampling| sampling.top_p = 1.1),
+        ("top_p", |sampling| sampling.top_p = f32::NAN),
+        ("min_p", |sampling| sampling.min_p = -0.1),
+        ("repetition_penalty", |sampling| sampling.repetition_penalty = 0.0),
+        ("presence_penalty", |sampling| sampling.presence_penalty = f32::INFINITY),
+        ("frequency_penalty", |sampling| sampling.frequency_penalty = f32::NAN),
+        ("logit_bias", |sampling| sampling.logit_bias = BTreeMap::from([(1, f32::NAN)])),
+    ];
+    for (parameter, change) in parameters {
+        let error = refused(&|request| change(&mut request.sampling));
+        assert!(matches!(error, SubmitError::ParameterOutOfRange { name, .. } if name == parameter), "{error}");
+    }
+    let strings = |strings: Vec<String>| refused(&|request| request.stop.strings.clone_from(&strings));
+    assert!(matches!(strings(vec![String::new()]), SubmitError::StopStringLength { found: 0, .. }));
+    assert!(matches!(strings(vec!["a".repeat(2000)]), SubmitError::StopStringLength { found: 2000, .. }));
+    assert!(matches!(strings(vec!["a".to_owned(); 17]), SubmitError::TooManyStopStrings { found: 17, .. }));
+    let wrong = engine.embed(EmbeddingRequest { inputs: vec![vec![1]] }).unwrap_err();
+    assert_eq!(wrong, SubmitError::WrongKind { required: ModelKind::Encoder, found: ModelKind::Generator });
+    assert_eq!(engine.stats().steps, 0);
+}
+
+/// Holds the engine's thread in its first step until told to go on; says when it got there.
+#[derive(Debug)]
+struct Held {
+    reached: Sender<()>,
+    go_on: Receiver<()>,
+}
+
+impl TokenMask for Held {
+    fn apply(&mut self, _logits: &mut [f32]) {
+        let _ = self.reached.send(());
+        // Whoever drops the sender lets the engine run freely.
+        let _ = self.go_on.recv();
+    }
+
+    fn accept(&mut self, _token: u32) {}
+}
+
+/// A request that holds the engine; what it waits for; and what tells it to go on.
+fn held(tokens: u32) -> (GenerationRequest, Receiver<()>, Sender<()>) {
+    let (reached, at_mask) = channel();
+    let (release, go_on) = channel();
+    let mask: Box<dyn TokenMask> = Box::new(Held { reached, go_on });
+    (GenerationRequest { mask: Some(mask), ..forced(&[9], tokens) }, at_mask, release)
+}
+
+#[test]
+fn a_full_engine_refuses_at_once_and_recovers() {
+    let config = EngineConfig { queue_capacity: 1, max_running: 1, ..EngineConfig::default() };
+    let engine = spawn(&common::fixture("engine/llama"), config);
+    let (request, at_mask, release) = held(3);
+    let first = engine.submit(request).unwrap();
+    at_mask.recv().unwrap();
+    let second = engine.submit(forced(&[1], 2)).unwrap();
+    assert_eq!(engine.submit(forced(&[1], 2)).unwrap_err(), SubmitError::Overloaded { limit: 2 });
+    drop(release);
+    assert_eq!(collect(first).tokens.len(), 3);
+    assert_eq!(collect(second).tokens.len(), 2);
+    // The place is given back when the engine drops the request, right after its last event.
+    let third = loop {
+        match engine.submit(forced(&[1], 2)) {
+            Ok(ticket) => break ticket,
+            Err(error) => assert_eq!(error, SubmitError::Overloaded { limit: 2 }),
+        }
+        std::thread::yield_now();
+    };
+    assert_eq!(collect(third).tokens.len(), 2);
+}
+
+#[test]
+fn a_dropped_ticket_cancels_at_the_next_step() {
+    let config = EngineConfig { max_running: 1, ..EngineConfig::default() };
+    let engine = spawn(&common::fixture("engine/llama"), config);
+    let (request, at_mask, release) = held(400);
+    let first = engine.submit(request).unwrap();
+    at_mask.recv().unwrap();
+    let waiting = engine.submit(forced(&[1], 2)).unwrap();
+    let dropped_while_waiting = engine.submit(forced(&[1], 400)).unwrap();
+    drop((first, dropped_while_waiting));
+    drop(release);
+    assert_eq!(collect(waiting).tokens.len(), 2);
+    engine.drain();
+    assert_eq!(engine.join(), EngineState::Stopped);
+    let stats = engine.stats();
+    // One token of the first request, which was in its step, and the two of the one that was waited for.
+    assert_eq!((stats.cancelled, stats.completion_tokens), (2, 3));
+    assert_eq!((stats.running, stats.queued, stats.tokens_held), (0, 0, 0));
+}
+
+#[derive(Debug)]
+struct Panics;
+
+impl TokenMask for Panics {
+    fn apply(&mut self, _logits: &mut [f32]) {
+        panic!("the mask broke");
+    }
+
+    fn accept(&mut self, _token: u32) {}
+}
+
+#[test]
+fn a_panic_fails_every_ticket_and_is_seen() {
+    let config = EngineConfig { max_running: 2, ..EngineConfig::default() };
+    let engine = spawn(&common::fixture("engine/llama"), config);
+    let (request, at_mask, release) = held(50);
+    let running = engine.submit(request).unwrap();
+    at_mask.recv().unwrap();
+    let breaks = engine.submit(GenerationRequest { mask: Some(Box::new(Panics)), ..forced(&[1], 5) }).unwrap();
+    let waiting = engine.submit(forced(&[1], 5)).unwrap();
+    drop(release);
+    for ticket in [running, breaks, waiting] {
+        let completion = collect(ticket);
+        let failed = matches!(&completion.error, Some(InferenceError::EnginePanicked { message }) if message == "the mask broke");
+        assert!(failed, "{completion:?}");
+    }
+    assert_eq!(engine.join(), EngineState::Failed);
+    assert_eq!(engine.submit(forced(&[1], 5)).unwrap_err(), SubmitError::Stopped);
+}
+
+#[derive(Debug)]
+struct Forbids;
+
+impl TokenMask for Forbids {
+    fn apply(&mut self, logits: &mut [f32]) {
+        logits.fill(f32::NEG_INFINITY);
+    }
+
+    fn accept(&mut self, _token: u32) {}
+}
+
+#[test]
+fn a_request_without_a_possible_token_fails_alone() {
+    let engine = engine();
+    let impossible = GenerationRequest { mask: Some(Box::new(Forbids)), ..forced(&[1], 5) };
+    let (impossible, other) = (engine.submit(impossible).unwrap(), engine.submit(forced(&[1], 5)).unwrap());
+    assert!(matches!(collect(impossible).error, Some(InferenceError::NoTokenLeft { step: 0 })));
+    assert_eq!(collect(other).tokens.len(), 5);
+    assert_eq!(engine.state(), EngineState::Serving);
+}
+
+#[test]
+fn draining_finishes_what_is_open_and_takes_nothing_new() {
+    let config = EngineConfig { max_running: 1, ..EngineConfig::default() };
+    let engine = spawn(&common::fixture("engine/llama"), config);
+    let (request, at_mask, release) = held(4);
+    let running = engine.submit(request).unwrap();
+    let waiting = engine.submit(forced(&[1], 6)).unwrap();
+    at_mask.recv().unwrap();
+    engine.drain();
+    assert_eq!(engine.state(), EngineState::Draining);
+    assert_eq!(engine.submit(forced(&[1], 5)).unwrap_err(), SubmitError::Stopped);
+    drop(release);
+    assert_eq!((collect(running).tokens.len(), collect(waiting).tokens.len()), (4, 6));
+    assert_eq!(engine.join(), EngineState::Stopped);
+}
+
+#[test]
+fn stopping_cancels_what_is_open() {
+    let engine = engine();
+    let (request, at_mask, release) = held(400);
+    let running = engine.submit(request).unwrap();
+    at_mask.recv().unwrap();
+    engine.stop();
+    drop(release);
+    let completion = collect(running);
+    assert_eq!(completion.end.map(|(reason, _)| reason), Some(FinishReason::Cancelled));
+    assert_eq!(engine.join(), EngineState::Stopped);
+    assert_eq!(engine.submit(forced(&[1], 5)).unwrap_err(), SubmitError::Stopped);
+}
+
+#[test]
+fn weights_that_are_not_what_was_signed_never_become_a_model() {
+    let bundle = common::admitted_with_changed_weights(&common::fixture("engine/llama"));
+    let refused = LoadedModel::load(bundle, &LoadOptions::default()).err().unwrap();
+    assert!(matches!(refused, InferenceError::Bundle(_)), "{refused}");
+}
