@@ -156,8 +156,8 @@ impl Error {
             },
             Error::Configuration(_) | Error::NoKeys { .. } => Exit::Configuration,
             Error::Model { .. } | Error::GenerationConfig { .. } => Exit::Model,
-            Error::Tls(_) | Error::Listen { .. } | Error::Serve(_) => Exit::Listener,
             Error::Defect | Error::Serve(ServeError::EngineEnded) => Exit::Internal,
+            Error::Tls(_) | Error::Listen { .. } | Error::Serve(_) => Exit::Listener,
             Error::Keys(_)
             | Error::Demo(_)
             | Error::DemoRefused { .. }
@@ -165,5 +165,22 @@ impl Error {
             | Error::Host { .. }
             | Error::Output { .. } => Exit::Failure,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    // The codes that no test of the binary can bring about, because they need a defect of ours or of a signed model.
+    #[test]
+    fn defects_and_unusable_models_have_their_exit_codes() {
+        let check = |error: Error, code: u8| assert_eq!(error.exit().code(), code, "{error}");
+        let name = "a.bundle".to_owned();
+        check(Error::Defect, 70);
+        check(Error::Serve(ServeError::EngineEnded), 70);
+        check(Error::from_inference(&name, InferenceError::ContextTooShort { found: 1 }), 20);
+        check(Error::GenerationConfig { name: name.clone(), reason: "no JSON".to_owned() }, 20);
+        check(Error::from_inference(&name, InferenceError::Bundle(BundleError::NotABundle)), 10);
     }
 }

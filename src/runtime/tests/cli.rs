@@ -168,7 +168,16 @@ fn config_check_says_ok_warns_and_refuses() {
     let output = check(&["--listen", "0.0.0.0:0", "--allow-plain-http-beyond-loopback"]);
     assert_eq!(code(&output), 4, "{}", text(&output.stderr));
     assert!(text(&output.stdout).contains("warning: plain HTTP on 0.0.0.0:0"), "{}", text(&output.stdout));
-    let output = check(&["--bundle", "/nonexistent.bundle", "--trust-root", "/nonexistent.json"]);
+    let output = run(&[
+        "config",
+        "check",
+        "--bundle",
+        "/nonexistent.bundle",
+        "--trust-root",
+        "/nonexistent.json",
+        "--keys-file",
+        &site.keys,
+    ]);
     assert_eq!(code(&output), 78);
     assert!(text(&output.stderr).contains("wrong in 2 places"), "{}", text(&output.stderr));
 }

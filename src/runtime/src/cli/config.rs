@@ -16,9 +16,10 @@ const CHECK_EXAMPLES: &str = "\
 Examples:
   ampoule config check --config /etc/ampoule/ampoule.toml
 
-Checks every value, that the files are there and usable, and that the bundle verifies, may run here and allows this
-configuration. Opens no listener and loads no weights. Exits with 0, with 4 if there are only warnings, with 78 if the
-configuration is wrong, or with the code of what else `serve` would refuse.";
+Checks every value, that the files are there and usable, and that the bundle verifies, may run here
+and allows this configuration. Opens no listener and loads no weights. Exits with 0, with 4 if there
+are only warnings, with 78 if the configuration is wrong, or with the code of what else `serve`
+would refuse.";
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {

@@ -22,15 +22,15 @@ pub use output::Output;
 
 const EXAMPLES: &str = "\
 Examples:
-  ampoule demo                                          see it work: a small sealed model answers a question
-  ampoule verify model.bundle --trust-root root.json         is this bundle what the vendor sealed?
-  ampoule keys add alice --keys-file keys.jsonl         make an API key; it is printed once
+  ampoule demo                                       a small sealed model answers a question
+  ampoule verify model.bundle --trust-root root.json is it what the vendor sealed?
+  ampoule keys add alice --keys-file keys.jsonl      make an API key; it is printed once
   ampoule serve --bundle model.bundle --trust-root root.json --keys-file keys.jsonl
-  ampoule serve --config /etc/ampoule/ampoule.toml      the same from a file
+  ampoule serve --config /etc/ampoule/ampoule.toml   the same from a file
 
-Exit codes: 0 ok, 1 other failure, 2 usage, 3 a check failed, 4 warnings only, 10 unreadable bundle,
-11 signature or digest, 12 not admitted, 13 rollback or state, 20 model, 30 listener or TLS,
-70 internal, 78 configuration.";
+Exit codes: 0 ok, 1 other failure, 2 usage, 3 a check failed, 4 warnings only,
+10 unreadable bundle, 11 signature or digest, 12 not admitted, 13 rollback or state,
+20 model, 30 listener or TLS, 70 internal, 78 configuration.";
 
 /// Serves a sealed model: verifies it, admits it, proves it, then answers OpenAI requests.
 #[derive(Debug, Parser)]

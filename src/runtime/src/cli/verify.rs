@@ -20,9 +20,10 @@ Examples:
   ampoule verify model.bundle --trust-root root.json
   ampoule verify model.bundle --trust-root root.json --json
 
-Checks the canonical form, the signatures and every byte of every file, then whether the bundle may run on this host
-now; runs nothing. Exits with 0, or with 10 for a file that is no readable bundle, 11 for a wrong signature or digest,
-12 for a bundle that may not run here, 13 for one that is older than --accepted.";
+Checks the canonical form, the signatures and every byte of every file, then whether the bundle
+may run on this host now; runs nothing. Exits with 0, or with 10 for a file that is no readable
+bundle, 11 for a wrong signature or digest, 12 for a bundle that may not run here, 13 for one that
+is older than --accepted.";
 
 const INSPECT_EXAMPLES: &str = "\
 Examples:

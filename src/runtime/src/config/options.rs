@@ -62,6 +62,8 @@ impl Options {
         let mut schema = settings.into_generator().into_root_schema_for::<RawConfig>().to_value();
         let built_in = serde_json::to_value(RawConfig::built_in()).expect("the built-in values are plain JSON");
         describe(&mut schema, &built_in);
+        schema["title"] = Json::from("Configuration of ampoule");
+        one_line(&mut schema["description"]);
         schema
     }
 
@@ -115,7 +117,7 @@ fn collect(prefix: &str, schema: &Json, options: &mut Vec<ConfigOption>) {
         if property.get("properties").is_some() {
             collect(&key, property, options);
         } else {
-            let description = property["description"].as_str().unwrap_or_default().replace('\n', " ");
+            let description = property["description"].as_str().unwrap_or_default().to_owned();
             options.push(ConfigOption { key, kind: kind(property), description });
         }
     }
@@ -142,6 +144,9 @@ fn describe(schema: &mut Json, built_in: &Json) {
         let default = &built_in[name.as_str()];
         let Some(property) = property.as_object_mut() else { continue };
         property.remove("default");
+        if let Some(description) = property.get_mut("description") {
+            one_line(description);
+        }
         if property.contains_key("properties") {
             let mut nested = Json::Object(std::mem::take(property));
             describe(&mut nested, default);
@@ -155,6 +160,13 @@ fn describe(schema: &mut Json, built_in: &Json) {
         if !default.is_null() {
             property.insert("default".to_owned(), default.clone());
         }
+    }
+}
+
+/// A comment's line breaks are those of the source file.
+fn one_line(description: &mut Json) {
+    if let Some(text) = description.as_str() {
+        *description = Json::from(text.split_whitespace().collect::<Vec<_>>().join(" "));
     }
 }
 

@@ -99,7 +99,8 @@ async fn demonstrate(arguments: &Arguments, output: &mut Output) -> Result<Exit,
         output.line(format_args!("  {}  {text}", look.label(label)))?;
     }
     let profile = prepared.running.engine.profile().clone();
-    let model = format!("{} with {} parameters, {}", profile.architecture, profile.parameters, profile.quantisation);
+    let millions = profile.parameters as f64 / 1e6;
+    let model = format!("{}, {millions:.1} million parameters, {}", profile.architecture, profile.quantisation);
     output.line(format_args!("  {}  {model}", look.label("Model")))?;
     output.line("")?;
 

@@ -1,6 +1,6 @@
 //! What the binary's tests share: a clean environment, a folder with a site's files, and a server that is ended with
 //! its test.
-#![allow(dead_code, clippy::unwrap_used, reason = "each test binary uses its own part")]
+#![allow(dead_code, unreachable_pub, clippy::unwrap_used, reason = "each test binary uses its own part")]
 
 use std::fs;
 use std::io::{BufRead, BufReader, Read};
