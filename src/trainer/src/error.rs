@@ -1,0 +1,161 @@
+//! What can go wrong in training, named by defect.
+
+use std::path::PathBuf;
+
+use thiserror::Error;
+
+/// A failure of the trainer.
+#[derive(Debug, Error)]
+pub enum TrainerError {
+    /// A file could not be read.
+    #[error("cannot read {path}: {source}")]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// A file or folder could not be written.
+    #[error("cannot write {path}: {source}")]
+    Write {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// A recipe or corpus is not TOML of the expected shape.
+    #[error("{path} is not a valid file of its kind: {source}")]
+    Toml {
+        /// The file.
+        path: PathBuf,
+        /// Where and why.
+        source: Box<toml::de::Error>,
+    },
+    /// A setting of the recipe is outside its range.
+    #[error("the recipe's {setting} is {found}, but must be {required}")]
+    Recipe {
+        /// The setting's name.
+        setting: &'static str,
+        /// Its value.
+        found: String,
+        /// The range in words.
+        required: &'static str,
+    },
+    /// A pattern of the corpus is malformed.
+    #[error("in the corpus, {place}: {source}")]
+    Pattern {
+        /// The fact or list that holds the pattern.
+        place: String,
+        /// What is wrong with it.
+        source: PatternError,
+    },
+    /// Two facts share an identifier.
+    #[error("the corpus has two facts named `{id}`: rename one")]
+    DuplicateFact {
+        /// The identifier.
+        id: String,
+    },
+    /// A question or a follow-up names a fact that the corpus lacks.
+    #[error("{place} names the fact `{id}`, which the corpus does not have")]
+    UnknownFact {
+        /// What names it.
+        place: String,
+        /// The identifier.
+        id: String,
+    },
+    /// A pattern can hardly say anything but questions that are held out.
+    #[error(
+        "`{place}` keeps producing held-out questions such as {question:?}: change the pattern or the held-out set"
+    )]
+    HeldOutLeak {
+        /// The fact.
+        place: String,
+        /// What it produced.
+        question: String,
+    },
+    /// Training left the finite numbers.
+    #[error("the loss became {loss} at step {step}: lower the learning rate or the clipping norm")]
+    Diverged {
+        /// The step, counted from 1.
+        step: usize,
+        /// The loss.
+        loss: f32,
+    },
+    /// The trained model does not reach the recipe's pass marks.
+    #[error(
+        "the model answers {exact:.1} % of the held-out questions (needed: {exact_needed:.1} %) and declines \
+         {declined:.1} % of the foreign ones (needed: {declined_needed:.1} %): it was written, but should not be sealed"
+    )]
+    BelowPassMark {
+        /// Per cent of held-out questions answered exactly.
+        exact: f64,
+        /// The pass mark.
+        exact_needed: f64,
+        /// Per cent of held-out foreign questions declined.
+        declined: f64,
+        /// The pass mark.
+        declined_needed: f64,
+    },
+    /// The output folder already exists.
+    #[error("{path} already exists: remove it or choose another --out, so that no model is overwritten by accident")]
+    OutputExists {
+        /// The folder.
+        path: PathBuf,
+    },
+    /// The tokenizer library refused.
+    #[error("the tokenizer could not be {action}: {source}")]
+    Tokenizer {
+        /// What was being done.
+        action: &'static str,
+        /// Why.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// The tensor library refused.
+    #[error("a tensor operation failed: {0}")]
+    Tensor(#[from] candle_core::Error),
+    /// The decoder refused its configuration, its weights or its input.
+    #[error(transparent)]
+    Model(#[from] ampoule_inference::model::ModelError),
+    /// The weights could not be serialised.
+    #[error("cannot produce safetensors: {0}")]
+    Safetensors(#[from] safetensors::SafeTensorError),
+}
+
+/// A malformed pattern or word list.
+#[derive(Debug, Error, PartialEq, Eq)]
+pub enum PatternError {
+    /// Braces, bars or angle brackets do not match.
+    #[error("the brackets of {pattern:?} do not match at {rest:?}")]
+    Unbalanced {
+        /// The pattern.
+        pattern: String,
+        /// What was left when it went wrong.
+        rest: String,
+    },
+    /// `<!kind>` with a kind that does not exist.
+    #[error("there is no generator `{name}`: use number, nonword or noise")]
+    UnknownGenerator {
+        /// The name.
+        name: String,
+    },
+    /// `<name>` with a list that does not exist.
+    #[error("there is no word list `{name}`")]
+    UnknownList {
+        /// The name.
+        name: String,
+    },
+    /// A list without entries.
+    #[error("the word list `{name}` is empty")]
+    EmptyList {
+        /// The name.
+        name: String,
+    },
+    /// Nesting beyond the limit, or a list that reaches itself.
+    #[error("{pattern:?} nests deeper than {limit} levels, or reaches itself")]
+    TooDeep {
+        /// The pattern or list.
+        pattern: String,
+        /// The limit.
+        limit: usize,
+    },
+}

@@ -1,0 +1,21 @@
+//! Offline training of models that Ampoule serves: today from nothing, on text of our own.
+//!
+//! Read in this order: a [`recipe`] names a [`corpus`] of [`pattern`]s, which [`surface`] dresses and [`rows`] lays out
+//! as the tokens of a [`vocabulary`]; the [`learner`] moves the weights, [`pretrain`] holds it all together, and
+//! [`export`] and [`evaluation`] see to the end.
+//!
+//! A run is a function of its recipe: every draw comes from a generator keyed by the seed, what it is for and a
+//! counter, so that nothing depends on order, time or threads.
+
+pub mod corpus;
+pub mod error;
+pub mod evaluation;
+pub mod export;
+pub mod learner;
+pub mod pattern;
+pub mod pretrain;
+pub mod progress;
+pub mod recipe;
+pub mod rows;
+pub mod surface;
+pub mod vocabulary;
