@@ -2,7 +2,7 @@
 //!
 //! A parser that keeps the last of two equal keys, rounds a number or ignores what follows the document reads something
 //! else than the signer meant. So a document is read once, by one parser, into a tree that refuses duplicate keys,
-//! nesting below [`limits::MAX_JSON_DEPTH`], fractions, exponents, `-0` and integers beyond 2^53 − 1, and only then turned
+//! nesting below [`limits::MAX_JSON_DEPTH`], U+0000, fractions, exponents, `-0` and integers beyond 2^53 − 1, and only then turned
 //! into its type. Documents that this project writes must moreover be in canonical form (RFC 8785): one value, one text.
 
 use std::fmt;
@@ -138,10 +138,11 @@ impl<'de> Visitor<'de> for StrictValue<'_> {
     }
 
     fn visit_str<E: Error>(self, value: &str) -> Result<Value, E> {
-        Ok(Value::String(value.to_owned()))
+        self.visit_string(value.to_owned())
     }
 
     fn visit_string<E: Error>(self, value: String) -> Result<Value, E> {
+        check_text(&value)?;
         Ok(Value::String(value))
     }
 
@@ -158,6 +159,7 @@ impl<'de> Visitor<'de> for StrictValue<'_> {
         self.check_depth()?;
         let mut map = Map::new();
         while let Some(key) = members.next_key::<String>()? {
+            check_text(&key)?;
             let value = members.next_value_seed(self.inner())?;
             if map.contains_key(&key) {
                 return Err(A::Error::custom(format!("the key `{}` occurs twice", crate::digest::shorten(&key))));
@@ -166,6 +168,14 @@ impl<'de> Visitor<'de> for StrictValue<'_> {
         }
         Ok(Value::Object(map))
     }
+}
+
+/// A text ends at U+0000 for some readers and not for others.
+fn check_text<E: Error>(text: &str) -> Result<(), E> {
+    if text.contains('\0') {
+        return Err(E::custom("a text holds U+0000"));
+    }
+    Ok(())
 }
 
 #[cfg(test)]
@@ -193,6 +203,8 @@ mod tests {
             "[-9007199254740992]",
             "[18446744073709551616]",
             r#"["\ud800"]"#,
+            r#"["a\u0000b"]"#,
+            r#"{"a\u0000":1}"#,
             "[\"\u{0}\"]",
             "",
             "{",

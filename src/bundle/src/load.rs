@@ -1,4 +1,4 @@
-//! Loads the weights of an admitted bundle: one pass that reads, hashes and hands over.
+//! Loads the weights of an admitted bundle, FORMAT.md step 18: one pass that reads, hashes and hands over.
 //!
 //! ```text
 //!            ┌ header: verified before, hashed from memory

@@ -3,7 +3,7 @@
 use std::io::Write;
 use std::sync::Arc;
 
-use crate::archive::{Layout, Pieces, compare_with_layout, copy_checked, read_pieces};
+use crate::archive::{Layout, Pieces, copy_checked, read_pieces, step_06_compare_with_layout};
 use crate::attestation::Attestation;
 use crate::config::ModelConfig;
 use crate::error::BundleError;
@@ -34,8 +34,7 @@ impl SealedBundle {
         let Pieces { manifest, attestations, config } = read_pieces(&*source, length)?;
         let parsed_config = ModelConfig::parse(&config)?;
         let layout = Layout::derive(&manifest, &config, &attestations)?;
-        // Step 6.
-        compare_with_layout(&*source, length, &layout)?;
+        step_06_compare_with_layout(&*source, length, &layout)?;
         Ok(Self { source, manifest, attestations, config: parsed_config, layout })
     }
 

@@ -171,8 +171,7 @@ pub(crate) fn verify(bundle: SealedBundle, root: &TrustRoot) -> Result<VerifiedB
     step_11_check_model_signing(&payloads, &bundle, &release)?;
     step_12_check_cosign(&payloads, &bundle)?;
     step_13_check_config(&bundle, &release)?;
-    let files = step_14_read_small_files(&bundle)?;
-    check_references(&release, &files)?;
+    let files = step_14_read_small_files(&bundle, &release)?;
     let raw_headers = step_15_read_weight_headers(&bundle, &release)?;
     let weights = step_16_check_weight_headers(raw_headers)?;
     let identity = BundleIdentity {
@@ -383,8 +382,11 @@ fn step_13_check_config(bundle: &SealedBundle, release: &ReleaseStatement) -> Re
     Ok(())
 }
 
-/// Reads every file that is not a weight and checks its digest.
-fn step_14_read_small_files(bundle: &SealedBundle) -> Result<BTreeMap<BundlePath, Vec<u8>>, BundleError> {
+/// Reads every file that is not a weight and checks its digest; those that the release refers to are among them.
+fn step_14_read_small_files(
+    bundle: &SealedBundle,
+    release: &ReleaseStatement,
+) -> Result<BTreeMap<BundlePath, Vec<u8>>, BundleError> {
     let mut files = BTreeMap::new();
     for (index, layer) in bundle.manifest.layers().iter().enumerate() {
         if layer.kind == LayerKind::Weight {
@@ -395,6 +397,7 @@ fn step_14_read_small_files(bundle: &SealedBundle) -> Result<BTreeMap<BundlePath
         check_digest(layer.path.as_str(), Digest::of(&bytes), layer.digest)?;
         files.insert(layer.path.clone(), bytes);
     }
+    check_references(release, &files)?;
     Ok(files)
 }
 

@@ -22,7 +22,7 @@ mod read;
 mod tar;
 
 pub(crate) use layout::{Layout, Piece};
-pub(crate) use read::{Pieces, compare_with_layout, read_pieces};
+pub(crate) use read::{Pieces, read_pieces, step_06_compare_with_layout};
 
 use std::io::Write;
 

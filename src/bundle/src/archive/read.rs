@@ -66,9 +66,13 @@ fn step_05_read_config(walker: &mut Walker<'_>) -> Result<Vec<u8>, BundleError> 
     walker.blob("the model config", limits::MAX_CONFIG_BYTES)
 }
 
-/// FORMAT.md step 6: every byte that is not a layer's content is the one that the layout gives, and the file has exactly
+/// Every byte that is not a layer's content is the one that the layout gives, and the file has exactly
 /// the layout's length.
-pub(crate) fn compare_with_layout(source: &dyn Source, length: u64, layout: &Layout) -> Result<(), BundleError> {
+pub(crate) fn step_06_compare_with_layout(
+    source: &dyn Source,
+    length: u64,
+    layout: &Layout,
+) -> Result<(), BundleError> {
     let mut buffer = Vec::new();
     for piece in layout.pieces() {
         let Piece::Fixed { offset, what, bytes } = piece else { continue };

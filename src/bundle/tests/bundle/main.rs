@@ -35,3 +35,6 @@ mod admission;
 
 /// Loading the weights in one pass.
 mod loading;
+
+/// The JSON Schemas and FORMAT.md say what the code does.
+mod documents;

@@ -185,7 +185,7 @@ fn check_blobs(draft: &Draft, signer: &Signer, layout: &Path) {
 }
 
 /// Runs a tool and gives its output, or prints that the tool is missing; under `CI=true` it must be there.
-fn run(test: &str, command: &mut Command) -> Option<String> {
+pub(crate) fn run(test: &str, command: &mut Command) -> Option<String> {
     let tool = command.get_program().to_string_lossy().into_owned();
     match command.output() {
         Ok(output) => {
