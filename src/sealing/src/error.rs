@@ -25,6 +25,12 @@ pub enum SealingError {
     /// The bundle that was just read, or was about to be written, breaks the format.
     #[error(transparent)]
     Bundle(#[from] BundleError),
+    /// Another file took the bundle's name between two readings.
+    #[error("{path} changed while it was read: run this again")]
+    ChangedMeanwhile {
+        /// The bundle.
+        path: PathBuf,
+    },
     /// A password of no characters protects nothing.
     #[error("the password is empty: put one line into the password file, or type one")]
     EmptyPassword,
@@ -42,7 +48,7 @@ pub enum SealingError {
     },
     /// The system's randomness or the key code failed.
     #[error("a key cannot be made or exported")]
-    KeyGeneration(#[source] SigstoreError),
+    KeyGeneration(#[source] Box<SigstoreError>),
     /// There is nothing that OpenSSF's client could check.
     #[error("the bundle carries no model signing statement, so there is no model.sig to write")]
     NoModelSignature,
@@ -106,9 +112,21 @@ pub enum SealingError {
         /// Where it was found again.
         second: PathBuf,
     },
+    /// Which GGUF file is meant cannot be told.
+    #[error(
+        "{path} holds several GGUF files, {first} and {second}: name one with --from, or join shards with `gguf-split --merge`"
+    )]
+    SeveralGgufFiles {
+        /// The folder.
+        path: PathBuf,
+        /// The first file.
+        first: String,
+        /// The second.
+        second: String,
+    },
     /// The signer refused.
     #[error("the key cannot sign")]
-    Signing(#[source] SigstoreError),
+    Signing(#[source] Box<SigstoreError>),
     /// A file that is small by nature is not.
     #[error("{path} is {found_bytes} bytes long; at most {limit_bytes} are read")]
     TooLarge {
@@ -157,7 +175,7 @@ pub enum SealingError {
         /// The key file.
         path: PathBuf,
         /// What the key code said.
-        source: SigstoreError,
+        source: Box<SigstoreError>,
     },
     /// A public key file whose key the format does not take.
     #[error("{path} is not a usable public key")]
@@ -165,12 +183,10 @@ pub enum SealingError {
         /// The key file.
         path: PathBuf,
         /// What is wrong with it.
-        source: BundleError,
+        source: Box<BundleError>,
     },
     /// A weight file that is longer than a layer can be.
-    #[error(
-        "{path} would be {found_bytes} bytes long, a layer holds at most {limit_bytes}: split the GGUF file with gguf-split, or quantise the tensor"
-    )]
+    #[error("{path} would be {found_bytes} bytes long, a layer holds at most {limit_bytes}: quantise it further")]
     WeightFileTooLong {
         /// Its name in the bundle.
         path: String,

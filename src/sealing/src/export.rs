@@ -32,11 +32,17 @@ pub fn export(bundle: &Path, root: Option<&TrustRoot>, folder: &Path) -> Result<
     if folder.exists() {
         return Err(SealingError::AlreadyExists { path: folder.to_owned() });
     }
-    if let Some(root) = root {
-        files::open_bundle(bundle)?.verify(root)?;
-    }
     let sealed = files::open_bundle(bundle)?;
+    if let Some(root) = root {
+        let verified = files::open_bundle(bundle)?.verify(root)?;
+        // The file was opened twice: what is written below must be what was verified here.
+        if verified.identity().manifest != sealed.unverified_manifest().digest() {
+            return Err(SealingError::ChangedMeanwhile { path: bundle.to_owned() });
+        }
+    }
     let partial = files::partial_name(folder);
+    // Not `create_dir_all`: what an interrupted export left there would be exported too.
+    std::fs::create_dir(&partial).map_err(|source| SealingError::Write { path: partial.clone(), source })?;
     let written = write_folder(&sealed, &partial);
     let placed = written.and_then(|files| {
         let in_context = |source| SealingError::Write { path: folder.to_owned(), source };

@@ -46,7 +46,7 @@ impl SigningKey {
             Curve::P256 => EllipticCurve::P256,
             Curve::P384 => EllipticCurve::P384,
         })
-        .map_err(SealingError::KeyGeneration)?;
+        .map_err(key_generation)?;
         SigningKey::from_keys(keys)
     }
 
@@ -64,7 +64,7 @@ impl SigningKey {
         }
         let keys = ECDSAKeys::from_encrypted_pem(&pem, password.as_bytes()).map_err(|error| match error {
             SigstoreError::PrivateKeyEncryptError(_) => SealingError::WrongPassword { path: path.to_owned() },
-            source => SealingError::UnusableKey { path: path.to_owned(), source },
+            source => SealingError::UnusableKey { path: path.to_owned(), source: Box::new(source) },
         })?;
         if matches!(keys, ECDSAKeys::P521(_)) {
             return Err(SealingError::UnsupportedCurve { path: path.to_owned(), found: "P-521" });
@@ -73,8 +73,8 @@ impl SigningKey {
     }
 
     fn from_keys(keys: ECDSAKeys) -> Result<SigningKey, SealingError> {
-        let signer = keys.to_sigstore_signer().map_err(SealingError::KeyGeneration)?;
-        let public_pem = unix_lines(&keys.as_inner().public_key_to_pem().map_err(SealingError::KeyGeneration)?);
+        let signer = keys.to_sigstore_signer().map_err(key_generation)?;
+        let public_pem = unix_lines(&keys.as_inner().public_key_to_pem().map_err(key_generation)?);
         Ok(SigningKey { signer, keys, public_pem })
     }
 
@@ -96,7 +96,7 @@ impl SigningKey {
     /// Each call gives another signature of the same message: the nonce is random, so two seals of the same input
     /// differ in their signatures and in nothing else.
     pub fn sign(&self, message: &[u8]) -> Result<Vec<u8>, SealingError> {
-        self.signer.sign(message).map_err(SealingError::Signing)
+        self.signer.sign(message).map_err(|error| SealingError::Signing(Box::new(error)))
     }
 
     /// Writes `NAME.key` (encrypted, mode 0600) and `NAME.pub`; neither may exist yet.
@@ -115,7 +115,7 @@ impl SigningKey {
 
     fn encrypted_pem(&self, password: &Password) -> Result<Zeroizing<String>, SealingError> {
         let pem = self.keys.as_inner().private_key_to_encrypted_pem(password.as_bytes());
-        Ok(Zeroizing::new(unix_lines(&pem.map_err(SealingError::KeyGeneration)?)))
+        Ok(Zeroizing::new(unix_lines(&pem.map_err(key_generation)?)))
     }
 }
 
@@ -150,6 +150,10 @@ pub fn read_public_pem(path: &Path) -> Result<String, SealingError> {
         return Err(SealingError::NotAPublicKey { path: path.to_owned() });
     }
     Ok(unix_lines(&text))
+}
+
+fn key_generation(error: SigstoreError) -> SealingError {
+    SealingError::KeyGeneration(Box::new(error))
 }
 
 /// The crate writes CRLF; the key id is the hash of the LF text, so every PEM is brought to that form on the way in.

@@ -37,8 +37,8 @@ pub struct SmallFile {
 pub enum WeightFiles {
     /// One or more safetensors files, in the order of their names.
     Safetensors(Vec<PathBuf>),
-    /// One GGUF file, or its shards in the order of their names.
-    Gguf(Vec<PathBuf>),
+    /// One GGUF file.
+    Gguf(PathBuf),
 }
 
 /// What will be sealed, and what will not.
@@ -91,8 +91,8 @@ impl ModelSource {
     ///
     /// # Errors
     ///
-    /// `NoWeights`, `TwoWeightFormats`, `ExecutableFile`, `UnknownExclusion` (a name in `leave_out` that matches no
-    /// file, so that a typing error cannot let one in).
+    /// `NoWeights`, `SeveralGgufFiles`, `TwoWeightFormats`, `ExecutableFile`, `UnknownExclusion` (a name in `leave_out`
+    /// that matches no file, so that a typing error cannot let one in).
     pub fn survey(from: &Path, leave_out: &[String]) -> Result<ModelSource, SealingError> {
         let metadata =
             std::fs::metadata(from).map_err(|source| SealingError::Read { path: from.to_owned(), source })?;
@@ -105,11 +105,7 @@ impl ModelSource {
         if let Some(name) = leave_out.first() {
             return Err(SealingError::UnknownExclusion { name: name.clone() });
         }
-        Ok(ModelSource {
-            small_files: Vec::new(),
-            weights: WeightFiles::Gguf(vec![from.to_owned()]),
-            left_out: Vec::new(),
-        })
+        Ok(ModelSource { small_files: Vec::new(), weights: WeightFiles::Gguf(from.to_owned()), left_out: Vec::new() })
     }
 }
 
@@ -120,7 +116,7 @@ fn survey_folder(folder: &Path, leave_out: &[String]) -> Result<ModelSource, Sea
         return Err(SealingError::UnknownExclusion { name: (*name).to_owned() });
     }
     let mut source =
-        ModelSource { small_files: Vec::new(), weights: WeightFiles::Gguf(Vec::new()), left_out: Vec::new() };
+        ModelSource { small_files: Vec::new(), weights: WeightFiles::Safetensors(Vec::new()), left_out: Vec::new() };
     let mut safetensors = Vec::new();
     let mut gguf = Vec::new();
     for name in &names {
@@ -164,7 +160,15 @@ fn choose_weights(
             second: (*second).to_owned(),
         }),
         (None, None) => Err(SealingError::NoWeights { path: folder.to_owned() }),
-        (None, Some(_)) => Ok(WeightFiles::Gguf(gguf.iter().map(|name| folder.join(name)).collect())),
+        (None, Some(first)) => match gguf.get(1) {
+            // Often one model in several precisions; one bundle is one model.
+            Some(second) => Err(SealingError::SeveralGgufFiles {
+                path: folder.to_owned(),
+                first: (*first).to_owned(),
+                second: (*second).to_owned(),
+            }),
+            None => Ok(WeightFiles::Gguf(folder.join(first))),
+        },
         (Some(_), None) => {
             let (loaded, others): (Vec<&str>, Vec<&str>) =
                 safetensors.iter().partition(|name| name.starts_with("model"));
@@ -253,7 +257,10 @@ mod tests {
     }
 
     fn file_names(weights: &WeightFiles) -> Vec<String> {
-        let (WeightFiles::Safetensors(paths) | WeightFiles::Gguf(paths)) = weights;
+        let paths = match weights {
+            WeightFiles::Safetensors(paths) => paths.as_slice(),
+            WeightFiles::Gguf(path) => std::slice::from_ref(path),
+        };
         paths.iter().map(|path| path.file_name().unwrap().to_string_lossy().into_owned()).collect()
     }
 
@@ -322,6 +329,10 @@ mod tests {
         assert!(matches!(survey(&["config.json"], &[]), Err(SealingError::NoWeights { .. })));
         let both = survey(&["a.gguf", "model.safetensors"], &[]);
         assert!(matches!(both, Err(SealingError::TwoWeightFormats { .. })));
+        let precisions = survey(&["model-q4.gguf", "model-q8.gguf"], &[]);
+        assert!(matches!(precisions, Err(SealingError::SeveralGgufFiles { .. })));
+        let one = survey(&["model-q4.gguf", "model-q8.gguf"], &["model-q8.gguf"]).unwrap();
+        assert_eq!(file_names(&one.weights), ["model-q4.gguf"]);
         let deep = survey(&["2_Dense/model.safetensors", "model.safetensors"], &[]);
         assert!(matches!(deep, Err(SealingError::WeightsInSubfolder { .. })));
     }

@@ -46,7 +46,8 @@ pub fn init(roles: &[RoleRequest], expires: Timestamp, out: &Path) -> Result<Tru
 
 fn read_key(path: &Path) -> Result<PublicKey, SealingError> {
     let pem = keys::read_public_pem(path)?;
-    PublicKey::from_pem(&pem).map_err(|source| SealingError::UnusablePublicKey { path: path.to_owned(), source })
+    PublicKey::from_pem(&pem)
+        .map_err(|source| SealingError::UnusablePublicKey { path: path.to_owned(), source: Box::new(source) })
 }
 
 #[cfg(test)]

@@ -45,7 +45,7 @@ pub(crate) struct WeightLayout {
 pub(crate) fn lay_out(files: &WeightFiles, shard_bytes: u64) -> Result<WeightLayout, SealingError> {
     match files {
         WeightFiles::Safetensors(paths) => lay_out_safetensors(paths, shard_bytes),
-        WeightFiles::Gguf(paths) => lay_out_gguf(paths),
+        WeightFiles::Gguf(path) => lay_out_gguf(path),
     }
 }
 
@@ -164,29 +164,20 @@ fn shard_index(layers: &[WeightLayer]) -> Vec<u8> {
     text
 }
 
-fn lay_out_gguf(paths: &[PathBuf]) -> Result<WeightLayout, SealingError> {
-    let mut layers = Vec::with_capacity(paths.len());
-    let mut architecture = None;
-    for (index, from) in paths.iter().enumerate() {
-        let file = OpenFile::open(from)?;
-        let readable = file.length.min(MAX_GGUF_HEADER_BYTES);
-        let start = file.read(0, readable)?;
-        let header = GgufHeader::parse_prefix(&start, file.length);
-        let header = header.map_err(|source| SealingError::WeightHeader { path: from.clone(), source })?;
-        architecture = architecture.or_else(|| architecture_of(&header));
-        let name = match paths.len() {
-            1 => "model.gguf".to_owned(),
-            count => format!("model-{:05}-of-{count:05}.gguf", index + 1),
-        };
-        let path = BundlePath::try_from(name.as_str()).expect("shard names are bundle paths");
-        check_length(&path, file.length)?;
-        let header_bytes = usize::try_from(header.length()).expect("it lies within what was read");
-        let tensors = header.tensors;
-        let pieces = vec![Piece { offset: 0, length: file.length, file }];
-        let content = Content { head: Vec::new(), pieces };
-        layers.push(WeightLayer { path, content, header: start[..header_bytes].to_vec(), tensors });
-    }
-    Ok(WeightLayout { format: "gguf", architecture, layers, index: None })
+fn lay_out_gguf(from: &Path) -> Result<WeightLayout, SealingError> {
+    let file = OpenFile::open(from)?;
+    let start = file.read(0, file.length.min(MAX_GGUF_HEADER_BYTES))?;
+    let parsed = GgufHeader::parse_prefix(&start, file.length);
+    let parsed = parsed.map_err(|source| SealingError::WeightHeader { path: from.to_owned(), source })?;
+    let header_bytes = usize::try_from(parsed.length()).expect("it lies within what was read");
+    // Named by what it is, and not by what it was called here, so that a copy elsewhere gives the same bundle.
+    let path = BundlePath::try_from("model.gguf").expect("a fixed, valid path");
+    check_length(&path, file.length)?;
+    let pieces = vec![Piece { offset: 0, length: file.length, file }];
+    let content = Content { head: Vec::new(), pieces };
+    let architecture = architecture_of(&parsed);
+    let layer = WeightLayer { path, content, header: start[..header_bytes].to_vec(), tensors: parsed.tensors };
+    Ok(WeightLayout { format: "gguf", architecture, layers: vec![layer], index: None })
 }
 
 fn architecture_of(header: &GgufHeader) -> Option<String> {

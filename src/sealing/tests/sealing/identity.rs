@@ -3,11 +3,11 @@ use std::convert::Infallible;
 use std::path::Path;
 use std::sync::Mutex;
 
-use ampoule_bundle::{AcceptedVersions, SealedBundle, TensorEntry, TensorSink};
+use ampoule_bundle::{AcceptedVersions, Digest, SealedBundle, TensorEntry, TensorSink};
 use ampoule_sealing::seal::{SealRequest, seal};
 use proptest::prelude::*;
 
-use crate::support::{host, policy, request, root, safetensors, test_key, write_model};
+use crate::support::{gguf, host, policy, request, root, safetensors, test_key, write_model};
 
 /// Tensors as loaded: shape and bytes by name.
 type Tensors = BTreeMap<String, (Vec<usize>, Vec<u8>)>;
@@ -53,6 +53,21 @@ fn what_is_sealed_comes_out_again() {
     assert_eq!(files["config.json"], std::fs::read(model.join("config.json")).unwrap());
     assert_eq!(tensors["b.weight"], (vec![2, 4], (0..32).collect()));
     assert_eq!(tensors["a.weight"], (vec![8], (32..48).collect()));
+}
+
+#[test]
+fn a_gguf_file_goes_in_as_it_stands() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("Some Name Q8.gguf");
+    let data = [1.0, -2.0, 3.5];
+    std::fs::write(&file, gguf("output.weight", &data)).unwrap();
+    let (files, tensors) = round_trip(&request(&file), folder.path());
+    assert!(files.is_empty());
+    let expected: Vec<u8> = data.iter().flat_map(|value: &f32| value.to_le_bytes()).collect();
+    assert_eq!(tensors["output.weight"], (vec![3], expected));
+    let sealed = SealedBundle::open(std::fs::read(folder.path().join("out.bundle")).unwrap()).unwrap();
+    assert_eq!(sealed.unverified_manifest().layers()[0].digest, Digest::of(&std::fs::read(&file).unwrap()));
+    assert_eq!(sealed.unverified_config().descriptor.family.as_deref(), Some("llama"));
 }
 
 #[test]

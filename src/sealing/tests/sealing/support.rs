@@ -60,6 +60,26 @@ pub(crate) fn safetensors_with_header(header: &str, data: &[u8]) -> Vec<u8> {
     [&(header.len() as u64).to_le_bytes(), header.as_bytes(), data].concat()
 }
 
+/// A GGUF file of one F32 tensor.
+pub(crate) fn gguf(name: &str, data: &[f32]) -> Vec<u8> {
+    let text = |text: &str| [&(text.len() as u64).to_le_bytes(), text.as_bytes()].concat();
+    let mut bytes = b"GGUF".to_vec();
+    bytes.extend(3_u32.to_le_bytes());
+    bytes.extend(1_u64.to_le_bytes());
+    bytes.extend(1_u64.to_le_bytes());
+    bytes.extend(text("general.architecture"));
+    bytes.extend(8_u32.to_le_bytes());
+    bytes.extend(text("llama"));
+    bytes.extend(text(name));
+    bytes.extend(1_u32.to_le_bytes());
+    bytes.extend((data.len() as u64).to_le_bytes());
+    bytes.extend(0_u32.to_le_bytes());
+    bytes.extend(0_u64.to_le_bytes());
+    bytes.resize(bytes.len().next_multiple_of(32), 0);
+    bytes.extend(data.iter().flat_map(|value| value.to_le_bytes()));
+    bytes
+}
+
 /// A model folder as small as can be: two tensors, a config, a tokenizer, a licence.
 pub(crate) fn write_model(folder: &Path) {
     std::fs::create_dir_all(folder).unwrap();
