@@ -44,10 +44,6 @@ pub enum InferenceError {
     #[error("the bundle has no weights: seal it again with the model's safetensors or GGUF files")]
     NoWeights,
 
-    /// The bundle's weights are a GGUF file.
-    #[error("GGUF weights cannot be loaded yet: seal the model from its safetensors files")]
-    GgufUnsupported,
-
     /// The weights are neither all safetensors nor one GGUF file.
     #[error(
         "the bundle has {found} weight files of mixed formats; either safetensors files or one GGUF file is possible"

@@ -72,7 +72,11 @@ impl LoadedModel {
     pub fn load(bundle: AdmittedBundle, options: &LoadOptions) -> Result<LoadedModel, InferenceError> {
         let file = |path: &str| bundle.file(path);
         let (model, text, mut profile, case) = match gguf_header(&bundle)? {
-            Some(_) => return Err(InferenceError::GgufUnsupported),
+            Some(header) => {
+                let text = TextProcessor::from_gguf(header)?;
+                let (decoder, profile) = load_decoder(Config::from_gguf(header)?, &bundle, options)?;
+                (decoder, text, profile, Case::Kept)
+            }
             None => {
                 let config = file("config.json").ok_or_else(|| missing("config.json"))?;
                 let text = TextProcessor::from_bundle_files(file)?;

@@ -87,6 +87,14 @@ fn greedy_completions_equal_transformers() {
     reproduce_transformers(&engine());
 }
 
+#[test]
+fn the_same_model_as_gguf_gives_the_same_completions() {
+    let engine = spawn(&common::fixture("engine/gguf"), EngineConfig::default());
+    assert!(engine.text().has_chat_template());
+    assert_eq!(engine.text().end_of_sequence(), [257]);
+    reproduce_transformers(&engine);
+}
+
 fn reproduce_transformers(engine: &EngineHandle) {
     let profile = engine.profile();
     assert_eq!((profile.kind, profile.context_length, profile.vocabulary_size), (ModelKind::Generator, 512, 264));
