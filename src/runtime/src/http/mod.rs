@@ -7,7 +7,7 @@
 //!         client gone ⇒ Ticket dropped ⇒ the engine cancels at its next step
 //! ```
 //!
-//! Inner layers speak no HTTP: `ampoule_inference` knows requests and refusals as types, and [`error`] turns those into
+//! Inner layers speak no HTTP: `ampoule_inference` knows requests and refusals as types, and `error` turns those into
 //! OpenAI's error bodies.  What is absent: no upload, no model load and no administration over HTTP, no fetch of
 //! anything a request names, no template in a request, no cross-origin permission.
 //!

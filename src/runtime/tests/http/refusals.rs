@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use crate::support::{MODEL, Running, Setup, chat};
 
 /// Every refusal is quick: nothing is tokenised or generated for it.
-const QUICK: Duration = Duration::from_secs(2);
+const QUICK: Duration = Duration::from_secs(5);
 
 fn check(server: &Running, path: &str, body: &Value, status: u16, param: Option<&str>) -> Value {
     let started = Instant::now();
