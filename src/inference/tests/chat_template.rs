@@ -109,8 +109,8 @@ fn published_templates_render_as_transformers_renders_them() {
 #[test]
 fn constructs_of_jinja_and_python_render_as_transformers_renders_them() {
     let expected: Vec<(String, Value)> = fixture_json("snippets.json");
-    let messages =
-        [(Role::User, " one "), (Role::Assistant, "two"), (Role::User, "three")].map(|(role, text)| Message::new(role, text));
+    let messages = [(Role::User, " one "), (Role::Assistant, "two"), (Role::User, "three")]
+        .map(|(role, text)| Message::new(role, text));
     let conversation = Conversation::new(messages.into(), now());
     for (source, expected) in expected {
         let template = ChatTemplate::new(&source, special_tokens()).unwrap();
@@ -213,7 +213,8 @@ fn tool_calls_results_and_schemas_cannot_forge_structure_either() {
         assistant.tool_calls =
             vec![ToolCall { id: Some(text.to_owned()), name: text.to_owned(), arguments: json!({ text: [text] }) }];
         let mut conversation = Conversation::new(vec![assistant, tool], now());
-        conversation.tools = vec![json!({"type": "function", "function": {"name": text, "parameters": { text: text }}})];
+        conversation.tools =
+            vec![json!({"type": "function", "function": {"name": text, "parameters": { text: text }}})];
         processor.chat_prompt(&conversation, LIMIT).unwrap()
     };
     let honest = specials(&processor, &build("x"));

@@ -49,9 +49,7 @@ fn gguf_vocabularies_give_the_tokens_of_the_out_files() {
     let Some(folder) = shared("gguf_vocabularies_give_the_tokens_of_the_out_files") else { return };
     for name in VOCABULARIES {
         let tokenizer = vocabulary(&folder, name);
-        let read = |end: &str| {
-            fs::read_to_string(folder.join(format!("vocab/ggml-vocab-{name}.gguf.{end}"))).unwrap()
-        };
+        let read = |end: &str| fs::read_to_string(folder.join(format!("vocab/ggml-vocab-{name}.gguf.{end}"))).unwrap();
         let (texts, expected) = (read("inp"), read("out"));
         let texts: Vec<&str> = texts.split("\n__ggml_vocab_test__\n").collect();
         let expected: Vec<&str> = expected.lines().collect();
@@ -154,7 +152,8 @@ fn word_piece_equals_the_library() {
 #[test]
 fn files_beside_tokenizer_json_name_the_special_tokens() {
     let tokenizer_json = fixture("byte_level.tokenizer.json");
-    let config = br#"{"bos_token": {"content": "<|bos|>", "lstrip": false}, "eos_token": "<|im_end|>", "pad_token": "<|pad|>",
+    let config =
+        br#"{"bos_token": {"content": "<|bos|>", "lstrip": false}, "eos_token": "<|im_end|>", "pad_token": "<|pad|>",
         "add_bos_token": false, "model_max_length": 100}"#;
     let generation = br#"{"eos_token_id": [7, 3]}"#;
     let files = HuggingFaceFiles {
@@ -193,8 +192,7 @@ fn unusable_files_are_refused() {
 #[test]
 fn a_text_beyond_the_limit_is_refused_unread() {
     let tokenizer = tokenizer("byte_level");
-    let error =
-        tokenizer.encode("12345", SpecialTokens::AsPlainText, Affixes::Omit, ByteLimit(4)).unwrap_err();
+    let error = tokenizer.encode("12345", SpecialTokens::AsPlainText, Affixes::Omit, ByteLimit(4)).unwrap_err();
     assert!(matches!(error, TextError::TooLong { found: 5, limit: 4 }));
 }
 
@@ -208,7 +206,8 @@ fn a_megabyte_of_anything_is_encoded_in_bounded_time() {
     }
     let mut late = Vec::new();
     for (name, tokenizer) in &tokenizers {
-        for unit in ["a", "^", " ", "é", "🧑‍🚀", "\n", "\u{f0}", "a ", "<|im_end|>", "<", "</s>", "0", "\u{301}"] {
+        for unit in ["a", "^", " ", "é", "🧑‍🚀", "\n", "\u{f0}", "a ", "<|im_end|>", "<", "</s>", "0", "\u{301}"]
+        {
             let text = unit.repeat((1 << 20) / unit.len());
             for special_tokens in [SpecialTokens::Recognise, SpecialTokens::AsPlainText] {
                 let start = Instant::now();

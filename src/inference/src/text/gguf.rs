@@ -15,7 +15,8 @@ const MODELS: &str = "gpt2 (byte-level BPE), llama (SentencePiece), bert (WordPi
 
 const GPT2: &str = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+";
 const LLAMA3: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
-const QWEN2: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
+const QWEN2: &str =
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
 const TEKKEN: &str = r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+";
 
 /// How a byte-level BPE model cuts text before it merges.
@@ -56,16 +57,8 @@ const PRE_TOKENIZERS: [PreTokenizer; 12] = [
 ];
 
 /// End-of-turn tokens by their usual spellings, since many files name only the end of the text.
-const END_SPELLINGS: [&str; 8] = [
-    "<|im_end|>",
-    "<|eot_id|>",
-    "<|eom_id|>",
-    "<|end|>",
-    "<|end_of_text|>",
-    "<|endoftext|>",
-    "<end_of_turn>",
-    "<EOT>",
-];
+const END_SPELLINGS: [&str; 8] =
+    ["<|im_end|>", "<|eot_id|>", "<|eom_id|>", "<|end|>", "<|end_of_text|>", "<|endoftext|>", "<end_of_turn>", "<EOT>"];
 
 impl Tokenizer {
     /// Builds the tokenizer that the metadata of a GGUF file describes.
@@ -329,23 +322,17 @@ fn assemble(
     let mut end: Vec<u32> = keys.chain(spelled).collect();
     end.sort_unstable();
     end.dedup();
-    let roles = SpecialRoles {
-        beginning: token_id(header, "bos"),
-        end,
-        padding: token_id(header, "padding"),
-    };
+    let roles = SpecialRoles { beginning: token_id(header, "bos"), end, padding: token_id(header, "padding") };
     Tokenizer::assemble(library, model, texts, Some(&sections.decoder), roles)
 }
 
 fn post_processor(header: &GgufHeader, vocabulary: &Vocabulary<'_>, sections: &Sections) -> Value {
-    let named = |keys: &[&str]| -> Vec<(u32, &str)> {
-        keys.iter().filter_map(|key| vocabulary.named(header, key)).collect()
-    };
+    let named =
+        |keys: &[&str]| -> Vec<(u32, &str)> { keys.iter().filter_map(|key| vocabulary.named(header, key)).collect() };
     let (before, after) = (named(&sections.before), named(&sections.after));
     let special = |(_, text): &(u32, &str)| json!({"SpecialToken": {"id": text, "type_id": 0}});
     let body = json!({"Sequence": {"id": "A", "type_id": 0}});
-    let single: Vec<Value> =
-        before.iter().map(special).chain([body]).chain(after.iter().map(special)).collect();
+    let single: Vec<Value> = before.iter().map(special).chain([body]).chain(after.iter().map(special)).collect();
     let tokens: serde_json::Map<String, Value> = before
         .iter()
         .chain(&after)
