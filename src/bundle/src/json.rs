@@ -142,7 +142,7 @@ impl<'de> Visitor<'de> for StrictValue<'_> {
     }
 
     fn visit_string<E: Error>(self, value: String) -> Result<Value, E> {
-        check_text(&value)?;
+        check_text::<E>(&value)?;
         Ok(Value::String(value))
     }
 
@@ -159,7 +159,7 @@ impl<'de> Visitor<'de> for StrictValue<'_> {
         self.check_depth()?;
         let mut map = Map::new();
         while let Some(key) = members.next_key::<String>()? {
-            check_text(&key)?;
+            check_text::<A::Error>(&key)?;
             let value = members.next_value_seed(self.inner())?;
             if map.contains_key(&key) {
                 return Err(A::Error::custom(format!("the key `{}` occurs twice", crate::digest::shorten(&key))));

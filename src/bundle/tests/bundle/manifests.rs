@@ -27,7 +27,13 @@ fn c01_unsafe_paths_and_digests_are_refused() {
             tree["layers"][0]["annotations"]["org.cncf.model.filepath"] = json!(path);
             tree["layers"][0]["annotations"]["org.opencontainers.image.title"] = json!(path);
         });
-        assert!(matches!(error, BundleError::InvalidText { .. }), "{path:?}: {error}");
+        // U+0000 is refused with the text itself, before anything asks whether it is a path.
+        let expected = if path.contains('\0') {
+            matches!(error, BundleError::MalformedJson { .. })
+        } else {
+            matches!(error, BundleError::InvalidText { .. })
+        };
+        assert!(expected, "{path:?}: {error}");
     }
     for digest in ["sha256:../x", "sha256:../../../../etc/passwd", "sha512:00", "md5:00", ""] {
         let error = edited(|tree| tree["layers"][0]["digest"] = json!(digest));
