@@ -222,7 +222,7 @@ fn tool_calls_results_and_schemas_cannot_forge_structure_either() {
     let tokens = build(attack);
     assert_eq!(specials(&processor, &tokens), honest);
     let text = processor.tokenizer().decode(&tokens, SpecialTokensInOutput::Keep);
-    assert_eq!(text.matches(attack).count(), 10, "{text}");
+    assert_eq!(text.matches(attack).count(), 11, "{text}");
 }
 
 #[test]

@@ -21,6 +21,7 @@ use ampoule_bundle::GgufHeader;
 use super::{
     ByteLimit, ChatTemplate, Conversation, TextError, Tokenizer, gguf,
     hugging_face::{self, HuggingFaceFiles, SideFiles},
+    python::is_whitespace,
 };
 
 /// A model's tokenizer together with its chat template.
@@ -150,8 +151,11 @@ struct Marked {
 impl Marked {
     fn new(marked: &str, mark: char, tokenizer: &Tokenizer) -> Self {
         let mut specials = tokenizer.special_matches(marked);
-        // A token of a single character has no inside for a mark; one right before it tells that a message wrote it.
-        specials.retain(|(span, _)| !marked[..span.start].ends_with(mark));
+        // A token of a single character has no inside for a mark; the one right before it tells that a message wrote it.
+        // Before a longer token a mark says nothing: a template may have cut the character away that it belonged to.
+        specials.retain(|(span, _)| {
+            marked[span.clone()].trim().chars().nth(1).is_some() || !marked[..span.start].ends_with(mark)
+        });
         let mut marks = marked.match_indices(mark).map(|(position, _)| position).peekable();
         let mut removed = 0;
         let mut shift = |position: usize| {
@@ -225,7 +229,7 @@ fn is_name(text: &str) -> bool {
 fn mark_every_character(text: &str, mark: char) -> String {
     let mut marked = String::with_capacity(text.len() * (1 + mark.len_utf8()));
     for c in text.chars() {
-        if !c.is_whitespace() {
+        if !is_whitespace(c) {
             marked.push(mark);
         }
         marked.push(c);

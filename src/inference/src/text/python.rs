@@ -3,11 +3,11 @@
 //! Templates are written and tested against Jinja2 in Python, so a prompt is only right if booleans print as `True`,
 //! floats keep their `.0` and JSON has Python's separators. Everything else of Jinja2 is minijinja's own.
 
-use std::fmt::Write as _;
+use std::{fmt::Write as _, sync::Arc};
 
 use minijinja::{
     Error, ErrorKind, State, Value,
-    value::{Kwargs, ValueKind, from_args},
+    value::{Kwargs, Object, ObjectRepr, ValueKind, from_args},
 };
 
 /// Values nest deeper than this only by malice; the recursion below must end before the stack does.
@@ -187,6 +187,7 @@ impl JsonStyle {
                 }
                 self.close(out, keys.is_empty(), "{", "}", depth);
             }
+            _ if is_none(value) => out.push_str("null"),
             kind => {
                 let reason = format!("a value of type {kind} is not JSON serializable");
                 return Err(Error::new(ErrorKind::InvalidOperation, reason));
@@ -248,9 +249,40 @@ fn check_depth(depth: usize) -> Result<(), Error> {
     Ok(())
 }
 
-/// The `trim` filter: Python's `str.strip`, on what Python calls whitespace.
-pub(super) fn trim(text: &str, characters: Option<&str>) -> String {
-    strip(text, characters, Side::Both).to_owned()
+/// The `trim` filter: Python's `str.strip`, on what Python calls whitespace, of the value as text.
+pub(super) fn trim(value: &Value, characters: Option<&str>) -> Result<String, Error> {
+    let mut text = String::new();
+    write_str(&mut text, value)?;
+    Ok(strip(&text, characters, Side::Both).to_owned())
+}
+
+/// A `None` that cannot be iterated, as in Python. minijinja's own counts as an empty list, so a template that needs
+/// tools would quietly render a prompt without them.
+#[derive(Debug)]
+struct Absent;
+
+impl Object for Absent {
+    fn repr(self: &Arc<Self>) -> ObjectRepr {
+        ObjectRepr::Plain
+    }
+
+    fn is_true(self: &Arc<Self>) -> bool {
+        false
+    }
+
+    fn render(self: &Arc<Self>, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("None")
+    }
+}
+
+/// The value of a template variable that was not given, such as `tools`.
+pub(super) fn absent() -> Value {
+    Value::from_object(Absent)
+}
+
+/// The `none` test, which also knows [`absent`] values.
+pub(super) fn is_none(value: &Value) -> bool {
+    value.is_none() || value.downcast_object_ref::<Absent>().is_some()
 }
 
 /// Python's string methods that minijinja's own compatibility layer lacks or strips differently.
@@ -296,10 +328,15 @@ enum Side {
     Right,
 }
 
+/// What Python's `str.strip` takes away: Unicode's whitespace and four control characters.
+pub(super) fn is_whitespace(c: char) -> bool {
+    c.is_whitespace() || ('\u{1c}'..='\u{1f}').contains(&c)
+}
+
 fn strip<'a>(text: &'a str, characters: Option<&str>, side: Side) -> &'a str {
     let goes = |c: char| match characters {
         Some(characters) => characters.contains(c),
-        None => c.is_whitespace() || ('\u{1c}'..='\u{1f}').contains(&c),
+        None => is_whitespace(c),
     };
     let text = if side == Side::Right { text } else { text.trim_start_matches(goes) };
     if side == Side::Left { text } else { text.trim_end_matches(goes) }

@@ -56,6 +56,7 @@ impl ChatTemplate {
         });
         environment.add_filter("tojson", python::to_json);
         environment.add_filter("trim", python::trim);
+        environment.add_test("none", python::is_none);
         environment.add_filter("string", |value: &Value| {
             let mut text = String::new();
             python::write_str(&mut text, value).map(|()| text)
@@ -106,7 +107,7 @@ impl ChatTemplate {
     fn variables(&self, conversation: &Conversation, mark: &dyn Fn(&str) -> String) -> Value {
         let messages: Vec<Value> = conversation.messages.iter().map(|message| message_value(message, mark)).collect();
         let list = |items: &[serde_json::Value]| {
-            if items.is_empty() { Value::from(()) } else { items.iter().map(|item| json_value(item, mark)).collect() }
+            if items.is_empty() { python::absent() } else { items.iter().map(|item| json_value(item, mark)).collect() }
         };
         let now = conversation.now;
         let strftime_now = Value::from_function(move |format: &str| -> Result<String, Error> {
