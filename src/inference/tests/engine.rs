@@ -348,7 +348,8 @@ fn what_has_no_meaning_is_refused_at_once() {
     let outside = SubmitError::TokenOutOfRange { token: 264, vocabulary_size: 264 };
     assert_eq!(refused(&|request| request.prompt.push(264)), outside);
     assert_eq!(refused(&|request| request.sampling.logit_bias = BTreeMap::from([(264, 1.0)])), outside);
-    let parameters: [(&str, fn(&mut Sampling)); 9] = [
+    type Change = (&'static str, fn(&mut Sampling));
+    let parameters: [Change; 9] = [
         ("temperature", |sampling| sampling.temperature = f32::NAN),
         ("temperature", |sampling| sampling.temperature = -1e-9),
         ("top_p", |sampling| sampling.top_p = 1.1),

@@ -134,7 +134,7 @@ pub fn open_bundle(path: &Path) -> Result<SealedBundle, Error> {
 /// # Errors
 /// [`Error::Bundle`] when it is no bundle.
 pub fn open_source(source: impl Source + 'static, name: &str) -> Result<SealedBundle, Error> {
-    SealedBundle::open(source).map_err(|source| Error::Bundle { name: name.to_owned(), source })
+    SealedBundle::open(source).map_err(|source| Error::Bundle { name: name.to_owned(), source: Box::new(source) })
 }
 
 /// Reads a trust root.
@@ -146,7 +146,7 @@ pub fn open_trust_root(path: &Path) -> Result<TrustRoot, Error> {
     File::open(path)
         .and_then(|file| file.take(TRUST_ROOT_LIMIT_BYTES).read_to_end(&mut bytes))
         .map_err(|source| Error::OpenTrustRoot { path: path.to_owned(), source })?;
-    TrustRoot::parse(&bytes).map_err(|source| Error::TrustRoot { path: path.to_owned(), source })
+    TrustRoot::parse(&bytes).map_err(|source| Error::TrustRoot { path: path.to_owned(), source: Box::new(source) })
 }
 
 /// Checks signatures and digests.
@@ -154,7 +154,7 @@ pub fn open_trust_root(path: &Path) -> Result<TrustRoot, Error> {
 /// # Errors
 /// [`Error::Bundle`] with the defect.
 pub fn verify(sealed: SealedBundle, root: &TrustRoot, name: &str) -> Result<VerifiedBundle, Error> {
-    sealed.verify(root).map_err(|source| Error::Bundle { name: name.to_owned(), source })
+    sealed.verify(root).map_err(|source| Error::Bundle { name: name.to_owned(), source: Box::new(source) })
 }
 
 /// Decides whether a verified bundle may run on this host, now.
@@ -164,7 +164,7 @@ pub fn verify(sealed: SealedBundle, root: &TrustRoot, name: &str) -> Result<Veri
 pub fn admit(verified: VerifiedBundle, accepted: &AcceptedVersions, name: &str) -> Result<AdmittedBundle, Error> {
     let admitted = verified
         .admit(&policy(), &host::facts()?, accepted)
-        .map_err(|violation| Error::NotAdmitted { name: name.to_owned(), violation })?;
+        .map_err(|violation| Error::NotAdmitted { name: name.to_owned(), violation: Box::new(violation) })?;
     for notice in admitted.notices() {
         tracing::warn!(%notice, "the bundle is admitted with a notice");
     }
@@ -261,7 +261,7 @@ impl Prepared {
     /// Opens the listeners, tells `listening` where, and serves until `shutdown` resolves and the drain is over.
     ///
     /// # Errors
-    /// [`Error::Listen`] when an address is taken, [`Error::EngineFailed`] when the engine ended by itself.
+    /// [`Error::Listen`] when an address is taken, [`Error::Serve`] when the engine ended by itself.
     pub async fn serve(
         self,
         shutdown: impl Future<Output = ()> + Send + 'static,

@@ -13,7 +13,7 @@ use crate::http::ServeError;
 use crate::keys::KeyStoreError;
 use crate::tls::TlsError;
 
-/// Why a command ended without doing what it was asked for.
+/// Why a command ended without doing what it was asked for.  The large causes are boxed: success should not pay for them.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// A bundle file cannot be opened.
@@ -30,7 +30,7 @@ pub enum Error {
         /// The file, or the bundle's name where there is none.
         name: String,
         /// The defect.
-        source: BundleError,
+        source: Box<BundleError>,
     },
     /// An authentic bundle may not run here.
     #[error("the bundle {name} may not run here: {violation}")]
@@ -38,7 +38,7 @@ pub enum Error {
         /// The file.
         name: String,
         /// The rule that it breaks.
-        violation: PolicyViolation,
+        violation: Box<PolicyViolation>,
     },
     /// A trust root cannot be opened.
     #[error("cannot open the trust root {}: {source}", path.display())]
@@ -54,7 +54,7 @@ pub enum Error {
         /// The file.
         path: PathBuf,
         /// The defect.
-        source: BundleError,
+        source: Box<BundleError>,
     },
     /// The configuration is wrong.
     #[error(transparent)]
@@ -65,7 +65,7 @@ pub enum Error {
         /// The bundle.
         name: String,
         /// The defect.
-        source: InferenceError,
+        source: Box<InferenceError>,
     },
     /// The bundle's generation_config.json has no meaning.
     #[error("the generation_config.json of {name} cannot be used: {reason}")]
@@ -137,8 +137,8 @@ impl Error {
     pub fn from_inference(name: &str, source: InferenceError) -> Error {
         let name = name.to_owned();
         match source {
-            InferenceError::Bundle(source) => Error::Bundle { name, source },
-            source => Error::Model { name, source },
+            InferenceError::Bundle(source) => Error::Bundle { name, source: Box::new(source) },
+            source => Error::Model { name, source: Box::new(source) },
         }
     }
 

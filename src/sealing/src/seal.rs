@@ -188,7 +188,10 @@ fn read_small_files(source: &ModelSource) -> Result<Vec<UnsealedFile>, SealingEr
     source.small_files.iter().map(read).collect()
 }
 
-fn digest_all(files: Vec<UnsealedFile>) -> Result<(Vec<Layer>, Vec<(BundlePath, Content)>), SealingError> {
+/// Contents by path, in the order in which they were read.
+type Contents = Vec<(BundlePath, Content)>;
+
+fn digest_all(files: Vec<UnsealedFile>) -> Result<(Vec<Layer>, Contents), SealingError> {
     let total = files.iter().map(|(_, _, content)| content.length()).sum();
     let progress = Progress::of_bytes(total, "hashing");
     let mut layers = Vec::with_capacity(files.len());
@@ -201,7 +204,7 @@ fn digest_all(files: Vec<UnsealedFile>) -> Result<(Vec<Layer>, Vec<(BundlePath, 
     Ok((layers, contents))
 }
 
-fn in_manifest_order(manifest: &Manifest, mut contents: Vec<(BundlePath, Content)>) -> Vec<Content> {
+fn in_manifest_order(manifest: &Manifest, mut contents: Contents) -> Vec<Content> {
     let order = manifest.layers().iter().map(|layer| {
         let index = contents.iter().position(|(path, _)| *path == layer.path);
         contents.swap_remove(index.expect("the manifest was made of these files")).1

@@ -13,7 +13,7 @@
 //! 1024 zero bytes             end of archive
 //! ```
 //!
-//! Writer and reader share one function, [`Layout::derive`]: the reader finds the few pieces that are free (manifest,
+//! Writer and reader share one function, `Layout::derive`: the reader finds the few pieces that are free (manifest,
 //! attestations, config), derives every other byte from them, and compares. So no byte of a file is free to differ.
 
 mod index;

@@ -24,10 +24,13 @@ fn admitted(source: impl Source + 'static, signer: &Signer) -> AdmittedBundle {
     verified.admit(&policy, &host, &AcceptedVersions::none()).unwrap()
 }
 
+/// What was placed under a name.
+type Placed = (TensorKind, Vec<usize>, Vec<u8>);
+
 /// Keeps all tensors; can be told to refuse one, and says whether it was finished.
 #[derive(Default)]
 struct Keep {
-    tensors: Mutex<BTreeMap<String, (TensorKind, Vec<usize>, Vec<u8>)>>,
+    tensors: Mutex<BTreeMap<String, Placed>>,
     refused: Option<&'static str>,
     finished: Arc<AtomicBool>,
 }
@@ -37,7 +40,7 @@ struct Keep {
 struct Refused;
 
 impl TensorSink for Keep {
-    type Output = BTreeMap<String, (TensorKind, Vec<usize>, Vec<u8>)>;
+    type Output = BTreeMap<String, Placed>;
     type Error = Refused;
 
     fn place(&self, tensor: TensorEntry<'_>, data: Vec<u8>) -> Result<(), Refused> {

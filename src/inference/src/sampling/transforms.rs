@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 pub struct Candidate {
     /// Its id.
     pub token: u32,
-    /// Its share; until [`normalise`] the shares are relative to the most likely token, which has 1.
+    /// Its share; until `normalise` the shares are relative to the most likely token, which has 1.
     pub probability: f64,
 }
 

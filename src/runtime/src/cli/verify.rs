@@ -64,7 +64,7 @@ pub(super) fn verify(arguments: &VerifyArguments, output: &mut Output) -> Result
     let progress = Progress::start("Verifying", verified.weight_bytes());
     let outcome = verified.check_weights(&|bytes| progress.advance(bytes));
     progress.finish();
-    outcome.map_err(|source| Error::Bundle { name: name.clone(), source })?;
+    outcome.map_err(|source| Error::Bundle { name: name.clone(), source: Box::new(source) })?;
     let mut accepted = State::Unkept.accepted();
     if let Some((epoch, counter)) = arguments.accepted {
         accepted.accept(&verified.identity().name, epoch, counter);

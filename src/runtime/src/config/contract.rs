@@ -77,12 +77,12 @@ impl Contract {
                 let entry = effective.get(&bound.key)?;
                 let holds = bound.allowed.permits(&entry.value);
                 (!holds).then(|| ConfigError::LoosensBundle {
-                    key: bound.key.clone(),
-                    found: entry.value.to_string(),
+                    key: bound.key.as_str().into(),
+                    found: entry.value.to_string().into(),
                     origin: entry.origin.clone(),
-                    allowed: bound.allowed.describe(),
+                    allowed: bound.allowed.describe().into(),
                     rule: bound.rule,
-                    bundle: self.bundle.clone(),
+                    bundle: self.bundle.as_str().into(),
                 })
             })
             .collect();

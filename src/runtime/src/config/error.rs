@@ -162,17 +162,17 @@ pub enum ConfigError {
     )]
     LoosensBundle {
         /// The dotted key.
-        key: String,
+        key: Box<str>,
         /// The site's value.
-        found: String,
+        found: Box<str>,
         /// Where the site said so.
         origin: Origin,
         /// What the bundle allows.
-        allowed: String,
+        allowed: Box<str>,
         /// The constraint's name in the release statement.
         rule: &'static str,
         /// Name and version of the bundle.
-        bundle: String,
+        bundle: Box<str>,
     },
     /// The settings schema in the bundle is not JSON.
     #[error("the settings schema of {bundle} is not JSON: {reason}")]

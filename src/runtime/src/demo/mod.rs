@@ -147,7 +147,8 @@ async fn demonstrate(arguments: &Arguments, output: &mut Output) -> Result<Exit,
 }
 
 fn prepare(listen: Option<SocketAddr>, metrics: Option<SocketAddr>) -> Result<(Prepared, String), Error> {
-    let root = TrustRoot::parse(ROOT).map_err(|source| Error::TrustRoot { path: NAME.into(), source })?;
+    let root =
+        TrustRoot::parse(ROOT).map_err(|source| Error::TrustRoot { path: NAME.into(), source: Box::new(source) })?;
     let verified = boot::verify(boot::open_source(BUNDLE, NAME)?, &root, NAME)?;
     let admitted = boot::admit(verified, &State::Unkept.accepted(), NAME)?;
     let settled = boot::settle(&Layers::none(), &admitted)?;

@@ -5,7 +5,7 @@ use ampoule_inference::Sampling;
 use serde::Deserialize;
 
 /// The sampling parameters of a request that names none.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Default)]
 pub struct SamplingDefaults(Sampling);
 
 impl SamplingDefaults {
@@ -33,12 +33,6 @@ impl SamplingDefaults {
 
     pub(crate) fn sampling(&self) -> Sampling {
         self.0.clone()
-    }
-}
-
-impl Default for SamplingDefaults {
-    fn default() -> SamplingDefaults {
-        SamplingDefaults(Sampling::default())
     }
 }
 

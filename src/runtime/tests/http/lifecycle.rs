@@ -136,6 +136,6 @@ fn an_engine_that_ends_ends_the_server() {
 fn plain_http_beyond_loopback_is_refused() {
     use ampoule::http::Listener;
     // Port 0 on every address: nobody learns the port, and the server must refuse before it accepts anything.
-    let outcome = Setup::default().run_on(|socket| Listener::LoopbackPlain(socket), "0.0.0.0:0");
+    let outcome = Setup::default().run_on(Listener::LoopbackPlain, "0.0.0.0:0");
     assert!(matches!(outcome, Err(ServeError::PlainBeyondLoopback { .. })));
 }

@@ -1,3 +1,5 @@
+//! The vendor's tool as it is typed: exit codes, messages, and what it leaves behind.
+
 use std::path::Path;
 use std::process::{Command, Output};
 

@@ -1,3 +1,5 @@
+//! The same input gives the same layers and the same manifest, byte for byte.
+
 use ampoule_bundle::SealedBundle;
 use ampoule_sealing::seal::{PackedBundle, SealRequest, seal};
 

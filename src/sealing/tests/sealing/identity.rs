@@ -1,3 +1,5 @@
+//! What was sealed is what is opened: sealing and then opening changes nothing.
+
 use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::path::Path;

@@ -1,3 +1,5 @@
+//! Other people's tools judge what was sealed: GNU tar, Python's tarfile, skopeo and OpenSSF's `model_signing`.
+
 use std::path::Path;
 use std::process::{Command, Output};
 
