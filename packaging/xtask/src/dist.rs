@@ -51,6 +51,8 @@ fn build() -> anyhow::Result<PathBuf> {
     let remapped = remapped_prefixes()?;
     command.arg("--config").arg(format!("target.{TARGET}.rustflags=[{remapped}]"));
     command.envs([("SOURCE_DATE_EPOCH", "0"), ("LC_ALL", "C"), ("TZ", "UTC"), ("CFLAGS", "-g0")]);
+    // The profile strips what it builds; the twin keeps its symbols, and `run` strips a copy of it.
+    command.env("CARGO_PROFILE_DIST_STRIP", "none");
     process::run(&mut command)?;
     Ok(Path::new(folder).join(TARGET).join("dist/ampoule"))
 }
