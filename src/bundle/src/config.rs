@@ -95,6 +95,28 @@ pub struct ModelDescriptor {
     pub description: Option<String>,
 }
 
+impl ModelDescriptor {
+    /// A descriptor that says no more than it must.
+    #[must_use]
+    pub fn new(name: BundleName, version: BundleVersion) -> Self {
+        Self {
+            name,
+            version,
+            created_at: None,
+            authors: Vec::new(),
+            family: None,
+            doc_url: None,
+            source_url: None,
+            datasets_url: Vec::new(),
+            revision: None,
+            vendor: None,
+            licenses: Vec::new(),
+            title: None,
+            description: None,
+        }
+    }
+}
+
 /// The files' digests in the manifest's order.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]

@@ -33,7 +33,9 @@ pub mod statement;
 mod tensor;
 mod timestamp;
 pub mod trust;
+mod verified;
 mod verify;
+mod weights;
 
 pub use attestation::{Attestation, BUNDLE_MEDIA_TYPE, PAYLOAD_TYPE, pre_authentication_encoding};
 pub use config::{Capabilities, ModelConfig, ModelDescriptor, ModelFileSystem, ModelFileSystemKind, ModelProperties};
@@ -56,4 +58,5 @@ pub use statement::{CosignStatement, OmsStatement, Predicate, ReleaseStatement, 
 pub use tensor::{TensorEntry, TensorInfo, TensorKind, TensorSink};
 pub use timestamp::Timestamp;
 pub use trust::{Role, RoleKeys, RootDocument, RootKey, RootKeyValue, RootRole, RootSignature, TrustRoot};
-pub use verify::{BundleIdentity, VerifiedBundle, WeightFile, WeightHeader};
+pub use verified::{BundleIdentity, VerifiedBundle};
+pub use weights::{WeightFile, WeightHeader};

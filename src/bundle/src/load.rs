@@ -21,7 +21,8 @@ use crate::policy::AdmissionNotice;
 use crate::source::{Source, read_exact_at};
 use crate::statement::ReleaseStatement;
 use crate::tensor::{TensorInfo, TensorSink};
-use crate::verify::{BundleIdentity, VerifiedBundle, WeightFile};
+use crate::verified::{BundleIdentity, VerifiedBundle};
+use crate::weights::WeightFile;
 
 /// A bundle that may run here. Its small files are verified; its weights are verified while they are loaded.
 pub struct AdmittedBundle {

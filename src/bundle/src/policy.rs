@@ -11,7 +11,7 @@ use crate::load::AdmittedBundle;
 use crate::names::{BundleName, BundleVersion, Channel, Counter, Epoch};
 use crate::statement::{Accelerator, Endpoint, ExpiryPolicy, ReleaseStatement};
 use crate::timestamp::Timestamp;
-use crate::verify::{BundleIdentity, VerifiedBundle};
+use crate::verified::{BundleIdentity, VerifiedBundle};
 
 /// What this runtime is and offers, and what the site allows.
 #[derive(Debug, Clone)]

@@ -11,7 +11,8 @@ use crate::manifest::Manifest;
 use crate::source::Source;
 use crate::statement::{Predicate, ReleaseStatement, Statement};
 use crate::trust::TrustRoot;
-use crate::verify::{self, VerifiedBundle};
+use crate::verified::VerifiedBundle;
+use crate::verify;
 
 /// An opened bundle. Its only way on is [`SealedBundle::verify`].
 pub struct SealedBundle {

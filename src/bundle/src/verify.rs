@@ -4,163 +4,20 @@
 //! others are right, and a signature by a key that is not pinned counts for nothing.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::sync::Arc;
 
 use crate::attestation::Attestation;
 use crate::digest::Digest;
 use crate::error::{BundleError, WeightHeaderError};
-use crate::gguf::GgufHeader;
 use crate::key::KeyId;
 use crate::limits;
 use crate::manifest::{Layer, LayerKind, WeightFormat, check_limit};
-use crate::names::{BundleName, BundlePath, BundleVersion, Channel, Counter, Epoch};
-use crate::safetensors::SafetensorsHeader;
+use crate::names::BundlePath;
 use crate::sealed::SealedBundle;
-use crate::source::{Source, read_exact_at};
+use crate::source::read_exact_at;
 use crate::statement::{CosignStatement, OmsStatement, Predicate, PredicateType, ReleaseStatement, Statement};
-use crate::tensor::TensorInfo;
-use crate::timestamp::Timestamp;
 use crate::trust::{Role, TrustRoot};
-
-/// A bundle whose signatures, small files and weight headers have been verified. It may not run yet: that is for
-/// [`VerifiedBundle::admit`] to decide.
-pub struct VerifiedBundle {
-    pub(crate) source: Arc<dyn Source>,
-    pub(crate) identity: BundleIdentity,
-    pub(crate) release: ReleaseStatement,
-    pub(crate) files: BTreeMap<BundlePath, Vec<u8>>,
-    pub(crate) weights: Vec<WeightFile>,
-    pub(crate) root_version: u64,
-    pub(crate) root_expires: Timestamp,
-}
-
-impl VerifiedBundle {
-    /// Which bundle this is.
-    #[must_use]
-    pub fn identity(&self) -> &BundleIdentity {
-        &self.identity
-    }
-
-    /// What its vendor states about it.
-    #[must_use]
-    pub fn release(&self) -> &ReleaseStatement {
-        &self.release
-    }
-
-    /// The weight files, with verified and checked headers.
-    #[must_use]
-    pub fn weights(&self) -> &[WeightFile] {
-        &self.weights
-    }
-
-    /// The verified small files.
-    pub fn files(&self) -> impl Iterator<Item = (&BundlePath, &[u8])> {
-        self.files.iter().map(|(path, bytes)| (path, bytes.as_slice()))
-    }
-}
-
-/// Which bundle this is, by verified statements alone.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct BundleIdentity {
-    /// Its name.
-    pub name: BundleName,
-    /// Its version.
-    pub version: BundleVersion,
-    /// Its monotonic number.
-    pub counter: Counter,
-    /// The key epoch of the counter.
-    pub epoch: Epoch,
-    /// Its release channel.
-    pub channel: Channel,
-    /// The digest of its manifest: the same digest is the same bundle.
-    pub manifest: Digest,
-    /// The pinned keys that signed the release statement, sorted.
-    pub signers: Vec<KeyId>,
-    /// When the release statement was made.
-    pub issued_at: Timestamp,
-    /// When it expires, if it does.
-    pub expires: Option<Timestamp>,
-    /// The digest of the trust root that it was verified against.
-    pub root_digest: Digest,
-}
-
-/// A weight file whose header was verified and then checked.
-#[derive(Debug, Clone)]
-pub struct WeightFile {
-    /// Its path.
-    pub path: BundlePath,
-    /// Its checked header.
-    pub header: WeightHeader,
-    /// Its length in bytes.
-    pub length: u64,
-    /// Its digest, against which loading checks the whole file.
-    pub digest: Digest,
-    /// Where its content starts in the bundle file.
-    pub(crate) offset: u64,
-    /// The header's bytes, verified; loading hashes these and does not read them again.
-    pub(crate) header_bytes: Vec<u8>,
-}
-
-/// A checked header, by format.
-#[derive(Debug, Clone)]
-pub enum WeightHeader {
-    /// Of a safetensors file.
-    Safetensors(SafetensorsHeader),
-    /// Of a GGUF file.
-    Gguf(GgufHeader),
-}
-
-impl WeightHeader {
-    /// The tensors in file order.
-    #[must_use]
-    pub fn tensors(&self) -> &[TensorInfo] {
-        match self {
-            Self::Safetensors(header) => header.tensors(),
-            Self::Gguf(header) => &header.tensors,
-        }
-    }
-
-    /// The header's length in bytes.
-    #[must_use]
-    pub fn length(&self) -> u64 {
-        match self {
-            Self::Safetensors(header) => header.length(),
-            Self::Gguf(header) => header.length(),
-        }
-    }
-
-    /// Reads and checks the header of a weight file that is not in a bundle yet; a sealer signs its length and digest.
-    /// Returns the header and its bytes.
-    ///
-    /// # Errors
-    /// [`BundleError::WeightHeader`] when it does not fit, [`BundleError::Io`] when it cannot be read.
-    pub fn read(path: &BundlePath, format: WeightFormat, source: &dyn Source) -> Result<(Self, Vec<u8>), BundleError> {
-        let what = path.as_str();
-        let file_length = source.length().map_err(|source| BundleError::Io { what: what.to_owned(), source })?;
-        let refuse = |defect| BundleError::WeightHeader { path: path.to_string(), defect };
-        let wanted = match format {
-            WeightFormat::Safetensors => {
-                let mut prefix = vec![0; usize::try_from(file_length.min(8)).expect("at most 8")];
-                read_exact_at(source, &mut prefix, 0, what)?;
-                SafetensorsHeader::needed_bytes(&prefix).map_err(refuse)?
-            }
-            // A GGUF header does not say how long it is.
-            WeightFormat::Gguf => limits::MAX_GGUF_HEADER_BYTES,
-        };
-        let mut bytes = vec![0; usize::try_from(wanted.min(file_length)).expect("the cap fits")];
-        read_exact_at(source, &mut bytes, 0, what)?;
-        let header = Self::parse(format, &bytes, file_length).map_err(refuse)?;
-        bytes.truncate(usize::try_from(header.length()).expect("not longer than what was read"));
-        Ok((header, bytes))
-    }
-
-    fn parse(format: WeightFormat, bytes: &[u8], file_length: u64) -> Result<Self, WeightHeaderError> {
-        match format {
-            WeightFormat::Safetensors => SafetensorsHeader::parse_prefix(bytes, file_length).map(Self::Safetensors),
-            WeightFormat::Gguf => GgufHeader::parse_prefix(bytes, file_length).map(Self::Gguf),
-        }
-    }
-}
+use crate::verified::{BundleIdentity, VerifiedBundle};
+use crate::weights::{WeightFile, WeightHeader};
 
 /// FORMAT.md steps 7 to 16.
 pub(crate) fn verify(bundle: SealedBundle, root: &TrustRoot) -> Result<VerifiedBundle, BundleError> {

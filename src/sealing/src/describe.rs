@@ -35,20 +35,9 @@ pub(crate) fn model(
     let (precision, quantization) = if quantized { (None, main_kind) } else { (main_kind, None) };
     Description {
         descriptor: ModelDescriptor {
-            name: request.name.clone(),
-            version: request.version.clone(),
-            // No time in files: the same input must give the same bytes.
-            created_at: None,
-            authors: Vec::new(),
+            // No time of creation: the same input must give the same bytes.
             family: layout.architecture.clone().or_else(|| model_type.and_then(|config| config.model_type)),
-            doc_url: None,
-            source_url: None,
-            datasets_url: Vec::new(),
-            revision: None,
-            vendor: None,
-            licenses: Vec::new(),
-            title: None,
-            description: None,
+            ..ModelDescriptor::new(request.name.clone(), request.version.clone())
         },
         properties: ModelProperties {
             architecture: Some("transformer".to_owned()),

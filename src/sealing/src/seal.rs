@@ -11,8 +11,8 @@
 use std::path::{Path, PathBuf};
 
 use ampoule_bundle::archive;
-use ampoule_bundle::limits::{FORMAT_VERSION, MAX_SMALL_LAYER_BYTES};
-use ampoule_bundle::statement::{ExpiryPolicy, Requirements, RuntimeRequirement, WeightHeaderDigest};
+use ampoule_bundle::limits::MAX_SMALL_LAYER_BYTES;
+use ampoule_bundle::statement::{ExpiryPolicy, WeightHeaderDigest};
 use ampoule_bundle::{
     Attestation, BundleName, BundlePath, BundleVersion, Channel, CosignStatement, Counter, Digest, Epoch, Layer,
     LayerKind, Manifest, ModelConfig, OmsStatement, PAYLOAD_TYPE, PublicKey, ReleaseStatement, Source, Statement,
@@ -213,55 +213,33 @@ fn in_manifest_order(manifest: &Manifest, mut contents: Contents) -> Vec<Content
 }
 
 fn header_digests(layout: &WeightLayout) -> Vec<WeightHeaderDigest> {
-    let mut digests: Vec<WeightHeaderDigest> = layout
-        .layers
-        .iter()
-        .map(|layer| WeightHeaderDigest {
-            path: layer.path.clone(),
-            header_length: layer.header.len() as u64,
-            header_digest: Digest::of(&layer.header),
-        })
-        .collect();
+    let mut digests: Vec<WeightHeaderDigest> =
+        layout.layers.iter().map(|layer| WeightHeaderDigest::new(layer.path.clone(), &layer.header)).collect();
     digests.sort_by(|left, right| left.path.cmp(&right.path));
     digests
 }
 
 fn release_statement(request: &SealRequest, oms_root: Digest, weights: Vec<WeightHeaderDigest>) -> ReleaseStatement {
+    // A bundle asks for at least the release it was sealed with: older runtimes were never tried with it.
+    let runtime = semver::Version::parse(env!("CARGO_PKG_VERSION")).expect("cargo checks the version of a package");
+    let plain = ReleaseStatement::new(request.name.clone(), request.version.clone(), request.issued_at, runtime);
     let contract = request.contract.clone();
     ReleaseStatement {
-        format_version: FORMAT_VERSION,
-        name: request.name.clone(),
-        version: request.version.clone(),
         counter: request.counter,
         epoch: request.epoch,
         channel: request.channel.clone(),
-        issued_at: request.issued_at,
         not_before: request.not_before,
         expires: request.expires,
         expiry_policy: request.expiry_policy,
         oms_root,
         weights,
-        requires: contract.requires.unwrap_or_else(any_runtime_from_now_on),
+        requires: contract.requires.unwrap_or_else(|| plain.requires.clone()),
         constraints: contract.constraints,
         settings_schema: contract.settings_schema,
         slo: contract.slo,
         known_answers: contract.known_answers,
         reference_profile: contract.reference_profile,
-        adapter: None,
-        encryption: None,
         trust_root_version: request.trust_root_version,
-        revocation_min: 0,
-    }
-}
-
-/// A bundle asks for at least the release it was sealed with: older runtimes were never tried with it.
-fn any_runtime_from_now_on() -> Requirements {
-    let min = semver::Version::parse(env!("CARGO_PKG_VERSION")).expect("cargo checks the version of a package");
-    Requirements {
-        runtime: RuntimeRequirement { min, below: None, features: Default::default() },
-        cpu_features: Default::default(),
-        memory_bytes: None,
-        accelerator: None,
-        endpoints: Default::default(),
+        ..plain
     }
 }

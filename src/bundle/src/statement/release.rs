@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Statement;
 use crate::digest::Digest;
+use crate::limits::FORMAT_VERSION;
 use crate::names::{BundleName, BundlePath, BundleVersion, Channel, Counter, Epoch};
 use crate::timestamp::Timestamp;
 
@@ -71,6 +72,36 @@ pub struct ReleaseStatement {
 }
 
 impl ReleaseStatement {
+    /// The plainest statement: counter and epoch 1, channel `stable`, no expiry, no constraint, and nothing required but
+    /// a runtime of version `runtime` or newer. The root over all files and the weight headers are still to be filled in.
+    #[must_use]
+    pub fn new(name: BundleName, version: BundleVersion, issued_at: Timestamp, runtime: semver::Version) -> Self {
+        Self {
+            format_version: FORMAT_VERSION,
+            name,
+            version,
+            counter: Counter(1),
+            epoch: Epoch(1),
+            channel: "stable".parse().expect("a valid channel"),
+            issued_at,
+            not_before: None,
+            expires: None,
+            expiry_policy: ExpiryPolicy::default(),
+            oms_root: Digest::of(b""),
+            weights: Vec::new(),
+            requires: Requirements::runtime_from(runtime),
+            constraints: Constraints::default(),
+            settings_schema: None,
+            slo: None,
+            known_answers: None,
+            reference_profile: None,
+            adapter: None,
+            encryption: None,
+            trust_root_version: 1,
+            revocation_min: 0,
+        }
+    }
+
     /// The statement about the bundle whose manifest has the digest `manifest`.
     #[must_use]
     pub fn about(self, manifest: Digest) -> Statement<Self> {
@@ -103,6 +134,14 @@ pub struct WeightHeaderDigest {
     pub header_digest: Digest,
 }
 
+impl WeightHeaderDigest {
+    /// Of the weight file at `path` whose header has these bytes.
+    #[must_use]
+    pub fn new(path: BundlePath, header: &[u8]) -> Self {
+        Self { path, header_length: header.len() as u64, header_digest: Digest::of(header) }
+    }
+}
+
 /// What the runtime and the host must offer.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
@@ -119,6 +158,20 @@ pub struct Requirements {
     pub accelerator: Option<Accelerator>,
     /// Endpoints that the runtime must be able to serve.
     pub endpoints: BTreeSet<Endpoint>,
+}
+
+impl Requirements {
+    /// A runtime of this version or newer, and nothing else.
+    #[must_use]
+    pub fn runtime_from(min: semver::Version) -> Self {
+        Self {
+            runtime: RuntimeRequirement { min, below: None, features: BTreeSet::new() },
+            cpu_features: BTreeSet::new(),
+            memory_bytes: None,
+            accelerator: None,
+            endpoints: BTreeSet::new(),
+        }
+    }
 }
 
 /// Which runtimes may run the bundle.

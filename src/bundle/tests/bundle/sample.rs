@@ -1,15 +1,14 @@
 //! A small valid bundle, its parts within reach, and keys that live as long as the test.
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use ampoule_bundle::archive::{self, Contents};
-use ampoule_bundle::statement::{Constraints, Endpoint, Requirements, RuntimeRequirement, WeightHeaderDigest};
+use ampoule_bundle::statement::{Endpoint, WeightHeaderDigest};
 use ampoule_bundle::{
-    Attestation, BundleError, BundlePath, CosignStatement, Counter, Curve, Digest, Epoch, FORMAT_VERSION, KeyId, Layer,
-    LayerKind, Manifest, ModelConfig, ModelDescriptor, ModelProperties, OmsStatement, PAYLOAD_TYPE, PublicKey,
-    ReleaseStatement, Role, RootDocument, SealedBundle, Source, Statement, Timestamp, TrustRoot, VerifiedBundle,
-    WeightFormat, WeightHeader, pre_authentication_encoding,
+    Attestation, BundleError, BundlePath, CosignStatement, Counter, Curve, Digest, KeyId, Layer, LayerKind, Manifest,
+    ModelConfig, ModelDescriptor, ModelProperties, OmsStatement, PAYLOAD_TYPE, PublicKey, ReleaseStatement, Role,
+    RootDocument, SealedBundle, Source, Statement, Timestamp, TrustRoot, VerifiedBundle, WeightFormat, WeightHeader,
+    pre_authentication_encoding,
 };
 use ring::rand::SystemRandom;
 use ring::signature::{self, EcdsaKeyPair, EcdsaSigningAlgorithm, KeyPair};
@@ -83,40 +82,16 @@ pub(crate) fn file(path: &str, kind: LayerKind, content: &[u8]) -> (BundlePath, 
 }
 
 fn release() -> ReleaseStatement {
-    ReleaseStatement {
-        format_version: FORMAT_VERSION,
-        name: "sample".parse().unwrap(),
-        version: "1.2.3".parse().unwrap(),
-        counter: Counter(7),
-        epoch: Epoch(1),
-        channel: "stable".parse().unwrap(),
-        issued_at: time("2026-01-01T00:00:00Z"),
-        not_before: None,
-        expires: Some(time("2027-01-01T00:00:00Z")),
-        expiry_policy: Default::default(),
-        oms_root: Digest::of(b""),
-        weights: Vec::new(),
-        requires: Requirements {
-            runtime: RuntimeRequirement {
-                min: semver::Version::new(0, 1, 0),
-                below: Some(semver::Version::new(1, 0, 0)),
-                features: BTreeSet::new(),
-            },
-            cpu_features: BTreeSet::from(["avx2".to_owned()]),
-            memory_bytes: Some(1 << 20),
-            accelerator: None,
-            endpoints: BTreeSet::from([Endpoint::ChatCompletions]),
-        },
-        constraints: Constraints::default(),
-        settings_schema: None,
-        slo: None,
-        known_answers: None,
-        reference_profile: None,
-        adapter: None,
-        encryption: None,
-        trust_root_version: 1,
-        revocation_min: 0,
-    }
+    let issued = time("2026-01-01T00:00:00Z");
+    let runtime = semver::Version::new(0, 1, 0);
+    let mut release = ReleaseStatement::new("sample".parse().unwrap(), "1.2.3".parse().unwrap(), issued, runtime);
+    release.counter = Counter(7);
+    release.expires = Some(time("2027-01-01T00:00:00Z"));
+    release.requires.runtime.below = Some(semver::Version::new(1, 0, 0));
+    release.requires.cpu_features.insert("avx2".to_owned());
+    release.requires.memory_bytes = Some(1 << 20);
+    release.requires.endpoints.insert(Endpoint::ChatCompletions);
+    release
 }
 
 pub(crate) fn time(text: &str) -> Timestamp {
@@ -135,21 +110,7 @@ impl Draft {
     }
 
     pub(crate) fn config(&self) -> Vec<u8> {
-        let descriptor = ModelDescriptor {
-            name: self.release.name.clone(),
-            version: self.release.version.clone(),
-            created_at: None,
-            authors: Vec::new(),
-            family: None,
-            doc_url: None,
-            source_url: None,
-            datasets_url: Vec::new(),
-            revision: None,
-            vendor: None,
-            licenses: Vec::new(),
-            title: None,
-            description: None,
-        };
+        let descriptor = ModelDescriptor::new(self.release.name.clone(), self.release.version.clone());
         ModelConfig::new(descriptor, ModelProperties::default(), &self.layers()).to_bytes()
     }
 
@@ -168,11 +129,7 @@ impl Draft {
             let header =
                 WeightHeader::read(&layer.path, WeightFormat::of_path(&layer.path).unwrap(), &content.to_vec());
             let bytes = header.map_or_else(|_| content[..8].to_vec(), |(_, bytes)| bytes);
-            release.weights.push(WeightHeaderDigest {
-                path: layer.path.clone(),
-                header_length: bytes.len() as u64,
-                header_digest: Digest::of(&bytes),
-            });
+            release.weights.push(WeightHeaderDigest::new(layer.path.clone(), &bytes));
         }
         release.about(manifest.digest())
     }

@@ -6,12 +6,11 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use ampoule_bundle::archive::{self, Contents};
-use ampoule_bundle::limits::FORMAT_VERSION;
-use ampoule_bundle::statement::{Constraints, Endpoint, Requirements, RuntimeRequirement, WeightHeaderDigest};
+use ampoule_bundle::statement::{Endpoint, WeightHeaderDigest};
 use ampoule_bundle::{
-    AcceptedVersions, AdmittedBundle, Attestation, Counter, Digest, Epoch, HostFacts, Layer, LayerKind, Manifest,
-    ModelConfig, ModelDescriptor, ModelProperties, OmsStatement, PAYLOAD_TYPE, PublicKey, ReleaseStatement, Role,
-    RootDocument, RuntimePolicy, SealedBundle, Source, TrustRoot, VerifiedBundle, WeightFormat, WeightHeader,
+    AcceptedVersions, AdmittedBundle, Attestation, Digest, HostFacts, Layer, LayerKind, Manifest, ModelConfig,
+    ModelDescriptor, ModelProperties, OmsStatement, PAYLOAD_TYPE, PublicKey, ReleaseStatement, Role, RootDocument,
+    RuntimePolicy, SealedBundle, Source, TrustRoot, VerifiedBundle, WeightFormat, WeightHeader,
     pre_authentication_encoding,
 };
 use ring::rand::SystemRandom;
@@ -90,23 +89,11 @@ fn seal(folder: &Path, key: &Key, change: impl FnOnce(&mut ReleaseStatement)) ->
     let mut files = Vec::new();
     collect(folder, "", &mut files);
     let layers: Vec<Layer> = files.iter().map(|(path, content)| layer(path, content)).collect();
-    let mut release = release();
+    let issued = "2026-01-01T00:00:00Z".parse().unwrap();
+    let runtime = env!("CARGO_PKG_VERSION").parse().unwrap();
+    let mut release = ReleaseStatement::new("fixture".parse().unwrap(), "1.0.0".parse().unwrap(), issued, runtime);
     change(&mut release);
-    let descriptor = ModelDescriptor {
-        name: release.name.clone(),
-        version: release.version.clone(),
-        created_at: None,
-        authors: Vec::new(),
-        family: None,
-        doc_url: None,
-        source_url: None,
-        datasets_url: Vec::new(),
-        revision: None,
-        vendor: None,
-        licenses: Vec::new(),
-        title: None,
-        description: None,
-    };
+    let descriptor = ModelDescriptor::new(release.name.clone(), release.version.clone());
     let config = ModelConfig::new(descriptor, ModelProperties::default(), &layers).to_bytes();
     let manifest = Manifest::new(&config, layers).unwrap();
     let content = |layer: &Layer| &files.iter().find(|(path, _)| *path == layer.path.to_string()).unwrap().1;
@@ -114,8 +101,7 @@ fn seal(folder: &Path, key: &Key, change: impl FnOnce(&mut ReleaseStatement)) ->
     for layer in manifest.layers().iter().filter(|layer| layer.kind == LayerKind::Weight) {
         let format = WeightFormat::of_path(&layer.path).unwrap();
         let (_, header) = WeightHeader::read(&layer.path, format, content(layer)).unwrap();
-        let (header_length, header_digest) = (header.len() as u64, Digest::of(&header));
-        release.weights.push(WeightHeaderDigest { path: layer.path.clone(), header_length, header_digest });
+        release.weights.push(WeightHeaderDigest::new(layer.path.clone(), &header));
     }
     let oms = OmsStatement::about(&release.name, manifest.layers()).to_payload();
     let attestations = [key.attest(&release.about(manifest.digest()).to_payload()), key.attest(&oms)];
@@ -142,39 +128,4 @@ fn layer(path: &str, content: &[u8]) -> Layer {
     let weight = path.ends_with(".safetensors") || path.ends_with(".gguf");
     let kind = if weight { LayerKind::Weight } else { LayerKind::Config };
     Layer { path: path.parse().unwrap(), kind, digest: Digest::of(content), size: content.len() as u64 }
-}
-
-fn release() -> ReleaseStatement {
-    let runtime =
-        RuntimeRequirement { min: env!("CARGO_PKG_VERSION").parse().unwrap(), below: None, features: BTreeSet::new() };
-    ReleaseStatement {
-        format_version: FORMAT_VERSION,
-        name: "fixture".parse().unwrap(),
-        version: "1.0.0".parse().unwrap(),
-        counter: Counter(1),
-        epoch: Epoch(1),
-        channel: "stable".parse().unwrap(),
-        issued_at: "2026-01-01T00:00:00Z".parse().unwrap(),
-        not_before: None,
-        expires: None,
-        expiry_policy: Default::default(),
-        oms_root: Digest::of(b""),
-        weights: Vec::new(),
-        requires: Requirements {
-            runtime,
-            cpu_features: BTreeSet::new(),
-            memory_bytes: None,
-            accelerator: None,
-            endpoints: BTreeSet::new(),
-        },
-        constraints: Constraints::default(),
-        settings_schema: None,
-        slo: None,
-        known_answers: None,
-        reference_profile: None,
-        adapter: None,
-        encryption: None,
-        trust_root_version: 1,
-        revocation_min: 0,
-    }
 }

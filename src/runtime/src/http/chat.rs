@@ -10,16 +10,16 @@ use super::access::RequestRecord;
 use super::error::{ApiError, echo};
 use super::generation::{ChoiceEvent, Generation, Order};
 use super::limits::Json;
-use super::openai::Usage;
 use super::openai::chat::{
     AnswerMessage, ChatChoice, ChatCompletion, ChatCompletionChunk, ChatCompletionRequest, ChatLogprobs,
     ChatTokenLogprob, ChunkChoice, Delta, TokenLogprob, ToolChoice,
 };
 use super::openai::value::{Integer, Object};
+use super::openai::{ReplyHead, Usage};
 use super::parameters::{OutputLimit, SamplingFields, integer, stop_rules};
-use super::request_id::random_identifier;
+use super::prompt;
+use super::sse::{self, Streamed};
 use super::state::Appliance;
-use super::{prompt, sse};
 
 /// OpenAI's limit.
 const MAX_TOP_LOGPROBS: i128 = 20;
@@ -31,41 +31,17 @@ pub(crate) async fn create(
 ) -> Result<Response, ApiError> {
     appliance.require_model(&request.model)?;
     refuse_unsupported(&request)?;
-    let streamed = Streamed::of(request.stream, request.stream_options.as_ref().map(|Object(options)| options))?;
+    let streamed = Streamed::of(request.stream, request.stream_options.as_ref())?;
+    let order = appliance.off_thread(|appliance| order(appliance, request)).await?;
+    let object = if streamed == Streamed::No { "chat.completion" } else { "chat.completion.chunk" };
     let reply = Reply {
-        id: format!("chatcmpl-{}", random_identifier()),
-        created: appliance.now().as_second(),
-        model: appliance.served().name.clone(),
-        fingerprint: appliance.fingerprint().to_owned(),
+        head: appliance.reply_head("chatcmpl", object),
         tokenizer: appliance.engine().text().tokenizer().clone(),
     };
-    let order = appliance.off_thread(|appliance| order(appliance, request)).await?;
     let generation = Generation::start(&appliance, &record, order)?;
     match streamed {
         Streamed::No => whole(generation, reply).await,
         Streamed::Yes { usage } => Ok(sse::respond(generation, Stream { reply, usage })),
-    }
-}
-
-/// Whether the answer is streamed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Streamed {
-    No,
-    Yes { usage: bool },
-}
-
-impl Streamed {
-    pub(crate) fn of(
-        stream: Option<bool>,
-        options: Option<&super::openai::chat::StreamOptions>,
-    ) -> Result<Streamed, ApiError> {
-        match (stream.unwrap_or(false), options) {
-            (false, Some(_)) => Err(ApiError::invalid("stream_options", "`stream_options` needs `stream` to be true.")),
-            (false, None) => Ok(Streamed::No),
-            (true, options) => {
-                Ok(Streamed::Yes { usage: options.and_then(|options| options.include_usage).unwrap_or(false) })
-            }
-        }
     }
 }
 
@@ -169,10 +145,7 @@ fn refuse_unsupported(request: &ChatCompletionRequest) -> Result<(), ApiError> {
 
 /// What all parts of one answer have in common.
 struct Reply {
-    id: String,
-    created: i64,
-    model: String,
-    fingerprint: String,
+    head: ReplyHead,
     tokenizer: Tokenizer,
 }
 
@@ -212,15 +185,7 @@ async fn whole(mut generation: Generation, reply: Reply) -> Result<Response, Api
             ChoiceEvent::Finished(reason) => choice.finish_reason = reason,
         }
     }
-    let body = ChatCompletion {
-        id: reply.id,
-        object: "chat.completion",
-        created: reply.created,
-        model: reply.model,
-        choices,
-        usage: generation.usage(),
-        system_fingerprint: reply.fingerprint,
-    };
+    let body = ChatCompletion { head: reply.head, choices, usage: generation.usage() };
     Ok(JsonReply(body).into_response())
 }
 
@@ -231,15 +196,7 @@ struct Stream {
 
 impl Stream {
     fn chunk(&self, choices: Vec<ChunkChoice>, usage: Option<Usage>) -> ChatCompletionChunk {
-        ChatCompletionChunk {
-            id: self.reply.id.clone(),
-            object: "chat.completion.chunk",
-            created: self.reply.created,
-            model: self.reply.model.clone(),
-            system_fingerprint: self.reply.fingerprint.clone(),
-            choices,
-            usage: self.usage.then_some(usage),
-        }
+        ChatCompletionChunk { head: self.reply.head.clone(), choices, usage: self.usage.then_some(usage) }
     }
 }
 

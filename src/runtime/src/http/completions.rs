@@ -9,17 +9,16 @@ use axum::response::{IntoResponse, Response};
 use axum::{Extension, Json as JsonReply};
 
 use super::access::RequestRecord;
-use super::chat::Streamed;
 use super::error::ApiError;
 use super::generation::{ChoiceEvent, Generation, Order};
 use super::limits::Json;
-use super::openai::Usage;
 use super::openai::completions::{Completion, CompletionChoice, CompletionLogprobs, CompletionRequest};
-use super::openai::value::{Inputs, Object};
+use super::openai::value::Inputs;
+use super::openai::{ReplyHead, Usage};
 use super::parameters::{OutputLimit, SamplingFields, integer, stop_rules};
-use super::request_id::random_identifier;
+use super::prompt;
+use super::sse::{self, Streamed};
 use super::state::Appliance;
-use super::{prompt, sse};
 
 /// OpenAI's limit.
 const MAX_LOGPROBS: i128 = 5;
@@ -34,13 +33,10 @@ pub(crate) async fn create(
 ) -> Result<Response, ApiError> {
     appliance.require_model(&request.model)?;
     refuse_unsupported(&request)?;
-    let streamed = Streamed::of(request.stream, request.stream_options.as_ref().map(|Object(options)| options))?;
+    let streamed = Streamed::of(request.stream, request.stream_options.as_ref())?;
     let (order, echoes) = appliance.off_thread(|appliance| order(appliance, request)).await?;
     let reply = Reply {
-        id: format!("cmpl-{}", random_identifier()),
-        created: appliance.now().as_second(),
-        model: appliance.served().name.clone(),
-        fingerprint: appliance.fingerprint().to_owned(),
+        head: appliance.reply_head("cmpl", "text_completion"),
         tokenizer: appliance.engine().text().tokenizer().clone(),
         choices_per_prompt: order.choices,
         echoes,
@@ -115,10 +111,7 @@ fn refuse_unsupported(request: &CompletionRequest) -> Result<(), ApiError> {
 
 /// What all parts of one answer have in common.
 struct Reply {
-    id: String,
-    created: i64,
-    model: String,
-    fingerprint: String,
+    head: ReplyHead,
     tokenizer: Tokenizer,
     choices_per_prompt: usize,
     echoes: Option<Vec<String>>,
@@ -131,15 +124,7 @@ impl Reply {
     }
 
     fn body(&self, choices: Vec<CompletionChoice>, usage: Option<Option<Usage>>) -> Completion {
-        Completion {
-            id: self.id.clone(),
-            object: "text_completion",
-            created: self.created,
-            model: self.model.clone(),
-            choices,
-            usage,
-            system_fingerprint: self.fingerprint.clone(),
-        }
+        Completion { head: self.head.clone(), choices, usage }
     }
 
     /// Appends one token to the four parallel lists.

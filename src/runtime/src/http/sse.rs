@@ -15,6 +15,8 @@ use tokio::time::timeout;
 use super::error::ApiError;
 use super::generation::{ChoiceEvent, Generation};
 use super::openai::Usage;
+use super::openai::chat::StreamOptions;
+use super::openai::value::Object;
 
 /// How long a stream may be silent before a comment is sent: proxies close connections that look dead, and only a
 /// write tells that the client has left.
@@ -22,6 +24,25 @@ const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(15);
 
 /// Tells nginx not to collect the answer before passing it on.
 const X_ACCEL_BUFFERING: HeaderName = HeaderName::from_static("x-accel-buffering");
+
+/// Whether the answer is streamed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Streamed {
+    No,
+    Yes { usage: bool },
+}
+
+impl Streamed {
+    pub(crate) fn of(stream: Option<bool>, options: Option<&Object<StreamOptions>>) -> Result<Streamed, ApiError> {
+        match (stream.unwrap_or(false), options) {
+            (false, Some(_)) => Err(ApiError::invalid("stream_options", "`stream_options` needs `stream` to be true.")),
+            (false, None) => Ok(Streamed::No),
+            (true, options) => {
+                Ok(Streamed::Yes { usage: options.and_then(|Object(options)| options.include_usage).unwrap_or(false) })
+            }
+        }
+    }
+}
 
 /// Turns what happens into one endpoint's events.
 pub(crate) trait Narrator: Send + 'static {

@@ -13,6 +13,8 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use super::defaults::SamplingDefaults;
 use super::error::ApiError;
 use super::limits::HttpLimits;
+use super::openai::ReplyHead;
+use super::request_id::random_identifier;
 use crate::keys::KeyStore;
 use crate::metrics::Metrics;
 
@@ -106,6 +108,17 @@ impl Appliance {
     /// A digest of all that decides an answer: runtime, bundle and configuration.
     pub(crate) fn fingerprint(&self) -> &str {
         &self.0.fingerprint
+    }
+
+    /// What every part of a new reply repeats; `kind` begins its identifier.
+    pub(crate) fn reply_head(&self, kind: &str, object: &'static str) -> ReplyHead {
+        ReplyHead {
+            id: format!("{kind}-{}", random_identifier()),
+            object,
+            created: self.now().as_second(),
+            model: self.served().name.clone(),
+            system_fingerprint: self.fingerprint().to_owned(),
+        }
     }
 
     /// Refuses a model name other than the one that is served.

@@ -1,9 +1,9 @@
 //! A bundle that is put together by hand, so that what it states can be wrong while every byte is canonical.
 
 use ampoule_bundle::archive::{self, Contents};
-use ampoule_bundle::statement::{ExpiryPolicy, Requirements, RuntimeRequirement, WeightHeaderDigest};
+use ampoule_bundle::statement::WeightHeaderDigest;
 use ampoule_bundle::{
-    Attestation, BundlePath, CosignStatement, Counter, Digest, Epoch, Layer, LayerKind, Manifest, ModelConfig,
+    Attestation, BundlePath, CosignStatement, Counter, Digest, Layer, LayerKind, Manifest, ModelConfig,
     ModelDescriptor, ModelProperties, OmsStatement, ReleaseStatement, SafetensorsHeader, Source, Statement,
 };
 use ampoule_sealing::keys::SigningKey;
@@ -53,21 +53,7 @@ impl Draft {
         let weights: Vec<WeightHeaderDigest> =
             headers.map(|(name, _, bytes)| header_digest(path(name), bytes)).collect();
         let release = release(weights, &layers);
-        let descriptor = ModelDescriptor {
-            name: release.name.clone(),
-            version: release.version.clone(),
-            created_at: None,
-            authors: Vec::new(),
-            family: None,
-            doc_url: None,
-            source_url: None,
-            datasets_url: Vec::new(),
-            revision: None,
-            vendor: None,
-            licenses: Vec::new(),
-            title: None,
-            description: None,
-        };
+        let descriptor = ModelDescriptor::new(release.name.clone(), release.version.clone());
         let config = ModelConfig::new(descriptor, ModelProperties::default(), &layers).to_bytes();
         let oms = OmsStatement::about(&release.name, &layers);
         let manifest = Manifest::new(&config, layers).unwrap();
@@ -107,41 +93,15 @@ impl Draft {
 /// A header that no parser takes is signed whole.
 fn header_digest(path: BundlePath, bytes: &[u8]) -> WeightHeaderDigest {
     let length = SafetensorsHeader::parse(bytes).map_or(bytes.len() as u64, |header| header.length());
-    let header_digest = Digest::of(&bytes[..usize::try_from(length).unwrap()]);
-    WeightHeaderDigest { path, header_length: length, header_digest }
+    WeightHeaderDigest::new(path, &bytes[..usize::try_from(length).unwrap()])
 }
 
 fn release(weights: Vec<WeightHeaderDigest>, layers: &[Layer]) -> ReleaseStatement {
-    let name = "fixture".parse().unwrap();
-    let min = semver::Version::new(0, 1, 0);
-    ReleaseStatement {
-        format_version: 1,
-        oms_root: OmsStatement::about(&name, layers).predicate.root(),
-        name,
-        version: "1.2.3".parse().unwrap(),
-        counter: Counter(7),
-        epoch: Epoch(1),
-        channel: "stable".parse().unwrap(),
-        issued_at: time("2000-01-01T00:00:00Z"),
-        not_before: None,
-        expires: None,
-        expiry_policy: ExpiryPolicy::RefuseLoad,
-        weights,
-        requires: Requirements {
-            runtime: RuntimeRequirement { min, below: None, features: Default::default() },
-            cpu_features: Default::default(),
-            memory_bytes: None,
-            accelerator: None,
-            endpoints: Default::default(),
-        },
-        constraints: Default::default(),
-        settings_schema: None,
-        slo: None,
-        known_answers: None,
-        reference_profile: None,
-        adapter: None,
-        encryption: None,
-        trust_root_version: 1,
-        revocation_min: 0,
-    }
+    let (name, version) = ("fixture".parse().unwrap(), "1.2.3".parse().unwrap());
+    let issued = time("2000-01-01T00:00:00Z");
+    let mut release = ReleaseStatement::new(name, version, issued, semver::Version::new(0, 1, 0));
+    release.counter = Counter(7);
+    release.oms_root = OmsStatement::about(&release.name, layers).predicate.root();
+    release.weights = weights;
+    release
 }

@@ -6,8 +6,8 @@ use std::fmt;
 use serde::de::{Error, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
 
-use super::Usage;
 use super::value::{Ignored, Integer, LogitBias, Number, Object, OneOrMany, Refused, Scalar};
+use super::{ReplyHead, Usage};
 
 /// The request body.
 #[derive(Debug, Deserialize)]
@@ -189,13 +189,10 @@ impl<'de> Deserialize<'de> for ToolChoice {
 /// The whole reply.
 #[derive(Debug, Serialize)]
 pub(crate) struct ChatCompletion {
-    pub(crate) id: String,
-    pub(crate) object: &'static str,
-    pub(crate) created: i64,
-    pub(crate) model: String,
+    #[serde(flatten)]
+    pub(crate) head: ReplyHead,
     pub(crate) choices: Vec<ChatChoice>,
     pub(crate) usage: Usage,
-    pub(crate) system_fingerprint: String,
 }
 
 #[derive(Debug, Serialize)]
@@ -237,11 +234,8 @@ pub(crate) struct TokenLogprob {
 /// One event of a streamed reply.
 #[derive(Debug, Serialize)]
 pub(crate) struct ChatCompletionChunk {
-    pub(crate) id: String,
-    pub(crate) object: &'static str,
-    pub(crate) created: i64,
-    pub(crate) model: String,
-    pub(crate) system_fingerprint: String,
+    #[serde(flatten)]
+    pub(crate) head: ReplyHead,
     pub(crate) choices: Vec<ChunkChoice>,
     /// Absent unless the client asked for usage; then null in all chunks but the last.
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::Usage;
 use super::chat::StreamOptions;
 use super::value::{Ignored, Inputs, Integer, LogitBias, Number, Object, OneOrMany};
+use super::{ReplyHead, Usage};
 
 /// The request body.
 #[derive(Debug, Deserialize)]
@@ -42,15 +42,12 @@ pub(crate) struct CompletionRequest {
 /// The whole reply, and also one event of a streamed reply: OpenAI gives both the same shape.
 #[derive(Debug, Serialize)]
 pub(crate) struct Completion {
-    pub(crate) id: String,
-    pub(crate) object: &'static str,
-    pub(crate) created: i64,
-    pub(crate) model: String,
+    #[serde(flatten)]
+    pub(crate) head: ReplyHead,
     pub(crate) choices: Vec<CompletionChoice>,
     /// Always in a whole reply; in a stream only if the client asked, and then null in all events but the last.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) usage: Option<Option<Usage>>,
-    pub(crate) system_fingerprint: String,
 }
 
 #[derive(Debug, Serialize)]

@@ -14,6 +14,16 @@ pub(crate) mod value;
 
 use serde::Serialize;
 
+/// What every part of one reply repeats.
+#[derive(Debug, Clone, Serialize)]
+pub(crate) struct ReplyHead {
+    pub(crate) id: String,
+    pub(crate) object: &'static str,
+    pub(crate) created: i64,
+    pub(crate) model: String,
+    pub(crate) system_fingerprint: String,
+}
+
 /// How many tokens a request cost.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
 pub(crate) struct Usage {

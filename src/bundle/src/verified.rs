@@ -1,0 +1,74 @@
+//! A bundle that is authentic, and which bundle it is.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use crate::digest::Digest;
+use crate::key::KeyId;
+use crate::names::{BundleName, BundlePath, BundleVersion, Channel, Counter, Epoch};
+use crate::source::Source;
+use crate::statement::ReleaseStatement;
+use crate::timestamp::Timestamp;
+use crate::weights::WeightFile;
+
+/// A bundle whose signatures, small files and weight headers have been verified. It may not run yet: that is for
+/// [`VerifiedBundle::admit`] to decide.
+pub struct VerifiedBundle {
+    pub(crate) source: Arc<dyn Source>,
+    pub(crate) identity: BundleIdentity,
+    pub(crate) release: ReleaseStatement,
+    pub(crate) files: BTreeMap<BundlePath, Vec<u8>>,
+    pub(crate) weights: Vec<WeightFile>,
+    pub(crate) root_version: u64,
+    pub(crate) root_expires: Timestamp,
+}
+
+impl VerifiedBundle {
+    /// Which bundle this is.
+    #[must_use]
+    pub fn identity(&self) -> &BundleIdentity {
+        &self.identity
+    }
+
+    /// What its vendor states about it.
+    #[must_use]
+    pub fn release(&self) -> &ReleaseStatement {
+        &self.release
+    }
+
+    /// The weight files, with verified and checked headers.
+    #[must_use]
+    pub fn weights(&self) -> &[WeightFile] {
+        &self.weights
+    }
+
+    /// The verified small files.
+    pub fn files(&self) -> impl Iterator<Item = (&BundlePath, &[u8])> {
+        self.files.iter().map(|(path, bytes)| (path, bytes.as_slice()))
+    }
+}
+
+/// Which bundle this is, by verified statements alone.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BundleIdentity {
+    /// Its name.
+    pub name: BundleName,
+    /// Its version.
+    pub version: BundleVersion,
+    /// Its monotonic number.
+    pub counter: Counter,
+    /// The key epoch of the counter.
+    pub epoch: Epoch,
+    /// Its release channel.
+    pub channel: Channel,
+    /// The digest of its manifest: the same digest is the same bundle.
+    pub manifest: Digest,
+    /// The pinned keys that signed the release statement, sorted.
+    pub signers: Vec<KeyId>,
+    /// When the release statement was made.
+    pub issued_at: Timestamp,
+    /// When it expires, if it does.
+    pub expires: Option<Timestamp>,
+    /// The digest of the trust root that it was verified against.
+    pub root_digest: Digest,
+}

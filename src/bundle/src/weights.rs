@@ -1,0 +1,89 @@
+//! The weight files of a bundle: their checked headers, and where their bytes lie.
+
+use crate::digest::Digest;
+use crate::error::{BundleError, WeightHeaderError};
+use crate::gguf::GgufHeader;
+use crate::limits;
+use crate::manifest::WeightFormat;
+use crate::names::BundlePath;
+use crate::safetensors::SafetensorsHeader;
+use crate::source::{Source, read_exact_at};
+use crate::tensor::TensorInfo;
+
+/// A weight file whose header was verified and then checked.
+#[derive(Debug, Clone)]
+pub struct WeightFile {
+    /// Its path.
+    pub path: BundlePath,
+    /// Its checked header.
+    pub header: WeightHeader,
+    /// Its length in bytes.
+    pub length: u64,
+    /// Its digest, against which loading checks the whole file.
+    pub digest: Digest,
+    /// Where its content starts in the bundle file.
+    pub(crate) offset: u64,
+    /// The header's bytes, verified; loading hashes these and does not read them again.
+    pub(crate) header_bytes: Vec<u8>,
+}
+
+/// A checked header, by format.
+#[derive(Debug, Clone)]
+pub enum WeightHeader {
+    /// Of a safetensors file.
+    Safetensors(SafetensorsHeader),
+    /// Of a GGUF file.
+    Gguf(GgufHeader),
+}
+
+impl WeightHeader {
+    /// The tensors in file order.
+    #[must_use]
+    pub fn tensors(&self) -> &[TensorInfo] {
+        match self {
+            Self::Safetensors(header) => header.tensors(),
+            Self::Gguf(header) => &header.tensors,
+        }
+    }
+
+    /// The header's length in bytes.
+    #[must_use]
+    pub fn length(&self) -> u64 {
+        match self {
+            Self::Safetensors(header) => header.length(),
+            Self::Gguf(header) => header.length(),
+        }
+    }
+
+    /// Reads and checks the header of a weight file that is not in a bundle yet; a sealer signs its length and digest.
+    /// Returns the header and its bytes.
+    ///
+    /// # Errors
+    /// [`BundleError::WeightHeader`] when it does not fit, [`BundleError::Io`] when it cannot be read.
+    pub fn read(path: &BundlePath, format: WeightFormat, source: &dyn Source) -> Result<(Self, Vec<u8>), BundleError> {
+        let what = path.as_str();
+        let file_length = source.length().map_err(|source| BundleError::Io { what: what.to_owned(), source })?;
+        let refuse = |defect| BundleError::WeightHeader { path: path.to_string(), defect };
+        let wanted = match format {
+            WeightFormat::Safetensors => {
+                let mut prefix = vec![0; usize::try_from(file_length.min(8)).expect("at most 8")];
+                read_exact_at(source, &mut prefix, 0, what)?;
+                SafetensorsHeader::needed_bytes(&prefix).map_err(refuse)?
+            }
+            // A GGUF header does not say how long it is.
+            WeightFormat::Gguf => limits::MAX_GGUF_HEADER_BYTES,
+        };
+        let mut bytes = vec![0; usize::try_from(wanted.min(file_length)).expect("the cap fits")];
+        read_exact_at(source, &mut bytes, 0, what)?;
+        let header = Self::parse(format, &bytes, file_length).map_err(refuse)?;
+        bytes.truncate(usize::try_from(header.length()).expect("not longer than what was read"));
+        Ok((header, bytes))
+    }
+
+    pub(crate) fn parse(format: WeightFormat, bytes: &[u8], file_length: u64) -> Result<Self, WeightHeaderError> {
+        match format {
+            WeightFormat::Safetensors => SafetensorsHeader::parse_prefix(bytes, file_length).map(Self::Safetensors),
+            WeightFormat::Gguf => GgufHeader::parse_prefix(bytes, file_length).map(Self::Gguf),
+        }
+    }
+}
