@@ -3,6 +3,7 @@
 
 use std::fs::File;
 use std::io::Read;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -15,6 +16,9 @@ use crate::config::TlsFiles;
 
 /// A chain of a few certificates is some kilobytes.
 const PEM_LIMIT_BYTES: u64 = 1024 * 1024;
+
+/// Group may read the key, because a service account often reaches it by its group; writing is the owner's alone.
+const FORBIDDEN_KEY_MODE: u32 = 0o027;
 
 /// Why TLS cannot be served from these files.
 #[derive(Debug, thiserror::Error)]
@@ -55,6 +59,18 @@ pub enum TlsError {
         /// The file.
         path: PathBuf,
     },
+    /// Everybody on the machine may read the private key, or its group may change it.
+    #[error(
+        "the private key {} has mode {found:04o}: nobody but its owner and its group may read it; run `chmod 640` on \
+         it (for a Kubernetes secret, `defaultMode: 0440`)",
+        path.display()
+    )]
+    KeyOpenToOthers {
+        /// The key file.
+        path: PathBuf,
+        /// Its permission bits.
+        found: u32,
+    },
     /// Certificate and key are readable but do not make a server, for example because they do not belong together.
     #[error("the certificate {} and the key {} cannot serve TLS: {reason}", certificate.display(), key.display())]
     Rejected {
@@ -91,7 +107,7 @@ pub fn server_config(files: &TlsFiles) -> Result<Arc<ServerConfig>, TlsError> {
 /// # Errors
 /// [`TlsError`] when the file cannot be read, is not PEM or holds none.
 pub fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
-    let text = read(path)?;
+    let text = read(path, &open(path)?)?;
     let chain: Vec<_> = CertificateDer::pem_slice_iter(&text)
         .collect::<Result<_, _>>()
         .map_err(|reason| TlsError::NotPem { path: path.to_owned(), reason })?;
@@ -99,17 +115,26 @@ pub fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsErro
 }
 
 fn private_key(path: &Path) -> Result<PrivateKeyDer<'static>, TlsError> {
-    let text = read(path)?;
+    let file = open(path)?;
+    let mode = file.metadata().map_err(|source| TlsError::Unreadable { path: path.to_owned(), source })?.mode();
+    if mode & FORBIDDEN_KEY_MODE != 0 {
+        return Err(TlsError::KeyOpenToOthers { path: path.to_owned(), found: mode & 0o7777 });
+    }
+    let text = read(path, &file)?;
     PrivateKeyDer::from_pem_slice(&text).map_err(|reason| match reason {
         pem::Error::NoItemsFound => TlsError::NoKey { path: path.to_owned() },
         reason => TlsError::NotPem { path: path.to_owned(), reason },
     })
 }
 
-fn read(path: &Path) -> Result<Vec<u8>, TlsError> {
-    let unreadable = |source| TlsError::Unreadable { path: path.to_owned(), source };
+fn open(path: &Path) -> Result<File, TlsError> {
+    File::open(path).map_err(|source| TlsError::Unreadable { path: path.to_owned(), source })
+}
+
+fn read(path: &Path, file: &File) -> Result<Vec<u8>, TlsError> {
     let mut bytes = Vec::new();
-    File::open(path).map_err(unreadable)?.take(PEM_LIMIT_BYTES + 1).read_to_end(&mut bytes).map_err(unreadable)?;
+    let read = file.take(PEM_LIMIT_BYTES + 1).read_to_end(&mut bytes);
+    read.map_err(|source| TlsError::Unreadable { path: path.to_owned(), source })?;
     if bytes.len() as u64 > PEM_LIMIT_BYTES {
         return Err(TlsError::TooLarge { path: path.to_owned() });
     }

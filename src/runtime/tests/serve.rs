@@ -6,6 +6,7 @@ mod support;
 
 use std::fs;
 use std::net::{SocketAddr, TcpStream};
+use std::os::unix::fs::PermissionsExt;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -116,6 +117,7 @@ impl Authority {
         let key = site.folder.path().join("key.pem");
         fs::write(&certificate, &self.certificate).unwrap();
         fs::write(&key, &self.key).unwrap();
+        fs::set_permissions(&key, fs::Permissions::from_mode(0o640)).unwrap();
         let path = |path: std::path::PathBuf| path.display().to_string();
         vec!["--tls-certificate-file".into(), path(certificate), "--tls-key-file".into(), path(key)]
     }
@@ -179,6 +181,11 @@ fn exit_30_tls_files_that_cannot_serve() {
         let arguments = with(&[]);
         refused(&arguments.iter().map(String::as_str).collect::<Vec<_>>(), 30, words);
     };
+    for (mode, found) in [(0o644, "mode 0644"), (0o660, "mode 0660")] {
+        fs::set_permissions(key, fs::Permissions::from_mode(mode)).unwrap();
+        check(&["the private key", found, "chmod 640"]);
+    }
+    fs::set_permissions(key, fs::Permissions::from_mode(0o600)).unwrap();
     fs::write(key, &other.key).unwrap();
     check(&["cannot serve TLS"]);
     fs::write(key, &authority.certificate).unwrap();
