@@ -6,8 +6,8 @@
 //!      ─load─► LoadedModel ─prove─► ReadyModel ─spawn─► EngineHandle ─► Server
 //! ```
 //!
-//! Every file is opened once and before anything is loaded; listeners open after the model has proven itself, so a
-//! port that answers is a model that works.
+//! Every file is opened once, and addresses are taken, before anything is loaded; connections are accepted after the
+//! model has proven itself, so a port that answers is a model that works.
 
 use std::collections::BTreeSet;
 use std::fs::File;
@@ -25,14 +25,14 @@ use ampoule_bundle::{
 use ampoule_inference::{EngineConfig, EngineHandle, LoadOptions, LoadedModel};
 use tokio::runtime::Runtime;
 
-use crate::config::{ConfigError, ConfigErrors, Contract, Effective, Layers, Limits, MetricsPlan, RuntimeConfig};
+use crate::config::{ConfigError, ConfigErrors, Contract, Effective, Layers, Limits, RuntimeConfig};
 use crate::demo;
 use crate::error::Error;
 use crate::exit::Exit;
 use crate::host;
 use crate::http::{HttpLimits, SamplingDefaults, ServedModel, Server, ServerParts};
 use crate::keys::KeyStore;
-use crate::listen::{self, PlannedListener};
+use crate::listen::{BoundListener, BoundSocket, PlannedListener};
 use crate::metrics::Metrics;
 use crate::progress::Progress;
 use crate::report;
@@ -108,12 +108,14 @@ fn prepare(layers: &Layers, config: &RuntimeConfig) -> Result<Prepared, Error> {
     let admitted = admit(verified, &State::Unkept.accepted(), &opened.name)?;
     let settled = settle(layers, &admitted)?;
     let config = RuntimeConfig::require(&settled)?;
+    let listener = opened.listener.bind()?;
+    let metrics = config.metrics.as_ref().map(BoundSocket::for_metrics).transpose()?;
     let running = start(admitted, &config.limits, &opened.name)?;
     Ok(Prepared {
         running,
         keys: opened.keys,
-        listener: opened.listener,
-        metrics: config.metrics,
+        listener,
+        metrics,
         model_name: config.model_name,
         http_limits: http_limits(&config.limits, config.drain_deadline),
         config_digest: config.digest,
@@ -239,16 +241,16 @@ fn sampling_defaults(admitted: &AdmittedBundle, name: &str) -> Result<SamplingDe
     }
 }
 
-/// Everything that serving needs; all that is left is to open the listeners.
+/// Everything that serving needs; all that is left is to accept connections.
 pub struct Prepared {
     /// The model.
     pub running: Running,
     /// Who may call.
     pub keys: KeyStore,
     /// Where to listen.
-    pub listener: PlannedListener,
+    pub listener: BoundListener,
     /// Where to serve metrics.
-    pub metrics: Option<MetricsPlan>,
+    pub metrics: Option<BoundSocket>,
     /// The name that clients use, if not the bundle's own.
     pub model_name: Option<String>,
     /// The limits of the HTTP surface.
@@ -258,17 +260,17 @@ pub struct Prepared {
 }
 
 impl Prepared {
-    /// Opens the listeners, tells `listening` where, and serves until `shutdown` resolves and the drain is over.
+    /// Begins to accept connections, tells `listening` where, and serves until `shutdown` resolves and the drain is over.
     ///
     /// # Errors
-    /// [`Error::Listen`] when an address is taken, [`Error::Serve`] when the engine ended by itself.
+    /// [`Error::Listen`] when an address was taken meanwhile, [`Error::Serve`] when the engine ended by itself.
     pub async fn serve(
         self,
         shutdown: impl Future<Output = ()> + Send + 'static,
         listening: impl FnOnce(SocketAddr),
     ) -> Result<Exit, Error> {
-        let (listener, address) = self.listener.open().await?;
-        let metrics_listener = listen::open_metrics(self.metrics).await?;
+        let (listener, address) = self.listener.listen()?;
+        let metrics_listener = self.metrics.map(BoundSocket::listen).transpose()?;
         let metrics_address = metrics_listener.as_ref().map(|(_, address)| address.to_string());
         let name = self.model_name.unwrap_or_else(|| self.running.identity.name.to_string());
         let engine = self.running.engine.clone();

@@ -48,7 +48,7 @@ pub enum KeyStoreError {
         limit: u64,
     },
     /// The file could not be read or written.
-    #[error("the key file {path}: {source}")]
+    #[error("cannot use the key file {path}: {source}; `ampoule keys add NAME --keys-file FILE` makes one")]
     Io {
         /// The file.
         path: PathBuf,

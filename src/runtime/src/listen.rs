@@ -1,26 +1,37 @@
-//! From a plan to an open listener.  The plan's three cases become the three cases that the server accepts; there is no
-//! fourth.
+//! From a plan to an open listener, in two steps. The address is taken before the model is loaded, so that a port that
+//! somebody else has is found in a second; connections are accepted only afterwards, and are refused until then.
+//!
+//! The plan's three cases become the three cases that the server accepts; there is no fourth.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
 
 use rustls::ServerConfig;
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpSocket};
 
 use crate::config::{ListenPlan, MetricsPlan};
 use crate::error::Error;
 use crate::http::Listener;
 use crate::tls;
 
-/// A listener that is not open yet, with everything that it needs from files already read.
+/// How many connections may wait to be accepted.
+const BACKLOG: u32 = 1024;
+
+/// A listener that has no address yet, with everything that it needs from files already read.
 #[derive(Debug)]
-pub enum PlannedListener {
+pub struct PlannedListener {
+    address: SocketAddr,
+    protocol: Protocol,
+}
+
+#[derive(Debug)]
+enum Protocol {
     /// Plain HTTP that only this host can reach.
-    LoopbackPlain(SocketAddr),
+    LoopbackPlain,
     /// Plain HTTP that other hosts can reach, by its named opt-out.
-    NamedPlain(SocketAddr),
+    NamedPlain,
     /// HTTPS.
-    Tls(SocketAddr, Arc<ServerConfig>),
+    Tls(Arc<ServerConfig>),
 }
 
 impl PlannedListener {
@@ -29,50 +40,84 @@ impl PlannedListener {
     /// # Errors
     /// [`Error::Tls`] when they cannot be used.
     pub fn prepare(plan: &ListenPlan) -> Result<PlannedListener, Error> {
-        Ok(match plan {
-            ListenPlan::LoopbackPlain(address) => PlannedListener::LoopbackPlain(*address),
-            ListenPlan::NamedPlain(address) => PlannedListener::NamedPlain(*address),
-            ListenPlan::Tls(address, files) => PlannedListener::Tls(*address, tls::server_config(files)?),
-        })
+        let (address, protocol) = match plan {
+            ListenPlan::LoopbackPlain(address) => (*address, Protocol::LoopbackPlain),
+            ListenPlan::NamedPlain(address) => (*address, Protocol::NamedPlain),
+            ListenPlan::Tls(address, files) => (*address, Protocol::Tls(tls::server_config(files)?)),
+        };
+        Ok(PlannedListener { address, protocol })
     }
 
-    /// Opens the listener and says at which address.
+    /// Takes the address.
     ///
     /// # Errors
-    /// [`Error::Listen`] when the address is taken or not ours.
-    pub async fn open(self) -> Result<(Listener, SocketAddr), Error> {
-        match self {
-            PlannedListener::LoopbackPlain(address) => {
-                let (listener, address) = bind(address).await?;
-                Ok((Listener::LoopbackPlain(listener), address))
-            }
-            PlannedListener::NamedPlain(address) => {
-                let (listener, address) = bind(address).await?;
+    /// [`Error::Listen`] when it is taken or not ours.
+    pub fn bind(self) -> Result<BoundListener, Error> {
+        Ok(BoundListener { bound: BoundSocket::bind(self.address)?, protocol: self.protocol })
+    }
+}
+
+/// A listener that has its address and accepts no connection yet.
+#[derive(Debug)]
+pub struct BoundListener {
+    bound: BoundSocket,
+    protocol: Protocol,
+}
+
+impl BoundListener {
+    /// Begins to accept connections, and says at which address.
+    ///
+    /// # Errors
+    /// [`Error::Listen`] when somebody else accepts connections there by now.
+    pub fn listen(self) -> Result<(Listener, SocketAddr), Error> {
+        let (listener, address) = self.bound.listen()?;
+        let listener = match self.protocol {
+            Protocol::LoopbackPlain => Listener::LoopbackPlain(listener),
+            Protocol::NamedPlain => {
                 tracing::warn!(%address, "plain HTTP that other hosts can reach: keys and prompts cross the network readable");
-                Ok((Listener::NamedPlain(listener), address))
+                Listener::NamedPlain(listener)
             }
-            PlannedListener::Tls(address, config) => {
-                let (listener, address) = bind(address).await?;
-                Ok((Listener::Tls(listener, config), address))
-            }
-        }
+            Protocol::Tls(config) => Listener::Tls(listener, config),
+        };
+        Ok((listener, address))
     }
 }
 
-/// Opens the metrics listener, if there is to be one.
-///
-/// # Errors
-/// [`Error::Listen`] when the address is taken or not ours.
-pub async fn open_metrics(plan: Option<MetricsPlan>) -> Result<Option<(TcpListener, SocketAddr)>, Error> {
-    match plan {
-        Some(MetricsPlan { address }) => Ok(Some(bind(address).await?)),
-        None => Ok(None),
-    }
+/// A socket that has its address and accepts no connection yet.
+#[derive(Debug)]
+pub struct BoundSocket {
+    socket: TcpSocket,
+    address: SocketAddr,
 }
 
-async fn bind(address: SocketAddr) -> Result<(TcpListener, SocketAddr), Error> {
-    let refused = |source| Error::Listen { address, source };
-    let listener = TcpListener::bind(address).await.map_err(refused)?;
-    let bound = listener.local_addr().map_err(refused)?;
-    Ok((listener, bound))
+impl BoundSocket {
+    /// Takes the address of the metrics listener.
+    ///
+    /// # Errors
+    /// [`Error::Listen`] when it is taken or not ours.
+    pub fn for_metrics(plan: &MetricsPlan) -> Result<BoundSocket, Error> {
+        BoundSocket::bind(plan.address)
+    }
+
+    fn bind(address: SocketAddr) -> Result<BoundSocket, Error> {
+        let bind = || {
+            let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+            // Without it, a restarted server would wait for the connections of the one before it to be forgotten.
+            socket.set_reuseaddr(true)?;
+            socket.bind(address)?;
+            let address = socket.local_addr()?;
+            Ok(BoundSocket { socket, address })
+        };
+        bind().map_err(|source| Error::Listen { address, source })
+    }
+
+    /// Begins to accept connections, and says at which address.
+    ///
+    /// # Errors
+    /// [`Error::Listen`] when somebody else accepts connections there by now.
+    pub fn listen(self) -> Result<(TcpListener, SocketAddr), Error> {
+        let address = self.address;
+        let listener = self.socket.listen(BACKLOG).map_err(|source| Error::Listen { address, source })?;
+        Ok((listener, address))
+    }
 }

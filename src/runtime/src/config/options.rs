@@ -85,7 +85,11 @@ impl Options {
     /// The known variable that looks most like `unknown`.
     pub fn nearest_variable(&self, unknown: &str) -> Option<String> {
         let variables: Vec<String> = self.0.iter().map(ConfigOption::variable).collect();
-        nearest(unknown, variables.iter().map(String::as_str))
+        // The prefix is the same in all of them and says nothing about likeness.
+        let prefix = super::environment::PREFIX;
+        let known = variables.iter().filter_map(|variable| variable.strip_prefix(prefix));
+        let found = nearest(unknown.strip_prefix(prefix).unwrap_or(unknown), known)?;
+        Some(format!("{prefix}{found}"))
     }
 
     fn from_schema(schema: &Json) -> Options {

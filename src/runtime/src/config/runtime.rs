@@ -111,7 +111,7 @@ impl RuntimeConfig {
             effective,
             "keys_file",
             &raw.keys_file,
-            "every request needs an API key; make one with `ampoule keys add NAME --keys-file keys.json` and name that file",
+            "every request needs an API key; make one with `ampoule keys add NAME --keys-file keys.jsonl` and name that file",
             &mut errors,
         );
         let listen = listen_plan(effective, &mut errors);

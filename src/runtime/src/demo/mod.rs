@@ -19,7 +19,7 @@ use crate::config::{Layers, ListenPlan, LogFormat, LogLevel, MetricsPlan, Runtim
 use crate::error::Error;
 use crate::exit::Exit;
 use crate::keys::KeyStore;
-use crate::listen::PlannedListener;
+use crate::listen::{BoundSocket, PlannedListener};
 use crate::report;
 use crate::signals::StopSignals;
 use crate::state::State;
@@ -135,6 +135,8 @@ async fn demonstrate(arguments: &Arguments, output: &mut Output) -> Result<Exit,
     output.line(question::curl(address, &key, &name))?;
     output.flush()?;
     if arguments.once {
+        output.line("\nThis run ends here; without --once it goes on serving, and the line above works.")?;
+        output.flush()?;
         // The server cannot be gone: nothing but this ends it before a signal.
         let _ = answered.send(());
         return server.await.map_err(|_| Error::Defect)?;
@@ -153,14 +155,16 @@ fn prepare(listen: Option<SocketAddr>, metrics: Option<SocketAddr>) -> Result<(P
     let admitted = boot::admit(verified, &State::Unkept.accepted(), NAME)?;
     let settled = boot::settle(&Layers::none(), &admitted)?;
     let limits = RuntimeConfig::limits(&settled);
+    let listener = PlannedListener::prepare(&ListenPlan::LoopbackPlain(listen.unwrap_or_else(first_free_address)))?;
+    let listener = listener.bind()?;
+    let metrics = metrics.map(|address| BoundSocket::for_metrics(&MetricsPlan { address })).transpose()?;
     let running = boot::start(admitted, &limits, NAME)?;
     let (keys, key) = KeyStore::for_this_run("demo", jiff::Timestamp::now())?;
-    let listen = ListenPlan::LoopbackPlain(listen.unwrap_or_else(first_free_address));
     let prepared = Prepared {
         running,
         keys,
-        listener: PlannedListener::prepare(&listen)?,
-        metrics: metrics.map(|address| MetricsPlan { address }),
+        listener,
+        metrics,
         model_name: None,
         http_limits: boot::http_limits(&limits, RuntimeConfig::drain_deadline(&settled)),
         config_digest: settled.digest(),

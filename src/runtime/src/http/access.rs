@@ -19,7 +19,7 @@ use bytes::Bytes;
 use futures_util::FutureExt;
 use http::header::{CACHE_CONTROL, CONNECTION, CONTENT_LENGTH, HeaderValue, TRANSFER_ENCODING, X_CONTENT_TYPE_OPTIONS};
 use http::{HeaderMap, Version};
-use http_body::{Frame, SizeHint};
+use http_body::{Body as _, Frame, SizeHint};
 
 use super::error::{ApiError, InternalCause};
 use super::request_id::{RequestId, X_REQUEST_ID};
@@ -110,7 +110,8 @@ pub(crate) async fn observe(State(appliance): State<Appliance>, mut request: Req
         cause: response.extensions_mut().remove::<InternalCause>().map(|cause| cause.0),
         record,
         metrics: appliance.metrics().clone(),
-        ended: BodyEnd::Dropped,
+        // An empty body is at its end before anybody asks for it.
+        ended: if response.body().is_end_stream() { BodyEnd::Complete } else { BodyEnd::Dropped },
     };
     response.map(|body| Body::new(ObservedBody { body, line }))
 }
@@ -168,7 +169,7 @@ impl Drop for AccessLine {
             completion_tokens = facts.completion_tokens.load(Ordering::Relaxed),
             complete = self.ended == BodyEnd::Complete,
             cause,
-            "A request was answered.",
+            "a request was answered",
         );
     }
 }
