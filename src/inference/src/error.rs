@@ -87,6 +87,15 @@ pub enum InferenceError {
         name: String,
     },
 
+    /// The weights are as they were sealed, but nothing can be computed with them.
+    #[error(
+        "the model computes {found} from its first tokens: its weights hold no usable numbers; seal it again from good ones"
+    )]
+    NotANumber {
+        /// What came out.
+        found: f32,
+    },
+
     /// The release statement records answers, but no tolerance for this backend.
     #[error("the release records known answers, but states no tolerance for the backend {backend}")]
     NoKnownAnswerTolerance {

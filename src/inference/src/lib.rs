@@ -5,13 +5,13 @@
 
 mod load;
 mod profile;
+mod proof;
 
 mod engine;
 mod event;
 mod request;
 
 mod generation;
-mod known_answers;
 pub mod sampling;
 pub mod scheduler;
 mod stop;

@@ -27,9 +27,9 @@ use serde::Deserialize;
 use crate::encoder::{Case, Encoder, EncoderConfig, EncoderWeights};
 use crate::engine::{EngineConfig, EngineHandle};
 use crate::error::InferenceError;
-use crate::known_answers;
 use crate::model::{Config, Decoder, WeightsSink};
 use crate::profile::{ModelKind, ModelProfile};
+use crate::proof;
 use crate::text::TextProcessor;
 
 /// What the site may choose about loading.
@@ -113,11 +113,12 @@ impl LoadedModel {
         &self.profile
     }
 
-    /// Replays the answers that the release statement records and compares them within its tolerance.  A release
-    /// without any passes: there is nothing to disagree with.
+    /// Makes sure that the model computes numbers, then replays the answers that the release statement records and
+    /// compares them within its tolerance.  A release without any has nothing more to prove.
     pub fn prove(self) -> Result<ReadyModel, InferenceError> {
+        proof::compute(&self.model, self.profile.vocabulary_size)?;
         if let Some(expected) = &self.known_answers {
-            known_answers::replay(&self.model, expected)?;
+            proof::replay(&self.model, expected)?;
         }
         Ok(ReadyModel(self))
     }

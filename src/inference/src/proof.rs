@@ -1,4 +1,5 @@
-//! Replays the answers that a release statement records, on this hardware, before the model may say that it is ready.
+//! What a model must show on this hardware before it may say that it is ready: that it computes numbers at all, and the
+//! answers that its release statement records.
 //!
 //! Generation is teacher-forced: after each step the recorded token is fed, not the one that would be chosen here, so
 //! that one difference does not hide all that follow.  Compared are numbers, within the tolerance that the vendor states
@@ -16,6 +17,27 @@ const BACKEND: &str = "cpu";
 
 /// Values in a release statement are whole numbers of millionths, so that signed JSON needs no floating point.
 const MILLIONTHS: f64 = 1e-6;
+
+/// How many tokens the first computation has: enough for attention to look back.
+const PROBE_TOKENS: usize = 3;
+
+/// Runs the vocabulary's first tokens through the model and refuses what is not a finite number: such weights would fail
+/// each request alone, with nobody told at the start.
+pub(crate) fn compute(model: &Model, vocabulary_size: usize) -> Result<(), InferenceError> {
+    let tokens: Vec<u32> = (0..u32::MAX).take(PROBE_TOKENS.min(vocabulary_size)).collect();
+    let numbers = match model {
+        Model::Generator(decoder) => {
+            let mut cache = KvCache::new(decoder.config());
+            let logits = decoder.forward(&mut [SequenceStep { tokens: &tokens, cache: &mut cache }])?;
+            logits.first().map(|logits| logits.to_vec1::<f32>()).transpose()?.unwrap_or_default()
+        }
+        Model::Encoder(encoder) => encoder.embed(&[&tokens])?.into_iter().next().unwrap_or_default(),
+    };
+    match numbers.into_iter().find(|number| !number.is_finite()) {
+        Some(found) => Err(InferenceError::NotANumber { found }),
+        None => Ok(()),
+    }
+}
 
 /// Computes every recorded answer and refuses the first that differs by more than the tolerance.
 pub(crate) fn replay(model: &Model, expected: &KnownAnswers) -> Result<(), InferenceError> {
