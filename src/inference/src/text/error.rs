@@ -73,6 +73,14 @@ pub enum TextError {
         /// The number of steps that were allowed.
         limit: u64,
     },
+    /// The template's source is longer than any honest one.
+    #[error("the chat template has {found} bytes, at most {limit} are allowed")]
+    TemplateLength {
+        /// The length of the source.
+        found: usize,
+        /// The largest length.
+        limit: usize,
+    },
     /// The template wrote more text than is allowed.
     #[error("the chat template wrote more than {limit} bytes")]
     TemplateOutput {
@@ -92,6 +100,14 @@ pub enum TextError {
         reason: String,
         /// The line in the template, 0 if unknown.
         line: usize,
+    },
+    /// The system gives no thread to render on.
+    #[error("no thread with a stack of {stack} bytes could be started for the chat template: {reason}")]
+    TemplateThread {
+        /// The size of the stack.
+        stack: usize,
+        /// What the system said.
+        reason: String,
     },
     /// The tokenizer library refused a text.
     #[error("the text cannot be tokenized: {reason}")]
@@ -150,7 +166,7 @@ pub enum TextError {
 pub enum Fault {
     /// The request cannot be served as it is: a 4xx answer.
     Client,
-    /// The bundle's tokenizer or template is at fault: a 5xx answer, or a refusal at load time.
+    /// The bundle's tokenizer or template is at fault, or this machine: a 5xx answer, or a refusal at load time.
     Model,
 }
 
@@ -178,7 +194,9 @@ impl TextError {
             | Self::GgufKeyMissing { .. }
             | Self::GgufKeyType { .. }
             | Self::GgufTableLength { .. }
+            | Self::TemplateLength { .. }
             | Self::TemplateSyntax { .. }
+            | Self::TemplateThread { .. }
             | Self::UnsupportedDecoder { .. }
             | Self::UnsupportedGgufModel { .. }
             | Self::UnsupportedPreTokenizer { .. } => Fault::Model,

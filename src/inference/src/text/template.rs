@@ -1,10 +1,12 @@
 //! Renders a conversation into a prompt, exactly as Transformers' `apply_chat_template` does.
 //!
 //! The template is the bundle's sealed one; no request can bring or change it. minijinja gives it no file, network or
-//! host access. What is left to guard is its running time and output: steps are counted, output is capped, and
-//! recursion is limited well below what the stack holds.
+//! host access. What is left to guard is its running time, its stack and its output: steps are counted, source and
+//! output are capped, and the engine, which recurses over expressions and values, runs on a stack that holds the deepest
+//! nesting which a source of that length and that many steps can make. Not guarded is the memory of a variable that a
+//! template makes grow by itself (`x ~ x` in a loop): that takes a vendor's signature, and ends this process alone.
 
-use std::{io, sync::Arc};
+use std::{io, sync::Arc, thread};
 
 use minijinja::{Environment, Error, ErrorKind, UndefinedBehavior, Value};
 
@@ -15,6 +17,12 @@ const FUEL_STEPS: u64 = 3_000_000;
 
 /// Macros call each other at most this deep; real templates recurse over JSON schemas, a handful of levels.
 const RECURSION_LIMIT: usize = 64;
+
+/// The longest source. Real templates have under 30 KiB.
+const MAX_SOURCE_BYTES: usize = 256 << 10;
+
+/// The stack on which templates are compiled and rendered. Only pages that are touched take memory.
+const STACK_BYTES: usize = 512 << 20;
 
 /// The name under which the one template is registered; without extension, so that nothing is HTML-escaped.
 const NAME: &str = "chat";
@@ -34,14 +42,20 @@ impl std::fmt::Debug for ChatTemplate {
     }
 }
 
+/// What is done to each text of a conversation before the template sees it.
+pub(super) type Mark<'a> = &'a (dyn Fn(&str) -> String + Sync);
+
 impl ChatTemplate {
     /// Compiles a template.
     ///
     /// `special_tokens` are the variables such as `bos_token` that every rendering sees.
     ///
     /// # Errors
-    /// [`TextError::TemplateSyntax`] if the template is not valid.
+    /// [`TextError::TemplateSyntax`] if the template is not valid, [`TextError::TemplateLength`] if it is too long.
     pub fn new(source: &str, special_tokens: impl IntoIterator<Item = (String, String)>) -> Result<Self, TextError> {
+        if source.len() > MAX_SOURCE_BYTES {
+            return Err(TextError::TemplateLength { found: source.len(), limit: MAX_SOURCE_BYTES });
+        }
         let mut environment = Environment::new();
         environment.set_trim_blocks(true);
         environment.set_lstrip_blocks(true);
@@ -67,8 +81,7 @@ impl ChatTemplate {
             Err(Error::new(ErrorKind::InvalidOperation, "raise_exception").with_source(Raised(text)))
         });
         environment.remove_global("debug");
-        environment
-            .add_template_owned(NAME, without_generation_tags(source))
+        on_deep_stack(|| environment.add_template_owned(NAME, without_generation_tags(source)))?
             .map_err(|error| TextError::TemplateSyntax { reason: reason(&error), line: error.line().unwrap_or(0) })?;
         Ok(Self { environment: Arc::new(environment), special_tokens: special_tokens.into_iter().collect() })
     }
@@ -89,14 +102,16 @@ impl ChatTemplate {
         &self,
         conversation: &Conversation,
         limit: usize,
-        mark: &dyn Fn(&str) -> String,
+        mark: Mark<'_>,
     ) -> Result<String, TextError> {
         if conversation.messages.is_empty() {
             return Err(TextError::EmptyConversation);
         }
         let template = self.environment.get_template(NAME).expect("the constructor added it");
         let mut out = CappedOutput { bytes: Vec::new(), limit, exceeded: false };
-        let rendered = template.render_captured_to(self.variables(conversation, mark), &mut out).map(drop);
+        // The values die inside too: dropping a deeply nested one recurses like everything else.
+        let rendered =
+            on_deep_stack(|| template.render_captured_to(self.variables(conversation, mark), &mut out).map(drop))?;
         if out.exceeded {
             return Err(TextError::TemplateOutput { limit });
         }
@@ -104,7 +119,7 @@ impl ChatTemplate {
         Ok(String::from_utf8(out.bytes).expect("the template engine writes only valid UTF-8"))
     }
 
-    fn variables(&self, conversation: &Conversation, mark: &dyn Fn(&str) -> String) -> Value {
+    fn variables(&self, conversation: &Conversation, mark: Mark<'_>) -> Value {
         let messages: Vec<Value> = conversation.messages.iter().map(|message| message_value(message, mark)).collect();
         let list = |items: &[serde_json::Value]| {
             if items.is_empty() { python::absent() } else { items.iter().map(|item| json_value(item, mark)).collect() }
@@ -128,7 +143,18 @@ impl ChatTemplate {
     }
 }
 
-fn message_value(message: &super::Message, mark: &dyn Fn(&str) -> String) -> Value {
+/// Runs `work` on a thread of its own with a stack of [`STACK_BYTES`], and waits for it.
+fn on_deep_stack<T: Send>(work: impl FnOnce() -> T + Send) -> Result<T, TextError> {
+    thread::scope(|scope| {
+        let builder = thread::Builder::new().name("chat-template".to_owned()).stack_size(STACK_BYTES);
+        let worker = builder
+            .spawn_scoped(scope, work)
+            .map_err(|error| TextError::TemplateThread { stack: STACK_BYTES, reason: error.to_string() })?;
+        Ok(worker.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
+    })
+}
+
+fn message_value(message: &super::Message, mark: Mark<'_>) -> Value {
     let text = |text: &Option<String>| text.as_ref().map(|text| Value::from(mark(text)));
     let reasoning = text(&message.reasoning_content);
     let calls = (!message.tool_calls.is_empty()).then(|| {
@@ -161,7 +187,7 @@ fn message_value(message: &super::Message, mark: &dyn Fn(&str) -> String) -> Val
 }
 
 /// A JSON document as a template value, each text in it (keys too) passed through `mark`.
-fn json_value(json: &serde_json::Value, mark: &dyn Fn(&str) -> String) -> Value {
+fn json_value(json: &serde_json::Value, mark: Mark<'_>) -> Value {
     use serde_json::Value as Json;
     match json {
         Json::String(text) => Value::from(mark(text)),
@@ -304,6 +330,36 @@ mod tests {
         assert!(matches!(render(recursive, ""), Err(TextError::TemplateFailed { .. })));
         assert!(render("{{ '-' * 10000000000 }}", "").is_err());
         assert!(render("{{ messages | tojson(indent=100000000) }}", "").is_err());
+    }
+
+    #[test]
+    fn deep_nesting_meets_no_end_of_the_stack() {
+        // Each fills the longest source. Whether the engine takes or refuses it is its own choice; it must return.
+        for (open, middle, close) in [
+            ("not ", "1", ""),
+            ("1+", "1", ""),
+            ("1~", "1", ""),
+            ("1 and ", "1", ""),
+            ("", "1", "|d"),
+            ("", "1", "[0]"),
+            ("", "x", "()"),
+            ("(", "1", ")"),
+            ("[", "1", "]"),
+            ("-", "1", ""),
+            ("", "1", " if 1"),
+            ("1 if 1 else ", "1", ""),
+        ] {
+            let count = (MAX_SOURCE_BYTES - 8) / (open.len() + close.len());
+            let source = format!("{{{{ {}{middle}{} }}}}", open.repeat(count), close.repeat(count));
+            drop(render(&source, ""));
+        }
+        let blocks = "{%if 1%}".repeat(MAX_SOURCE_BYTES / 20) + &"{%endif%}".repeat(MAX_SOURCE_BYTES / 20);
+        drop(render(&blocks, ""));
+        let value = "{% set ns = namespace(s=[]) %}{% for a in range(9999) %}{% for b in range(9999) %}\
+                     {% set ns.s = [ns.s] %}{% endfor %}{% endfor %}";
+        assert!(matches!(render(value, ""), Err(TextError::TemplateFuel { .. })));
+        let too_long = " ".repeat(MAX_SOURCE_BYTES + 1);
+        assert!(matches!(render(&too_long, ""), Err(TextError::TemplateLength { .. })));
     }
 
     #[test]
