@@ -15,6 +15,7 @@
 
 pub mod archive;
 pub mod attestation;
+mod claims;
 pub mod config;
 mod digest;
 mod error;
@@ -38,6 +39,7 @@ mod verify;
 mod weights;
 
 pub use attestation::{Attestation, BUNDLE_MEDIA_TYPE, PAYLOAD_TYPE, pre_authentication_encoding};
+pub use claims::Claims;
 pub use config::{Capabilities, ModelConfig, ModelDescriptor, ModelFileSystem, ModelFileSystemKind, ModelProperties};
 pub use digest::{Digest, Hasher};
 pub use error::{BundleError, ErrorClass, WeightHeaderError};

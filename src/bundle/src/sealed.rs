@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use crate::archive::{Layout, Pieces, copy_checked, read_pieces, step_06_compare_with_layout};
 use crate::attestation::Attestation;
+use crate::claims::Claims;
 use crate::config::ModelConfig;
 use crate::error::BundleError;
 use crate::manifest::Manifest;
@@ -57,6 +58,12 @@ impl SealedBundle {
     pub fn copy_layer(&self, index: usize, out: &mut dyn Write) -> Result<(), BundleError> {
         let layer = &self.manifest.layers()[index];
         copy_checked(layer, &*self.source, self.layout.layer_offset(index), out)
+    }
+
+    /// What the file says about itself. CAUTION: unverified; for `inspect` and messages only.
+    #[must_use]
+    pub fn claims(&self) -> Claims<'_> {
+        Claims::of(self)
     }
 
     /// What the release statement claims. CAUTION: unverified; for `inspect` and messages only.

@@ -155,6 +155,7 @@ impl Error {
                 ViolationClass::State => Exit::State,
             },
             Error::Configuration(_) | Error::NoKeys { .. } => Exit::Configuration,
+            Error::Keys(source) if source.is_unusable_file() => Exit::Configuration,
             Error::Model { .. } | Error::GenerationConfig { .. } => Exit::Model,
             Error::Defect | Error::Serve(ServeError::EngineEnded) => Exit::Internal,
             Error::Tls(_) | Error::Listen { .. } | Error::Serve(_) => Exit::Listener,

@@ -90,6 +90,22 @@ pub enum KeyStoreError {
     },
 }
 
+impl KeyStoreError {
+    /// Whether the file as a whole cannot be used, rather than what was asked of it.
+    pub fn is_unusable_file(&self) -> bool {
+        match self {
+            KeyStoreError::FileTooLarge { .. }
+            | KeyStoreError::Io { .. }
+            | KeyStoreError::MalformedLine { .. }
+            | KeyStoreError::WritableByOthers { .. } => true,
+            KeyStoreError::DuplicateName { .. }
+            | KeyStoreError::MalformedName { .. }
+            | KeyStoreError::NoRandomness
+            | KeyStoreError::UnknownName { .. } => false,
+        }
+    }
+}
+
 /// Adds a key to the store at `path` (made if absent) and returns it: the only moment at which it exists in clear.
 pub fn add(path: &Path, name: &str, now: jiff::Timestamp) -> Result<IssuedKey, KeyStoreError> {
     change(path, |store| store.issue(name, now))

@@ -1,6 +1,6 @@
 //! What was verified, told once: as lines for a person, as JSON for a program, as one log line for the record.
 
-use ampoule_bundle::{BundleIdentity, SealedBundle};
+use ampoule_bundle::BundleIdentity;
 use serde_json::{Value as Json, json};
 
 /// The lines that a person reads, each a label and its text.
@@ -46,25 +46,4 @@ pub fn log(identity: &BundleIdentity) {
         trust_root = %identity.root_digest,
         "the bundle is verified"
     );
-}
-
-/// What a file says about itself.  Nothing of it is verified, and every reader of it must be told so.
-pub fn claims(sealed: &SealedBundle) -> Json {
-    let manifest = sealed.unverified_manifest();
-    let layers: Vec<Json> = manifest
-        .layers()
-        .iter()
-        .map(|layer| json!({ "path": layer.path, "bytes": layer.size, "digest": layer.digest }))
-        .collect();
-    let attestations: Vec<Json> = sealed
-        .unverified_attestations()
-        .iter()
-        .map(|attestation| json!({ "statement": attestation.predicate().name(), "key": attestation.key() }))
-        .collect();
-    json!({
-        "release": sealed.unverified_release().ok(),
-        "manifest": manifest.digest(),
-        "attestations": attestations,
-        "files": layers,
-    })
 }

@@ -65,6 +65,8 @@ fn exit_0_an_answer() {
     let output = run(&["version"]);
     assert_eq!(code(&output), 0);
     assert!(text(&output.stdout).starts_with(&format!("ampoule {}", env!("CARGO_PKG_VERSION"))));
+    let version: serde_json::Value = serde_json::from_slice(&run(&["version", "--json"]).stdout).unwrap();
+    assert_eq!(version["version"], env!("CARGO_PKG_VERSION"));
 }
 
 #[test]
@@ -156,6 +158,21 @@ fn exit_78_a_key_file_that_lets_nobody_in() {
     assert_eq!(code(&run(&["keys", "revoke", "tester", "--keys-file", &site.keys])), 0);
     let arguments = [&["serve"], &site.flags()[..]].concat();
     refused(&arguments, 78, &["holds no key"]);
+    fs::remove_file(&site.keys).unwrap();
+    refused(&arguments, 78, &[&site.keys, "ampoule keys add"]);
+}
+
+#[test]
+fn keys_tell_a_program_as_much_as_a_person() {
+    let site = Site::new();
+    let output = run(&["keys", "add", "alice", "--json", "--keys-file", &site.keys]);
+    let added: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(added["name"], "alice");
+    assert!(added["key"].as_str().unwrap().starts_with("amp-"));
+    let output = run(&["keys", "list", "--json", "--keys-file", &site.keys]);
+    let listed: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(listed["keys"][1]["name"], "alice");
+    assert!(!text(&output.stdout).contains("amp-"));
 }
 
 #[test]

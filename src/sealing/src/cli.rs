@@ -3,6 +3,7 @@
 //! Results go to standard output, as sentences or with `--json` as one JSON object; notes and progress go to standard
 //! error. A password is never an argument.
 
+use std::io::{self, Write};
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
@@ -88,10 +89,15 @@ impl Command {
 
 impl Output {
     /// Prints `text`, or `json` where that was asked for.
-    pub(crate) fn print(self, text: &str, json: &serde_json::Value) {
-        match self {
-            Output::Text => println!("{text}"),
-            Output::Json => println!("{json:#}"),
-        }
+    ///
+    /// # Errors
+    /// [`SealingError::Output`] when standard output does not take it.
+    pub(crate) fn print(self, text: &str, json: &serde_json::Value) -> Result<(), SealingError> {
+        let mut out = io::stdout();
+        let written = match self {
+            Output::Text => writeln!(out, "{text}"),
+            Output::Json => writeln!(out, "{json:#}"),
+        };
+        written.and_then(|()| out.flush()).map_err(SealingError::Output)
     }
 }

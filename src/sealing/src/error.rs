@@ -55,6 +55,9 @@ pub enum SealingError {
     /// Standard input is no terminal and no password file was named.
     #[error("no password: name a file with --password-file, or run this on a terminal")]
     NoTerminal(#[source] io::Error),
+    /// Standard output does not take the result.
+    #[error("cannot write to standard output: {0}")]
+    Output(#[source] io::Error),
     /// Neither safetensors nor GGUF was found.
     #[error("{path} holds no *.safetensors and no *.gguf file, so there is nothing to seal")]
     NoWeights {

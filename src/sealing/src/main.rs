@@ -1,7 +1,9 @@
 //! `ampoule-seal`: prints what the command did, or why it did not, and maps the error to an exit code.
 
+use std::io::ErrorKind;
 use std::process::ExitCode;
 
+use ampoule_sealing::SealingError;
 use ampoule_sealing::cli::Command;
 use clap::Parser;
 
@@ -10,6 +12,8 @@ fn main() -> ExitCode {
     let command = Command::parse();
     match command.run() {
         Ok(()) => ExitCode::SUCCESS,
+        // Whoever closes the pipe has read enough.
+        Err(SealingError::Output(source)) if source.kind() == ErrorKind::BrokenPipe => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("ampoule-seal: {error}");
             let mut cause = std::error::Error::source(&error);

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
 use jiff::Timestamp;
+use serde_json::json;
 
 use super::output::Output;
 use crate::error::Error;
@@ -27,11 +28,17 @@ pub(super) enum Command {
         name: String,
         #[command(flatten)]
         file: KeysFile,
+        /// Print JSON.
+        #[arg(long)]
+        json: bool,
     },
     /// List the names of the keys.
     List {
         #[command(flatten)]
         file: KeysFile,
+        /// Print JSON.
+        #[arg(long)]
+        json: bool,
     },
     /// Take a key away.
     Revoke {
@@ -51,14 +58,24 @@ pub(super) struct KeysFile {
 
 pub(super) fn run(command: &Command, output: &mut Output) -> Result<Exit, Error> {
     match command {
-        Command::Add { name, file } => {
+        Command::Add { name, file, json } => {
             let key = keys::add(&file.path, name, Timestamp::now())?;
-            output.line(key.reveal())?;
+            if *json {
+                output.line(format_args!("{:#}", json!({ "name": name, "key": key.reveal() })))?;
+            } else {
+                output.line(key.reveal())?;
+            }
             eprintln!("This is the only time that this key is shown. Its hash is in {}.", file.path.display());
         }
-        Command::List { file } => {
-            for entry in keys::list(&file.path)? {
-                output.line(format_args!("{}  {}", entry.created, entry.name))?;
+        Command::List { file, json } => {
+            let entries = keys::list(&file.path)?;
+            if *json {
+                let keys = entries.iter().map(|entry| json!({ "name": entry.name, "created": entry.created }));
+                output.line(format_args!("{:#}", json!({ "keys": keys.collect::<Vec<_>>() })))?;
+            } else {
+                for entry in entries {
+                    output.line(format_args!("{}  {}", entry.created, entry.name))?;
+                }
             }
         }
         Command::Revoke { name, file } => {

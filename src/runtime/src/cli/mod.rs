@@ -12,6 +12,7 @@ mod verify;
 use std::ffi::OsString;
 
 use clap::{CommandFactory, Parser, Subcommand};
+use serde_json::json;
 
 use crate::demo;
 use crate::error::Error;
@@ -60,7 +61,11 @@ enum Command {
     /// Ask the running server whether it is ready; for a container's HEALTHCHECK.
     Health(health::Arguments),
     /// Print the versions of this binary.
-    Version,
+    Version {
+        /// Print JSON.
+        #[arg(long)]
+        json: bool,
+    },
 }
 
 /// Runs one command line to its end.
@@ -81,7 +86,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> Result<Exit, Error>
         Command::Config(command) => config::run(&command, &mut output),
         Command::Keys(command) => keys::run(&command, &mut output),
         Command::Health(arguments) => health::run(&arguments, &mut output),
-        Command::Version => version(&mut output),
+        Command::Version { json } => version(json, &mut output),
     }
 }
 
@@ -96,10 +101,16 @@ fn tell(refusal: &clap::Error) -> Result<Exit, Error> {
     Ok(if refusal.use_stderr() { Exit::Usage } else { Exit::Ok })
 }
 
-fn version(output: &mut Output) -> Result<Exit, Error> {
-    output.line(format_args!("ampoule {}", env!("CARGO_PKG_VERSION")))?;
-    output.line(format_args!("bundle format {}", ampoule_bundle::FORMAT_VERSION))?;
-    output.line(format_args!("built for {}-{}", std::env::consts::ARCH, std::env::consts::OS))?;
+fn version(json: bool, output: &mut Output) -> Result<Exit, Error> {
+    let version = env!("CARGO_PKG_VERSION");
+    let format = ampoule_bundle::FORMAT_VERSION;
+    let platform = format!("{}-{}", std::env::consts::ARCH, std::env::consts::OS);
+    if json {
+        let versions = json!({ "version": version, "bundle_format": format, "platform": platform });
+        output.line(format_args!("{versions:#}"))?;
+    } else {
+        output.line(format_args!("ampoule {version}\nbundle format {format}\nbuilt for {platform}"))?;
+    }
     output.flush()?;
     Ok(Exit::Ok)
 }

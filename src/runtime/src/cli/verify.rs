@@ -84,12 +84,12 @@ pub(super) fn verify(arguments: &VerifyArguments, output: &mut Output) -> Result
 
 pub(super) fn inspect(arguments: &InspectArguments, output: &mut Output) -> Result<Exit, Error> {
     let sealed = boot::open_bundle(&arguments.bundle)?;
-    let claims = report::claims(&sealed);
+    let claims = sealed.claims();
     if arguments.json {
         output.line(format_args!("{:#}", json!({ "verified": false, "claims": claims })))?;
     } else {
-        output.line("NOT verified: this is what the file says about itself.")?;
-        output.line(format_args!("{claims:#}"))?;
+        output.line("NOT verified: this is what the file says about itself; `ampoule verify` checks it.")?;
+        output.piece(claims)?;
     }
     output.flush()?;
     Ok(Exit::Ok)

@@ -47,6 +47,5 @@ pub(super) fn run(arguments: &Arguments, output: Output) -> Result<(), SealingEr
             "files": exported.files,
             "verified": root.is_some(),
         }),
-    );
-    Ok(())
+    )
 }

@@ -33,6 +33,5 @@ pub(super) fn run(arguments: &Arguments, output: Output) -> Result<(), SealingEr
     output.print(
         &format!("wrote {private} (encrypted; keep it and its password apart) and {public}\nkey id {id}"),
         &json!({ "privateKey": private.to_string(), "publicKey": public.to_string(), "keyId": id.to_string() }),
-    );
-    Ok(())
+    )
 }

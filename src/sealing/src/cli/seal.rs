@@ -131,8 +131,7 @@ pub(super) fn run(arguments: &Arguments, output: Output) -> Result<(), SealingEr
             "leftOut": packed.left_out().iter().map(|(name, _)| name).collect::<Vec<_>>(),
             "bytes": bytes,
         }),
-    );
-    Ok(())
+    )
 }
 
 fn request(arguments: &Arguments) -> Result<SealRequest, SealingError> {

@@ -1,0 +1,99 @@
+//! What a bundle says about itself before anything of it is verified: for `inspect`, as lines for a person and as JSON.
+
+use std::fmt;
+
+use serde::Serialize;
+
+use crate::config::ModelConfig;
+use crate::digest::Digest;
+use crate::key::KeyId;
+use crate::names::BundlePath;
+use crate::sealed::SealedBundle;
+use crate::statement::ReleaseStatement;
+
+/// A bundle's own words. Nothing of them is verified, and whoever shows them must say so.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Claims<'a> {
+    manifest: Digest,
+    /// Absent when there is no release statement or it is malformed.
+    release: Option<ReleaseStatement>,
+    config: &'a ModelConfig,
+    attestations: Vec<ClaimedAttestation>,
+    files: Vec<ClaimedFile<'a>>,
+}
+
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct ClaimedAttestation {
+    statement: &'static str,
+    predicate_type: &'static str,
+    key: KeyId,
+}
+
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct ClaimedFile<'a> {
+    path: &'a BundlePath,
+    bytes: u64,
+    digest: Digest,
+    media_type: &'static str,
+}
+
+impl<'a> Claims<'a> {
+    pub(crate) fn of(sealed: &'a SealedBundle) -> Self {
+        let manifest = sealed.unverified_manifest();
+        let attestations = sealed.unverified_attestations().iter().map(|attestation| ClaimedAttestation {
+            statement: attestation.predicate().name(),
+            predicate_type: attestation.predicate().uri(),
+            key: attestation.key(),
+        });
+        let files = manifest.layers().iter().map(|layer| ClaimedFile {
+            path: &layer.path,
+            bytes: layer.size,
+            digest: layer.digest,
+            media_type: layer.kind.media_type(),
+        });
+        Self {
+            manifest: manifest.digest(),
+            release: sealed.unverified_release().ok(),
+            config: sealed.unverified_config(),
+            attestations: attestations.collect(),
+            files: files.collect(),
+        }
+    }
+}
+
+/// Labelled lines, each with its line end.
+impl fmt::Display for Claims<'_> {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.release {
+            None => writeln!(out, "no readable release statement")?,
+            Some(release) => {
+                writeln!(out, "bundle      {} {}", release.name, release.version)?;
+                writeln!(
+                    out,
+                    "numbers     channel {}, counter {}, epoch {}",
+                    release.channel, release.counter, release.epoch
+                )?;
+                writeln!(out, "issued      {}", release.issued_at)?;
+                if let Some(time) = release.not_before {
+                    writeln!(out, "not before  {time}")?;
+                }
+                match release.expires {
+                    Some(time) => writeln!(out, "expires     {time}")?,
+                    None => writeln!(out, "expires     never")?,
+                }
+                writeln!(out, "runtime     {} or later", release.requires.runtime.min)?;
+            }
+        }
+        writeln!(out, "manifest    {}", self.manifest)?;
+        for attestation in &self.attestations {
+            writeln!(out, "signature   {} by key {}", attestation.statement, attestation.key)?;
+        }
+        for file in &self.files {
+            writeln!(out, "file        {:>14} bytes  {}  {}", file.bytes, file.digest, file.path)?;
+        }
+        Ok(())
+    }
+}
