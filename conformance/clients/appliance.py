@@ -43,14 +43,19 @@ class Workshop:
         run(SEAL, "trust", "init", "--root-key", f"{vendor}.pub", "--release-key", f"{vendor}.pub", "--out", self.root)
         model = self.path / "model"
         run(SEAL, "export", ROOT / "bundles/demo/demo.bundle", "--dir", model)
-        self.bundle = self.path / "helper.bundle"
-        run(
-            SEAL, "seal", "--from", model, "--name", "helper", "--version", "1.0.0", "--counter", "1",
-            "--key", f"{vendor}.key", "--password-file", password, "--out", self.bundle,
-        )
+        self.bundle = self.seal(model, "helper")
         self.keys = self.path / "keys.jsonl"
         printed = run(AMPOULE, "keys", "add", "clients", "--keys-file", self.keys)
         self.key = re.search(r"amp-[\w-]+", printed).group(0)
+
+    def seal(self, model, name):
+        """Signs a model folder with the vendor's key."""
+        bundle = self.path / f"{name}.bundle"
+        run(
+            SEAL, "seal", "--from", model, "--name", name, "--version", "1.0.0", "--counter", "1",
+            "--key", self.path / "vendor.key", "--password-file", self.path / "password", "--out", bundle,
+        )
+        return bundle
 
     def close(self):
         self._folder.cleanup()
