@@ -314,6 +314,7 @@ pub fn http_limits(limits: &Limits, drain_deadline: Duration) -> HttpLimits {
     HttpLimits {
         max_body_bytes: limits.body_bytes,
         max_connections: limits.connections,
+        max_connections_per_client: (limits.connections - limits.connections / 4).max(1),
         max_output_tokens: limits.output_tokens.map(|most| u32::try_from(most).unwrap_or(u32::MAX)),
         drain_deadline,
         ..HttpLimits::default()

@@ -57,7 +57,7 @@ pub struct RawLimits {
     /// The longest request body that is read, in bytes.
     #[schemars(range(min = 1024, max = 1_073_741_824))]
     pub body_bytes: Option<u64>,
-    /// Open connections; further ones wait to be accepted.
+    /// Open connections; further ones wait to be accepted. One client address may have three quarters of them.
     #[schemars(range(min = 1, max = 65_536))]
     pub connections: Option<u64>,
     /// Requests that wait for a place. One more is answered 429 at once.

@@ -146,9 +146,10 @@ pub(crate) fn refusal(prompt_param: &'static str, error: SubmitError) -> ApiErro
     match error {
         SubmitError::Overloaded { .. } => ApiError::overloaded(),
         SubmitError::Stopped => ApiError::unavailable("The server takes no more requests."),
-        SubmitError::EmptyPrompt | SubmitError::NoInput => {
-            ApiError::invalid(prompt_param, format!("`{prompt_param}` must not be empty: it gives a prompt of no tokens."))
-        }
+        SubmitError::EmptyPrompt | SubmitError::NoInput => ApiError::invalid(
+            prompt_param,
+            format!("`{prompt_param}` must not be empty: it gives a prompt of no tokens."),
+        ),
         SubmitError::PromptTooLong { found, limit } => {
             let message = format!("The text has {found} tokens; at most {limit} are possible. Please shorten it.");
             ApiError::context_length(prompt_param, message)

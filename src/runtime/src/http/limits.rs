@@ -6,16 +6,16 @@ use std::time::Duration;
 
 use axum::body::Body;
 use axum::extract::{FromRequest, Request};
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use http::HeaderMap;
 use http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE};
 use http_body::{Frame, SizeHint};
-use http_body_util::{BodyExt, LengthLimitError, Limited};
+use http_body_util::BodyExt;
 use serde::de::DeserializeOwned;
 
 use super::error::ApiError;
 use super::openai::parse::parse;
-use super::state::Appliance;
+use super::state::{Appliance, BodyMemory};
 
 /// The limits of the HTTP surface.  Nothing that a client sends is unbounded in size, number or time.
 #[derive(Debug, Clone, PartialEq)]
@@ -36,6 +36,8 @@ pub struct HttpLimits {
     pub write_deadline: Duration,
     /// How many connections may be open; further ones wait in the system's backlog.
     pub max_connections: usize,
+    /// How many of them one client may have, by its address; further ones are closed at once.
+    pub max_connections_per_client: usize,
     /// How many requests one HTTP/2 connection may have open.
     pub max_streams_per_connection: u32,
     /// After the signal to stop: how long readiness already says no while connections are still accepted, so that a
@@ -62,6 +64,7 @@ impl Default for HttpLimits {
             handshake_deadline: Duration::from_secs(10),
             write_deadline: Duration::from_secs(60),
             max_connections: 1024,
+            max_connections_per_client: 768,
             max_streams_per_connection: 64,
             readiness_grace: Duration::ZERO,
             drain_deadline: Duration::from_secs(30),
@@ -90,22 +93,28 @@ impl<T: DeserializeOwned> FromRequest<Appliance> for Json<T> {
         if declared.is_some_and(|length| length > limits.max_body_bytes as u64) {
             return Err(ApiError::body_too_large(limits.max_body_bytes));
         }
-        let reserved = declared.map_or(limits.max_body_bytes, |length| length as usize);
-        let _memory = appliance.reserve_body_memory(reserved).ok_or_else(ApiError::overloaded)?;
-        let body = read(request.into_body(), limits).await?;
+        let mut memory = appliance.body_memory();
+        let reading = read(request.into_body(), limits.max_body_bytes, &mut memory);
+        let body = tokio::time::timeout(limits.body_deadline, reading).await;
+        let body = body.unwrap_or_else(|_| Err(ApiError::body_too_slow(limits.body_deadline.as_secs())))?;
         parse(&body).map(Json)
     }
 }
 
-async fn read(body: Body, limits: &HttpLimits) -> Result<Bytes, ApiError> {
-    let collected = tokio::time::timeout(limits.body_deadline, Limited::new(body, limits.max_body_bytes).collect());
-    match collected.await {
-        Err(_) => Err(ApiError::body_too_slow(limits.body_deadline.as_secs())),
-        Ok(Ok(body)) => Ok(body.to_bytes()),
-        Ok(Err(error)) if error.is::<LengthLimitError>() => Err(ApiError::body_too_large(limits.max_body_bytes)),
+/// Memory is taken as bytes arrive: a promise to send much, and then nothing, takes none from others (THREATS C39).
+async fn read(mut body: Body, limit: usize, memory: &mut BodyMemory) -> Result<BytesMut, ApiError> {
+    let mut collected = BytesMut::new();
+    while let Some(frame) = body.frame().await {
         // The client went away or broke the framing; nobody may read this answer.
-        Ok(Err(_)) => Err(ApiError::invalid(super::error::Param::NONE, "The request body was cut short.").closing()),
+        let cut_short = |_| ApiError::invalid(super::error::Param::NONE, "The request body was cut short.").closing();
+        let Ok(data) = frame.map_err(cut_short)?.into_data() else { continue };
+        if data.len() > limit - collected.len() {
+            return Err(ApiError::body_too_large(limit));
+        }
+        memory.grow(collected.len() + data.len())?;
+        collected.extend_from_slice(&data);
     }
+    Ok(collected)
 }
 
 /// Only plain JSON is read: a compressed body could unfold to any size (THREATS C22), and a form or a text body is

@@ -17,6 +17,7 @@ mod access;
 mod auth;
 mod chat;
 mod completions;
+mod connections;
 mod defaults;
 mod embeddings;
 mod error;

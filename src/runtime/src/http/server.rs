@@ -8,6 +8,7 @@ use std::time::Duration;
 use axum::Router;
 use axum::body::Body;
 use axum::extract::Request;
+use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
@@ -21,6 +22,7 @@ use tokio::time::{sleep, timeout};
 use tokio_rustls::TlsAcceptor;
 use tower::ServiceExt;
 
+use super::connections::{OpenRequest, OpenRequests, Peers};
 use super::limits::{HttpLimits, LingeringBody};
 use super::listener::{Listener, WriteDeadline};
 use super::router;
@@ -103,16 +105,17 @@ impl Server {
         let appliance = &self.appliance;
         let graceful = GracefulShutdown::new();
         let places = Arc::new(Semaphore::new(appliance.limits().max_connections));
+        let peers = Peers::new(appliance.limits().max_connections_per_client);
         let mut connections = JoinSet::new();
         let engine_ended = appliance.engine().ended();
         let outcome = tokio::select! {
-            never = accept(appliance, &listener, &places, &graceful, &mut connections) => match never {},
+            never = accept(appliance, &listener, &places, &peers, &graceful, &mut connections) => match never {},
             () = shutdown => Ok(()),
             _ = engine_ended => Err(ServeError::EngineEnded),
         };
         appliance.start_draining();
         if outcome.is_ok() && !appliance.limits().readiness_grace.is_zero() {
-            let accepting = accept(appliance, &listener, &places, &graceful, &mut connections);
+            let accepting = accept(appliance, &listener, &places, &peers, &graceful, &mut connections);
             let _ = timeout(appliance.limits().readiness_grace, accepting).await;
         }
         drop(listener);
@@ -133,6 +136,7 @@ async fn accept(
     appliance: &Appliance,
     listener: &Listener,
     places: &Arc<Semaphore>,
+    peers: &Peers,
     graceful: &GracefulShutdown,
     connections: &mut JoinSet<()>,
 ) -> Never {
@@ -141,23 +145,27 @@ async fn accept(
     loop {
         // A place is taken before accepting, so that connections beyond the limit wait in the system's backlog.
         let place = Arc::clone(places).acquire_owned().await.expect("nobody closes this semaphore");
-        let Some(stream) = accept_one(listener.socket()).await else { continue };
+        let Some((stream, address)) = accept_one(listener.socket()).await else { continue };
+        let Some(peer_place) = peers.enter(address.ip()) else {
+            tracing::debug!(%address, "A connection is closed: its client has as many as one may have.");
+            continue;
+        };
         while connections.try_join_next().is_some() {}
         let (tls, router, watcher) = (tls.clone(), router.clone(), graceful.watcher());
         let limits = appliance.limits().clone();
         connections.spawn(async move {
             serve_connection(stream, tls, router, &limits, watcher).await;
-            drop(place);
+            drop((place, peer_place));
         });
     }
 }
 
-async fn accept_one(socket: &TcpListener) -> Option<TcpStream> {
+async fn accept_one(socket: &TcpListener) -> Option<(TcpStream, SocketAddr)> {
     match socket.accept().await {
-        Ok((stream, _)) => {
+        Ok((stream, address)) => {
             // Tokens are small packets that should leave at once; a socket that cannot do this still works.
             let _ = stream.set_nodelay(true);
-            Some(stream)
+            Some((stream, address))
         }
         Err(error) => {
             tracing::warn!(%error, "A connection could not be accepted.");
@@ -212,6 +220,8 @@ async fn serve_http2(
     watcher: Watcher,
 ) {
     let io = TokioIo::new(WriteDeadline::new(stream, limits.write_deadline));
+    let requests = OpenRequests::none();
+    let counted = requests.clone();
     let connection = http2::Builder::new(TokioExecutor::new())
         .timer(TokioTimer::new())
         .max_concurrent_streams(limits.max_streams_per_connection)
@@ -221,9 +231,15 @@ async fn serve_http2(
         .max_send_buf_size(HTTP2_SEND_BUFFER_BYTES)
         .keep_alive_interval(HTTP2_PING_INTERVAL)
         .keep_alive_timeout(limits.header_deadline)
-        .serve_connection(io, service_fn(move |request| respond(router.clone(), request)));
-    if let Err(error) = watcher.watch(connection).await {
-        tracing::debug!(%error, "A connection ended with an error.");
+        .serve_connection(io, service_fn(move |request| respond_counted(router.clone(), request, counted.begin())));
+    // hyper has no such limit for HTTP/2: a client that only answers pings would keep its connection for ever.
+    tokio::select! {
+        outcome = watcher.watch(connection) => {
+            if let Err(error) = outcome {
+                tracing::debug!(%error, "A connection ended with an error.");
+            }
+        }
+        () = requests.idle_for(limits.header_deadline) => tracing::debug!("An idle connection is closed."),
     }
 }
 
@@ -234,6 +250,21 @@ async fn respond(
     router.oneshot(request.map(|body| Body::new(LingeringBody::new(body)))).await
 }
 
+/// Responds, and holds `open` until the last byte of the answer was handed over or given up.
+async fn respond_counted(
+    router: Router,
+    request: Request<Incoming>,
+    open: OpenRequest,
+) -> Result<axum::response::Response, std::convert::Infallible> {
+    let response = respond(router, request).await?;
+    Ok(response.map(|body| {
+        Body::new(body.map_frame(move |frame| {
+            let _held = &open;
+            frame
+        }))
+    }))
+}
+
 /// Serves the metrics page, plainly and without a key; who may reach it is decided by the address it is bound to.
 async fn serve_metrics(appliance: Appliance, socket: TcpListener) {
     let router = router::metrics_surface(&appliance);
@@ -242,7 +273,7 @@ async fn serve_metrics(appliance: Appliance, socket: TcpListener) {
     let mut connections = JoinSet::new();
     loop {
         let place = Arc::clone(&places).acquire_owned().await.expect("nobody closes this semaphore");
-        let Some(stream) = accept_one(&socket).await else { continue };
+        let Some((stream, _)) = accept_one(&socket).await else { continue };
         while connections.try_join_next().is_some() {}
         let (router, watcher, limits) = (router.clone(), graceful.watcher(), appliance.limits().clone());
         connections.spawn(async move {

@@ -145,10 +145,9 @@ impl Appliance {
         self.engine().state() != EngineState::Failed
     }
 
-    /// Memory for a body of at most `bytes`, given back on drop; `None` when too many are being read.
-    pub(crate) fn reserve_body_memory(&self, bytes: usize) -> Option<OwnedSemaphorePermit> {
-        let units = u32::try_from(bytes.div_ceil(BODY_MEMORY_UNIT)).ok()?;
-        Arc::clone(&self.0.body_memory).try_acquire_many_owned(units).ok()
+    /// The memory of one body, none of it taken yet.
+    pub(crate) fn body_memory(&self) -> BodyMemory {
+        BodyMemory { all: Arc::clone(&self.0.body_memory), taken: None }
     }
 
     /// Runs `work`, which is heavy on the processor, off the threads that serve connections: at most one such work per
@@ -161,6 +160,30 @@ impl Appliance {
         let appliance = self.clone();
         let done = tokio::task::spawn_blocking(move || work(&appliance)).await;
         done.unwrap_or_else(|_| Err(ApiError::internal("reading a prompt panicked")))
+    }
+}
+
+/// One body's share of the memory for all bodies that are being read, given back on drop.
+#[derive(Debug)]
+pub(crate) struct BodyMemory {
+    all: Arc<Semaphore>,
+    taken: Option<OwnedSemaphorePermit>,
+}
+
+impl BodyMemory {
+    /// Takes what is missing to hold `bytes` in all.
+    ///
+    /// # Errors
+    /// That the server is overloaded, when too many bodies are being read.
+    pub(crate) fn grow(&mut self, bytes: usize) -> Result<(), ApiError> {
+        let taken = self.taken.as_ref().map_or(0, OwnedSemaphorePermit::num_permits);
+        let missing = u32::try_from(bytes.div_ceil(BODY_MEMORY_UNIT).saturating_sub(taken)).unwrap_or(u32::MAX);
+        let more = Arc::clone(&self.all).try_acquire_many_owned(missing).map_err(|_| ApiError::overloaded())?;
+        match &mut self.taken {
+            Some(taken) => taken.merge(more),
+            None => self.taken = Some(more),
+        }
+        Ok(())
     }
 }
 

@@ -147,8 +147,18 @@ fn c39_slow_heads_and_bodies_are_given_up() {
 fn c39_bodies_in_memory_are_bounded_over_all_connections() {
     let limits = HttpLimits { max_buffered_body_bytes: 2 << 20, ..HttpLimits::default() };
     let server = Setup { limits, ..Setup::default() }.start();
+    let promised = [(); 4].map(|()| {
+        let mut promised = connect(server.address);
+        promised.write_all(head(&server, "content-length: 2000000\r\n\r\n{").as_bytes()).unwrap();
+        promised
+    });
+    std::thread::sleep(Duration::from_millis(200));
+    let reply = server.post_bytes("/v1/chat/completions", &chat_body(&"a".repeat(1 << 20)));
+    assert_eq!(reply.status, 400, "what is only promised takes memory: {}", reply.text());
+    drop(promised);
     let mut held = connect(server.address);
     held.write_all(head(&server, "content-length: 2000000\r\n\r\n{").as_bytes()).unwrap();
+    held.write_all(&vec![b' '; 1_500_000]).unwrap();
     let started = Instant::now();
     loop {
         // The first request may not have been read yet.
