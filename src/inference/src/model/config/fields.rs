@@ -143,6 +143,17 @@ impl Fields {
         self.values.contains_key(name)
     }
 
+    /// Takes fields that nothing is done about, and refuses every value but the one that asks for nothing.
+    pub(super) fn require_neutral(&mut self, neutral: &[(&str, &'static str)]) -> Result<(), ModelError> {
+        for (name, value) in neutral {
+            let found = self.take(name).map(|found| shorten(&found));
+            if let Some(found) = found.filter(|found| found != value) {
+                return Err(self.unsupported(name, found, value));
+            }
+        }
+        Ok(())
+    }
+
     /// Refuses every field that was neither taken nor is listed as saying nothing about the computation.
     ///
     /// `null` stands for "not set" and is let through under any name.

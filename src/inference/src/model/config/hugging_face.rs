@@ -40,6 +40,7 @@ impl Config {
         };
         let mut fields = Fields::new(&model_type, "", values);
         let config = translate(architecture, &mut fields)?;
+        fields.require_neutral(NEUTRAL)?;
         fields.finish(INERT)?;
         config.checked()
     }
@@ -204,6 +205,10 @@ fn layers(architecture: Architecture, count: usize, fields: &mut Fields) -> Resu
         let span = window.map_or(AttentionSpan::Full, AttentionSpan::Sliding);
         return Ok(vec![LayerConfig { span, rope: Some(0) }; count]);
     }
+    if architecture == SmolLm3 {
+        // Published with the value of another family, and read by nobody: the windows follow from the rotations.
+        fields.size("max_window_layers")?;
+    }
     let window = match architecture {
         Gemma2 | Gemma3 => window,
         _ if fields.flag("use_sliding_window")?.unwrap_or(false) => window,
@@ -267,9 +272,24 @@ fn layers(architecture: Architecture, count: usize, fields: &mut Fields) -> Resu
         .collect()
 }
 
+/// Fields of published checkpoints that Transformers does not read, each with the one value (as JSON) under which that is
+/// right: the publisher's own code may read them.
+const NEUTRAL: &[(&str, &str)] = &[
+    ("_sliding_window_pattern", "6"),
+    ("attention_bias", "false"),
+    ("full_attn_mod", "1"),
+    ("interpolate_factor", "1"),
+    ("is_llama_config", "true"),
+    ("lm_head_bias", "false"),
+    ("mlp_bias", "false"),
+    ("rope_interleaved", "false"),
+    ("use_mrope", "false"),
+];
+
 /// Fields that say nothing about the logits: names, training, special tokens (the tokenizer's business), defaults of
 /// generation (the engine's business), and switches of Transformers itself.
 const INERT: &[&str] = &[
+    "_attn_implementation_autoset",
     "_name_or_path",
     "add_cross_attention",
     "architectures",
@@ -302,6 +322,7 @@ const INERT: &[&str] = &[
     "max_length",
     "min_length",
     "model_type",
+    "neftune_noise_alpha",
     "no_repeat_ngram_size",
     "num_beam_groups",
     "num_beams",
@@ -330,8 +351,11 @@ const INERT: &[&str] = &[
     "top_p",
     "torch_dtype",
     "torchscript",
+    "transformers.js_config",
     "transformers_version",
     "typical_p",
+    "unsloth_fixed",
+    "unsloth_version",
     "use_bfloat16",
     "use_cache",
 ];
