@@ -151,7 +151,7 @@ impl Worker {
         let end = self.text.end_of_sequence();
         let (prompt, generation) = Generation::new(job.request, completion as u64, end, detokenizer);
         self.scheduler.enqueue(id, length, completion);
-        let cache = KvCache::new(decoder.config());
+        let cache = KvCache::reaching(decoder.config(), length);
         let sequence = Sequence { prompt, last: 0, cache, generation, events: job.events, _permit: job._permit };
         self.sequences.insert(id, sequence);
     }

@@ -14,11 +14,19 @@ pub struct KvCache {
     /// Only where a longer sequence makes the earlier tokens be computed anew (LongRoPE).
     history: Option<Vec<u32>>,
     position: usize,
+    reach: usize,
 }
 
 impl KvCache {
     /// An empty cache; it allocates nothing before the first pass.
     pub fn new(config: &Config) -> Self {
+        Self::reaching(config, 0)
+    }
+
+    /// An empty cache for a sequence that is known to have `reach` tokens: a prompt that comes in pieces.
+    ///
+    /// LongRoPE chooses its frequencies by the length of the sequence, so the first piece must know of the last.
+    pub fn reaching(config: &Config, reach: usize) -> Self {
         let layer = || LayerCache {
             keys: None,
             values: None,
@@ -31,12 +39,23 @@ impl KvCache {
             layers: config.layers.iter().map(|_| layer()).collect(),
             history: recomputes.then(Vec::new),
             position: 0,
+            reach,
         }
     }
 
     /// How many tokens the cache holds; the next token stands at this position.
     pub fn position(&self) -> usize {
         self.position
+    }
+
+    /// How long the sequence is known to be, at least.
+    pub(super) fn reach(&self) -> usize {
+        self.reach
+    }
+
+    /// The sequence will have at least `reach` tokens.
+    pub(super) fn extend_reach(&mut self, reach: usize) {
+        self.reach = self.reach.max(reach);
     }
 
     pub(super) fn layer_count(&self) -> usize {

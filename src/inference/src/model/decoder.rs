@@ -11,6 +11,10 @@ use super::pass::Pass;
 use super::rope::Rope;
 use super::{Config, Gradient, KvCache, ModelError, NormPlacement, OutputProjection, Weight, Weights};
 
+/// How many tokens of a long text are computed at once, so that scores take memory in proportion to the length and not
+/// to its square.
+const PIECE_TOKENS: usize = 256;
+
 /// A decoder-only transformer on the CPU, computing in single precision.
 #[derive(Debug)]
 pub struct Decoder {
@@ -76,6 +80,7 @@ impl Decoder {
         batch
             .iter_mut()
             .map(|step| {
+                self.prepare_reach(step.tokens.len(), step.cache)?;
                 let hidden = self.extend(step.tokens, step.cache)?;
                 let last = hidden.narrow(1, hidden.dim(1)? - 1, 1)?;
                 Ok(self.logits(&last, Gradient::Untracked)?.flatten_all()?)
@@ -88,13 +93,10 @@ impl Decoder {
     /// # Errors
     /// As [`Decoder::forward`].
     pub fn forward_all(&self, tokens: &[u32]) -> Result<Tensor, ModelError> {
-        // Long texts go in pieces, so that scores take memory in proportion to the length and not to its square.
-        const PIECE_TOKENS: usize = 256;
         self.check_tokens(tokens, 0)?;
-        let pieces = if self.recomputes_beyond().is_some() { tokens.len() } else { PIECE_TOKENS };
-        let mut cache = KvCache::new(&self.config);
+        let mut cache = KvCache::reaching(&self.config, tokens.len());
         let logits = tokens
-            .chunks(pieces)
+            .chunks(PIECE_TOKENS)
             .map(|piece| Ok(self.logits(&self.extend(piece, &mut cache)?, Gradient::Untracked)?.squeeze(0)?))
             .collect::<Result<Vec<_>, ModelError>>()?;
         Ok(Tensor::cat(&logits, 0)?)
@@ -108,7 +110,7 @@ impl Decoder {
     pub fn forward_training(&self, tokens: &Tensor) -> Result<Tensor, ModelError> {
         let (_, count) = tokens.dims2()?;
         self.check_length(0, count)?;
-        let pass = Pass::new(0, count, &self.ropes, &self.config.layers, Gradient::Tracked)?;
+        let pass = Pass::new(0, count, count, &self.ropes, &self.config.layers, Gradient::Tracked)?;
         let mut hidden = self.embed(tokens)?;
         for layer in &self.layers {
             hidden = layer.forward(&hidden, &pass, None)?;
@@ -116,31 +118,33 @@ impl Decoder {
         self.logits(&hidden, Gradient::Tracked)
     }
 
-    /// Hidden states `[1, t, hidden]` of `tokens`, which the cache then holds too.
-    fn extend(&self, tokens: &[u32], cache: &mut KvCache) -> Result<Tensor, ModelError> {
-        // LongRoPE rotates with other frequencies once a sequence leaves the original context.  What was computed
-        // with the first set cannot be mixed with the second, so everything is computed anew, once.
-        if let Some(original_context) = self.recomputes_beyond() {
-            let position = cache.position();
-            if position > 0 && position <= original_context && position + tokens.len() > original_context {
-                let mut all = cache.rewind();
-                all.extend_from_slice(tokens);
-                let hidden = self.extend(&all, cache)?;
-                return Ok(hidden.narrow(1, position, tokens.len())?);
+    /// Makes the cache fit for `count` more tokens.
+    ///
+    /// LongRoPE rotates with other frequencies once a sequence leaves the original context.  What was computed with the
+    /// first set cannot be mixed with the second, so everything is computed anew, once in a sequence's life.
+    fn prepare_reach(&self, count: usize, cache: &mut KvCache) -> Result<(), ModelError> {
+        let (before, needed) = (cache.reach(), cache.position() + count);
+        cache.extend_reach(needed);
+        let Some(original_context) = self.ropes.iter().find_map(Rope::original_context) else { return Ok(()) };
+        if before <= original_context && needed > original_context {
+            for piece in cache.rewind().chunks(PIECE_TOKENS) {
+                self.extend(piece, cache)?;
             }
         }
+        Ok(())
+    }
+
+    /// Hidden states `[1, t, hidden]` of `tokens`, which the cache then holds too.
+    fn extend(&self, tokens: &[u32], cache: &mut KvCache) -> Result<Tensor, ModelError> {
         let ids = Tensor::new(tokens, &Device::Cpu)?.unsqueeze(0)?;
-        let pass = Pass::new(cache.position(), tokens.len(), &self.ropes, &self.config.layers, Gradient::Untracked)?;
+        let (position, reach) = (cache.position(), cache.reach());
+        let pass = Pass::new(position, tokens.len(), reach, &self.ropes, &self.config.layers, Gradient::Untracked)?;
         let mut hidden = self.embed(&ids)?;
         for (index, layer) in self.layers.iter().enumerate() {
             hidden = layer.forward(&hidden, &pass, Some(cache.layer(index)))?;
         }
         cache.advance(tokens);
         Ok(hidden)
-    }
-
-    fn recomputes_beyond(&self) -> Option<usize> {
-        self.ropes.iter().find_map(Rope::original_context)
     }
 
     /// Token ids `[b, t]` to `[b, t, hidden]`.

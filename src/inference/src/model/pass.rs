@@ -25,10 +25,11 @@ pub(super) struct LayerView {
 }
 
 impl Pass {
-    /// Prepares `count` tokens from `position` on.
+    /// Prepares `count` tokens from `position` on, of a sequence of `reach` tokens.
     pub(super) fn new(
         position: usize,
         count: usize,
+        reach: usize,
         ropes: &[Rope],
         layers: &[LayerConfig],
         gradient: Gradient,
@@ -39,7 +40,7 @@ impl Pass {
                 views.push((layer.span, LayerView::new(layer.span, position, count)?));
             }
         }
-        let ropes = ropes.iter().map(|rope| rope.table(position, count)).collect::<Result<_, _>>()?;
+        let ropes = ropes.iter().map(|rope| rope.table(position, count, reach)).collect::<Result<_, _>>()?;
         Ok(Self { position, gradient, ropes, views })
     }
 

@@ -58,10 +58,10 @@ impl Rope {
         self.beyond.as_ref().map(|(original_context, _)| *original_context)
     }
 
-    /// Cosine and sine for `count` positions from `start` on, in a sequence of `start + count` tokens.
-    pub(super) fn table(&self, start: usize, count: usize) -> Result<RopeTable, ModelError> {
+    /// Cosine and sine for `count` positions from `start` on, in a sequence of `reach` tokens.
+    pub(super) fn table(&self, start: usize, count: usize, reach: usize) -> Result<RopeTable, ModelError> {
         let frequencies = match &self.beyond {
-            Some((original_context, long)) if start + count > *original_context => long,
+            Some((original_context, long)) if reach > *original_context => long,
             _ => &self.frequencies,
         };
         let angles = || {
