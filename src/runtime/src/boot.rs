@@ -15,7 +15,7 @@ use std::io::Read;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use ampoule_bundle::statement::Endpoint;
 use ampoule_bundle::{
@@ -25,7 +25,7 @@ use ampoule_bundle::{
 use ampoule_inference::{EngineConfig, EngineHandle, LoadOptions, LoadedModel};
 use tokio::runtime::Runtime;
 
-use crate::config::{ConfigError, ConfigErrors, Contract, Effective, Layers, Limits, RuntimeConfig};
+use crate::config::{ConfigError, ConfigErrors, Contract, Effective, Layers, Limits, RuntimeConfig, Shutdown};
 use crate::demo;
 use crate::error::Error;
 use crate::exit::Exit;
@@ -63,16 +63,18 @@ pub fn serve(layers: &Layers, config: RuntimeConfig) -> Result<Exit, Error> {
     outcome
 }
 
-/// Goes as far along the line as is possible without reading weights: what `config check` checks.
+/// Goes as far along the line as is possible without reading weights, and returns the configuration that would hold:
+/// what `config check` checks and `config show` shows.
 ///
 /// # Errors
 /// The first step that refuses.
-pub fn check(layers: &Layers, config: &RuntimeConfig) -> Result<(), Error> {
+pub fn check(layers: &Layers, config: &RuntimeConfig) -> Result<Effective, Error> {
     let opened = Opened::open(config)?;
     let verified = verify(opened.bundle, &opened.trust_root, &opened.name)?;
     let admitted = admit(verified, &State::Unkept.accepted(), &opened.name)?;
-    settle(layers, &admitted)?;
-    Ok(())
+    let settled = settle(layers, &admitted)?;
+    RuntimeConfig::require(&settled)?;
+    Ok(settled)
 }
 
 /// Everything that comes from files.
@@ -117,7 +119,7 @@ fn prepare(layers: &Layers, config: &RuntimeConfig) -> Result<Prepared, Error> {
         listener,
         metrics,
         model_name: config.model_name,
-        http_limits: http_limits(&config.limits, config.drain_deadline),
+        http_limits: http_limits(&config.limits, config.shutdown),
         config_digest: config.digest,
     })
 }
@@ -310,13 +312,14 @@ pub fn threads() -> Result<Runtime, Error> {
 }
 
 /// The limits of the HTTP surface under this configuration.
-pub fn http_limits(limits: &Limits, drain_deadline: Duration) -> HttpLimits {
+pub fn http_limits(limits: &Limits, shutdown: Shutdown) -> HttpLimits {
     HttpLimits {
         max_body_bytes: limits.body_bytes,
         max_connections: limits.connections,
         max_connections_per_client: (limits.connections - limits.connections / 4).max(1),
         max_output_tokens: limits.output_tokens.map(|most| u32::try_from(most).unwrap_or(u32::MAX)),
-        drain_deadline,
+        readiness_grace: shutdown.readiness_grace,
+        drain_deadline: shutdown.drain_deadline,
         ..HttpLimits::default()
     }
 }

@@ -51,6 +51,7 @@ fn config_show_as_json_says_the_same() {
     assert_eq!(option["value"], 4);
     assert_eq!(option["origin"], "flag --set limits.running_requests");
     assert!(shown["digest"].as_str().unwrap().starts_with("sha256:"));
+    assert!(shown["without_bundle"].as_str().unwrap().contains("name the sealed bundle to serve"), "{shown}");
 }
 
 #[test]

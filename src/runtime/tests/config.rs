@@ -3,6 +3,7 @@
 
 use std::ffi::OsString;
 use std::fs;
+use std::os::unix::ffi::OsStringExt;
 use std::path::PathBuf;
 
 use ampoule::config::{
@@ -96,6 +97,14 @@ fn the_environment_names_a_file_only_where_the_command_line_names_none() {
     assert_eq!(connections(&[]), Some(json!(3)));
     let other = Site::default().file("other.toml", "");
     assert_eq!(connections(&other.files), Some(json!(512)), "the built-in value");
+}
+
+#[test]
+fn a_file_name_that_is_no_text_is_refused_and_not_left_out() {
+    let name = OsString::from_vec(vec![0xff]);
+    let environment = Environment::new([("AMPOULE_CONFIG".into(), name)]);
+    let errors = Layers::read(&[], &environment, &[]).unwrap_err();
+    assert!(errors.to_string().contains("AMPOULE_CONFIG"), "{errors}");
 }
 
 #[test]

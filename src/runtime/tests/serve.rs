@@ -42,6 +42,23 @@ fn a_sealed_model_is_served_to_whoever_has_a_key() {
 }
 
 #[test]
+fn the_configuration_that_is_shown_and_checked_is_the_one_that_serves() {
+    let site = Site::new();
+    let server = site.serve(&[]);
+    let (_, served) = over_http(server.address, &get("/v1/metadata", Some(&site.key)));
+    let served: serde_json::Value = serde_json::from_str(&served).unwrap();
+    let digest = served["config_digest"].as_str().unwrap();
+    let with_flags = |command: &[&str]| {
+        let output = run(&[command, &site.flags(), &["--listen", "127.0.0.1:0"]].concat());
+        assert_eq!(code(&output), 0, "{}", text(&output.stderr));
+        text(&output.stdout)
+    };
+    assert!(with_flags(&["config", "check"]).contains(digest));
+    let shown: serde_json::Value = serde_json::from_str(&with_flags(&["config", "show", "--json"])).unwrap();
+    assert_eq!((&shown["digest"], &shown["without_bundle"]), (&digest.into(), &serde_json::Value::Null));
+}
+
+#[test]
 fn the_log_is_json_and_holds_neither_prompt_nor_key() {
     let site = Site::new();
     let server = site.serve(&["--log-level", "trace", "--model-name", "helper"]);

@@ -154,9 +154,18 @@ impl EngineHandle {
         format!("inference={version};machine={machine};context={context_length};prefill_chunk={prefill_chunk}")
     }
 
+    /// How many tokens one request may have, answer included: what the model takes and what there is memory for.
+    pub fn context_limit(&self) -> usize {
+        let context_length = self.profile().context_length;
+        match self.profile().kind {
+            ModelKind::Generator => context_length.min(self.shared.config.token_budget),
+            ModelKind::Encoder => context_length,
+        }
+    }
+
     /// The longest prompt in tokens that a generation may have: one place must be left for an answer.
     pub fn prompt_limit(&self) -> usize {
-        self.profile().context_length.min(self.shared.config.token_budget).saturating_sub(1)
+        self.context_limit().saturating_sub(1)
     }
 
     /// The engine's counters, as of its last step.

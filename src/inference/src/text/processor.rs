@@ -86,6 +86,13 @@ impl TextProcessor {
         self.template.is_some()
     }
 
+    /// Whether the chat template has words for instructions of the application's developer.  Most know the system's
+    /// only, and many of those leave out what comes from anybody they do not know.
+    #[must_use]
+    pub fn names_developer(&self) -> bool {
+        self.template.as_ref().is_some_and(ChatTemplate::names_developer)
+    }
+
     /// The tokens that end an answer, sorted.
     #[must_use]
     pub fn end_of_sequence(&self) -> &[u32] {

@@ -10,7 +10,7 @@ use std::{io, sync::Arc, thread};
 
 use minijinja::{Environment, Error, ErrorKind, UndefinedBehavior, Value};
 
-use super::{Conversation, TextError, conversation::GenerationPrompt, python};
+use super::{Conversation, Role, TextError, conversation::GenerationPrompt, python};
 
 /// Steps of the template engine per rendering. Real templates take under 100 per message.
 const FUEL_STEPS: u64 = 3_000_000;
@@ -34,6 +34,7 @@ const NAME: &str = "chat";
 pub struct ChatTemplate {
     environment: Arc<Environment<'static>>,
     special_tokens: Arc<[(String, String)]>,
+    names_developer: bool,
 }
 
 impl std::fmt::Debug for ChatTemplate {
@@ -83,7 +84,16 @@ impl ChatTemplate {
         environment.remove_global("debug");
         on_deep_stack(|| environment.add_template_owned(NAME, without_generation_tags(source)))?
             .map_err(|error| TextError::TemplateSyntax { reason: reason(&error), line: error.line().unwrap_or(0) })?;
-        Ok(Self { environment: Arc::new(environment), special_tokens: special_tokens.into_iter().collect() })
+        Ok(Self {
+            environment: Arc::new(environment),
+            special_tokens: special_tokens.into_iter().collect(),
+            names_developer: source.contains(Role::Developer.as_str()),
+        })
+    }
+
+    /// Whether the template has words for instructions of the application's developer.
+    pub fn names_developer(&self) -> bool {
+        self.names_developer
     }
 
     /// Renders a conversation.
@@ -288,7 +298,7 @@ mod tests {
     #![allow(clippy::unwrap_used)]
 
     use super::*;
-    use crate::text::{Message, Role};
+    use crate::text::Message;
 
     fn conversation(content: &str) -> Conversation {
         let now = jiff::civil::date(2026, 2, 3).at(4, 5, 6, 0);

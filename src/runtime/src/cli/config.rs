@@ -24,6 +24,8 @@ would refuse.";
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
     /// Print every option with its value and where it comes from.
+    ///
+    /// What the bundle proposes or bounds counts too, where a bundle is configured that `serve` would take.
     Show(ShowArguments),
     /// Check all that `serve` would check, without serving.
     #[command(after_help = CHECK_EXAMPLES)]
@@ -61,11 +63,25 @@ pub(super) fn run(command: &Command, output: &mut Output) -> Result<Exit, Error>
 }
 
 fn show(arguments: &ShowArguments, output: &mut Output) -> Result<Exit, Error> {
-    let effective = arguments.config.layers()?.merge();
+    let layers = arguments.config.layers()?;
+    let of_site = layers.merge();
+    let settled =
+        RuntimeConfig::require(&of_site).map_err(Error::from).and_then(|config| boot::check(&layers, &config));
+    let (effective, without_bundle) = match settled {
+        Ok(settled) => (settled, None),
+        Err(reason) => (of_site, Some(reason.to_string())),
+    };
     if arguments.json {
-        output.line(format_args!("{:#}", effective.to_json()))?;
+        let mut shown = effective.to_json();
+        shown["without_bundle"] = without_bundle.into();
+        output.line(format_args!("{shown:#}"))?;
     } else {
         output.piece(effective.to_table())?;
+        if let Some(reason) = without_bundle {
+            output.line(format_args!(
+                "\nWithout what a bundle proposes or bounds, because `serve` would refuse:\n{reason}"
+            ))?;
+        }
     }
     Ok(Exit::Ok)
 }
@@ -73,12 +89,12 @@ fn show(arguments: &ShowArguments, output: &mut Output) -> Result<Exit, Error> {
 fn check(arguments: &CheckArguments, output: &mut Output) -> Result<Exit, Error> {
     let (layers, effective, config) = arguments.config.require()?;
     files_are_there(&effective, &config)?;
-    boot::check(&layers, &config)?;
+    let settled = boot::check(&layers, &config)?;
     let warnings = warnings(&effective, &config);
     for warning in &warnings {
         output.line(format_args!("warning: {warning}"))?;
     }
-    output.line(format_args!("ok: configuration digest {}", config.digest))?;
+    output.line(format_args!("ok: configuration digest {}", settled.digest()))?;
     Ok(if warnings.is_empty() { Exit::Ok } else { Exit::Warnings })
 }
 

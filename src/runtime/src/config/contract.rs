@@ -146,7 +146,7 @@ impl Contract {
 /// A bundle has a say in how its model is served.  Files, addresses and logs are the site's own, and they are in use
 /// before a bundle has been read.
 fn is_open_to_bundles(key: &str) -> bool {
-    key.starts_with("limits.") || matches!(key, "model_name" | "drain_deadline_seconds")
+    key.starts_with("limits.") || matches!(key, "model_name" | "readiness_grace_seconds" | "drain_deadline_seconds")
 }
 
 impl Allowed {

@@ -3,6 +3,8 @@
 
 use std::ffi::OsString;
 
+use super::error::ConfigError;
+
 /// All variables of this runtime start so.
 pub(super) const PREFIX: &str = "AMPOULE_";
 
@@ -31,8 +33,15 @@ impl Environment {
     }
 
     /// The configuration file that the environment names.
-    pub fn config_file(&self) -> Option<&str> {
-        self.0.iter().find(|(name, _)| name == CONFIG_FILE_VARIABLE).and_then(|(_, value)| value.as_deref())
+    ///
+    /// # Errors
+    /// [`ConfigError::NotText`] when its name is not UTF-8.
+    pub(super) fn config_file(&self) -> Result<Option<&str>, ConfigError> {
+        match self.0.iter().find(|(name, _)| name == CONFIG_FILE_VARIABLE) {
+            None => Ok(None),
+            Some((_, Some(path))) => Ok(Some(path)),
+            Some((name, None)) => Err(ConfigError::NotText { variable: name.clone() }),
+        }
     }
 
     /// Every other variable, with its text unless it is not UTF-8.

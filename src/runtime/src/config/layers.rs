@@ -60,9 +60,10 @@ impl Layers {
     /// Every mistake in every layer.
     pub fn read(files: &[PathBuf], environment: &Environment, flags: &[FlagValue]) -> Result<Layers, ConfigErrors> {
         let mut reading = Reading::default();
-        let named_by_environment = environment.config_file().map(PathBuf::from).filter(|_| files.is_empty());
-        for path in files.iter().chain(&named_by_environment) {
-            reading.file(path);
+        match environment.config_file() {
+            Ok(Some(path)) if files.is_empty() => reading.file(Path::new(path)),
+            Ok(_) => files.iter().for_each(|path| reading.file(path)),
+            Err(error) => reading.errors.push(error),
         }
         for (variable, text) in environment.settings() {
             reading.variable(variable, text);

@@ -29,7 +29,11 @@ pub struct RawConfig {
     /// Serve metrics on an address other than loopback. They go out as plain HTTP and without a key; they hold no
     /// prompts.
     pub allow_metrics_beyond_loopback: Option<bool>,
-    /// After SIGTERM, how long running requests may take to finish.
+    /// After SIGTERM, how long readiness already says no while requests are still served, so that a load balancer can
+    /// notice and send no more.
+    #[schemars(range(min = 0, max = 3600))]
+    pub readiness_grace_seconds: Option<u64>,
+    /// After SIGTERM and the readiness grace, how long running requests may take to finish.
     #[schemars(range(min = 0, max = 3600))]
     pub drain_deadline_seconds: Option<u64>,
     /// The certificate and its key; giving them turns TLS on.
@@ -117,6 +121,7 @@ impl RawConfig {
             listen: Some("127.0.0.1:8080".to_owned()),
             allow_plain_http_beyond_loopback: Some(false),
             allow_metrics_beyond_loopback: Some(false),
+            readiness_grace_seconds: Some(0),
             drain_deadline_seconds: Some(30),
             limits: RawLimits {
                 body_bytes: Some(2 * 1024 * 1024),

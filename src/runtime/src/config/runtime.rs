@@ -26,8 +26,8 @@ pub struct RuntimeConfig {
     pub listen: ListenPlan,
     /// Where to serve metrics.
     pub metrics: Option<MetricsPlan>,
-    /// How long running requests may take to finish after SIGTERM.
-    pub drain_deadline: Duration,
+    /// What SIGTERM begins.
+    pub shutdown: Shutdown,
     /// Bounds on work and memory.
     pub limits: Limits,
     /// How much is logged.
@@ -36,6 +36,15 @@ pub struct RuntimeConfig {
     pub log_format: LogFormat,
     /// The digest of the effective values.
     pub digest: Digest,
+}
+
+/// The phases of an orderly end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Shutdown {
+    /// How long requests are still served while readiness says no.
+    pub readiness_grace: Duration,
+    /// How long running requests may take to finish after that.
+    pub drain_deadline: Duration,
 }
 
 /// Where and how to serve.  Plain HTTP that other hosts can reach exists only under its own name, which nothing but the
@@ -124,7 +133,7 @@ impl RuntimeConfig {
                 listen,
                 metrics,
                 model_name: raw.model_name.clone(),
-                drain_deadline: RuntimeConfig::drain_deadline(effective),
+                shutdown: RuntimeConfig::shutdown(effective),
                 limits: RuntimeConfig::limits(effective),
                 log_level: raw.log.level.unwrap_or(LogLevel::Info),
                 log_format: raw.log.format.unwrap_or(LogFormat::Json),
@@ -149,9 +158,12 @@ impl RuntimeConfig {
         }
     }
 
-    /// How long running requests may take to finish after SIGTERM.
-    pub fn drain_deadline(effective: &Effective) -> Duration {
-        Duration::from_secs(effective.raw.drain_deadline_seconds.unwrap_or(0))
+    /// The phases of an orderly end alone.
+    pub fn shutdown(effective: &Effective) -> Shutdown {
+        Shutdown {
+            readiness_grace: Duration::from_secs(effective.raw.readiness_grace_seconds.unwrap_or(0)),
+            drain_deadline: Duration::from_secs(effective.raw.drain_deadline_seconds.unwrap_or(0)),
+        }
     }
 }
 

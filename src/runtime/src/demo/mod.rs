@@ -166,7 +166,7 @@ fn prepare(listen: Option<SocketAddr>, metrics: Option<SocketAddr>) -> Result<(P
         listener,
         metrics,
         model_name: None,
-        http_limits: boot::http_limits(&limits, RuntimeConfig::drain_deadline(&settled)),
+        http_limits: boot::http_limits(&limits, RuntimeConfig::shutdown(&settled)),
         config_digest: settled.digest(),
     };
     Ok((prepared, key.reveal().to_owned()))

@@ -17,11 +17,13 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use futures_util::FutureExt;
-use http::header::{CACHE_CONTROL, CONNECTION, CONTENT_LENGTH, HeaderValue, TRANSFER_ENCODING, X_CONTENT_TYPE_OPTIONS};
+use http::header::{
+    CACHE_CONTROL, CONNECTION, CONTENT_LENGTH, HOST, HeaderValue, TRANSFER_ENCODING, X_CONTENT_TYPE_OPTIONS,
+};
 use http::{HeaderMap, Version};
 use http_body::{Body as _, Frame, SizeHint};
 
-use super::error::{ApiError, InternalCause};
+use super::error::{ApiError, InternalCause, Param};
 use super::request_id::{RequestId, X_REQUEST_ID};
 use super::state::Appliance;
 use crate::metrics::{Endpoint, Metrics};
@@ -91,7 +93,11 @@ pub(crate) async fn observe(State(appliance): State<Appliance>, mut request: Req
     let record = RequestRecord::new(started);
     request.extensions_mut().insert(record.clone());
 
-    let mut response = without_panic(next.run(request)).await;
+    let mut response = if names_its_host(version, request.headers()) {
+        without_panic(next.run(request)).await
+    } else {
+        ApiError::invalid(Param::NONE, "The request needs one `Host` header.").closing().into_response()
+    };
 
     let headers = response.headers_mut();
     headers.insert(X_REQUEST_ID, id.header_value());
@@ -121,6 +127,14 @@ async fn without_panic(answer: impl Future<Output = Response>) -> Response {
     match AssertUnwindSafe(answer).catch_unwind().await {
         Ok(response) => response,
         Err(_) => ApiError::internal("a handler panicked").into_response(),
+    }
+}
+
+/// RFC 9112 §3.2: a proxy and we could otherwise mean different hosts by the same request.
+fn names_its_host(version: Version, headers: &HeaderMap) -> bool {
+    match headers.get_all(HOST).iter().count() {
+        0 => version != Version::HTTP_11,
+        count => count == 1,
     }
 }
 

@@ -27,12 +27,12 @@ const MAX_TOP_LOGPROBS: i128 = 20;
 pub(crate) async fn create(
     State(appliance): State<Appliance>,
     Extension(record): Extension<RequestRecord>,
-    Json(request): Json<ChatCompletionRequest>,
+    Json(request, memory): Json<ChatCompletionRequest>,
 ) -> Result<Response, ApiError> {
     appliance.require_model(&request.model)?;
     refuse_unsupported(&request)?;
     let streamed = Streamed::of(request.stream, request.stream_options.as_ref())?;
-    let order = appliance.off_thread(|appliance| order(appliance, request)).await?;
+    let order = appliance.off_thread(memory, |appliance| order(appliance, request)).await?;
     let object = if streamed == Streamed::No { "chat.completion" } else { "chat.completion.chunk" };
     let reply = Reply {
         head: appliance.reply_head("chatcmpl", object),
@@ -48,7 +48,7 @@ pub(crate) async fn create(
 fn order(appliance: &Appliance, request: ChatCompletionRequest) -> Result<Order, ApiError> {
     let profile = appliance.engine().profile();
     let limits = appliance.limits();
-    let context = appliance.engine().prompt_limit() + 1;
+    let context = appliance.engine().context_limit();
     let sampling = SamplingFields {
         temperature: request.temperature,
         top_p: request.top_p,
@@ -79,7 +79,7 @@ fn order(appliance: &Appliance, request: ChatCompletionRequest) -> Result<Order,
     let choices = integer("n", request.n, 1..=limits.max_choices as i128)?.unwrap_or(1);
     let logprobs = logprobs(request.logprobs, request.top_logprobs)?;
     let stop = stop_rules(request.stop)?;
-    let conversation = prompt::conversation(request.messages, request.chat_template_kwargs, appliance.now())?;
+    let conversation = prompt::conversation(appliance, request.messages, request.chat_template_kwargs)?;
     let prompt = prompt::chat_tokens(appliance, &conversation)?;
     Ok(Order { prompts: vec![prompt], prompt_param: "messages", choices, output, sampling, stop, logprobs })
 }
@@ -164,11 +164,12 @@ impl Reply {
 }
 
 async fn whole(mut generation: Generation, reply: Reply) -> Result<Response, ApiError> {
+    let logprobs = generation.wants_logprobs().then(ChatLogprobs::default);
     let mut choices: Vec<ChatChoice> = (0..generation.choices())
         .map(|index| ChatChoice {
             index,
             message: AnswerMessage { role: "assistant", content: String::new(), refusal: None },
-            logprobs: None,
+            logprobs: logprobs.clone(),
             finish_reason: "",
         })
         .collect();
@@ -178,8 +179,8 @@ async fn whole(mut generation: Generation, reply: Reply) -> Result<Response, Api
         match event {
             ChoiceEvent::Token { token, text, logprobs } => {
                 choice.message.content.push_str(&text);
-                if let Some(logprobs) = logprobs {
-                    choice.logprobs.get_or_insert_default().content.push(reply.logprobs(token, &logprobs));
+                if let (Some(all), Some(logprobs)) = (&mut choice.logprobs, logprobs) {
+                    all.content.push(reply.logprobs(token, &logprobs));
                 }
             }
             ChoiceEvent::Finished(reason) => choice.finish_reason = reason,

@@ -29,12 +29,12 @@ const DEFAULT_MAX_TOKENS: u32 = 16;
 pub(crate) async fn create(
     State(appliance): State<Appliance>,
     Extension(record): Extension<RequestRecord>,
-    Json(request): Json<CompletionRequest>,
+    Json(request, memory): Json<CompletionRequest>,
 ) -> Result<Response, ApiError> {
     appliance.require_model(&request.model)?;
     refuse_unsupported(&request)?;
     let streamed = Streamed::of(request.stream, request.stream_options.as_ref())?;
-    let (order, echoes) = appliance.off_thread(|appliance| order(appliance, request)).await?;
+    let (order, echoes) = appliance.off_thread(memory, |appliance| order(appliance, request)).await?;
     let reply = Reply {
         head: appliance.reply_head("cmpl", "text_completion"),
         tokenizer: appliance.engine().text().tokenizer().clone(),
@@ -55,7 +55,7 @@ pub(crate) async fn create(
 fn order(appliance: &Appliance, request: CompletionRequest) -> Result<(Order, Option<Vec<String>>), ApiError> {
     let profile = appliance.engine().profile();
     let limits = appliance.limits();
-    let context = appliance.engine().prompt_limit() + 1;
+    let context = appliance.engine().context_limit();
     let sampling = SamplingFields {
         temperature: request.temperature,
         top_p: request.top_p,
@@ -143,11 +143,12 @@ impl Reply {
 }
 
 async fn whole(mut generation: Generation, reply: Reply) -> Result<Response, ApiError> {
+    let logprobs = generation.wants_logprobs().then(CompletionLogprobs::default);
     let mut choices: Vec<CompletionChoice> = (0..generation.choices())
         .map(|index| CompletionChoice {
             index,
             text: reply.echo(index).to_owned(),
-            logprobs: None,
+            logprobs: logprobs.clone(),
             finish_reason: None,
         })
         .collect();
@@ -157,8 +158,7 @@ async fn whole(mut generation: Generation, reply: Reply) -> Result<Response, Api
         let choice = &mut choices[index];
         match event {
             ChoiceEvent::Token { token, text, logprobs } => {
-                if let Some(logprobs) = logprobs {
-                    let lists = choice.logprobs.get_or_insert_default();
+                if let (Some(lists), Some(logprobs)) = (&mut choice.logprobs, logprobs) {
                     reply.add_logprobs(lists, token, &logprobs, offsets[index]);
                 }
                 offsets[index] += characters(&text);

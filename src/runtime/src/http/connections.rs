@@ -3,9 +3,15 @@
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv6Addr};
+use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
+use axum::body::Body;
+use axum::response::Response;
+use bytes::Bytes;
+use http_body::{Frame, SizeHint};
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout_at};
 
@@ -61,47 +67,122 @@ fn client_of(address: IpAddr) -> IpAddr {
     }
 }
 
-/// The requests that are open on one connection.
+/// The requests that are open on one HTTP/2 connection.
+///
+/// hyper limits how long an HTTP/1 connection may wait for a request or for its client to read. It has neither for
+/// HTTP/2: a client that only answers pings, or never opens its window, would keep its connection for ever.
 #[derive(Debug, Clone)]
-pub(super) struct OpenRequests(Arc<watch::Sender<usize>>);
+pub(super) struct OpenRequests(Arc<watch::Sender<Progress>>);
 
-/// One open request, from its head to the end of its answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+struct Progress {
+    /// Requests on which the next move is ours: an answer is being made, or a piece of it.
+    working: usize,
+    /// Pieces of answers that were handed over.
+    pieces: u64,
+}
+
+/// One open request, for as long as the next move is ours.
 #[derive(Debug)]
-pub(super) struct OpenRequest(OpenRequests);
+struct Working(OpenRequests);
 
 impl OpenRequests {
     pub(super) fn none() -> OpenRequests {
-        OpenRequests(Arc::new(watch::Sender::new(0)))
+        OpenRequests(Arc::default())
     }
 
-    pub(super) fn begin(&self) -> OpenRequest {
-        self.0.send_modify(|count| *count += 1);
-        OpenRequest(self.clone())
+    /// Waits for the answer of a request that has just begun, and goes on counting while the answer is written.
+    pub(super) async fn track(self, answer: impl Future<Output = Response>) -> Response {
+        let working = self.working();
+        let answer = answer.await;
+        drop(working);
+        answer.map(|body| Body::new(PacedBody { body, rest: Bytes::new(), working: None, requests: self }))
     }
 
-    /// Completes when no request was open for `limit`.
+    /// Completes when for `limit` it was the client's turn: to ask, or to take what it asked for.
     pub(super) async fn idle_for(&self, limit: Duration) {
-        let mut count = self.0.subscribe();
+        let mut progress = self.0.subscribe();
         loop {
             // The sender lives in `self`, so waiting cannot fail.
-            let _ = count.wait_for(|count| *count == 0).await;
-            count.mark_unchanged();
-            if timeout_at(Instant::now() + limit, count.changed()).await.is_err() {
+            let _ = progress.wait_for(|progress| progress.working == 0).await;
+            progress.mark_unchanged();
+            if timeout_at(Instant::now() + limit, progress.changed()).await.is_err() {
                 return;
             }
         }
     }
+
+    fn working(&self) -> Working {
+        self.0.send_modify(|progress| progress.working += 1);
+        Working(self.clone())
+    }
 }
 
-impl Drop for OpenRequest {
+impl Drop for Working {
     fn drop(&mut self) {
-        self.0.0.send_modify(|count| *count -= 1);
+        self.0.0.send_modify(|progress| progress.working -= 1);
+    }
+}
+
+/// The longest piece of an answer that is handed to hyper at once, which sends no next one before the client's window
+/// has room again. With the whole answer as one piece nobody could tell how much of it the client has taken.
+const PIECE_BYTES: usize = 16 << 10;
+
+/// An answer in pieces. While hyper asks for the next one the move is ours, and while it does not, the client's.
+struct PacedBody {
+    body: Body,
+    rest: Bytes,
+    working: Option<Working>,
+    requests: OpenRequests,
+}
+
+impl http_body::Body for PacedBody {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        if self.working.is_none() {
+            self.working = Some(self.requests.working());
+        }
+        if self.rest.is_empty() {
+            match ready!(Pin::new(&mut self.body).poll_frame(context)).map(|frame| frame.map(Frame::into_data)) {
+                Some(Ok(Ok(data))) => self.rest = data,
+                Some(Ok(Err(trailers))) => return Poll::Ready(Some(Ok(trailers))),
+                Some(Err(error)) => return Poll::Ready(Some(Err(error))),
+                None => return Poll::Ready(None),
+            }
+        }
+        let piece = self.rest.len().min(PIECE_BYTES);
+        let piece = self.rest.split_to(piece);
+        self.requests.0.send_modify(|progress| progress.pieces += 1);
+        self.working = None;
+        Poll::Ready(Some(Ok(Frame::data(piece))))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.rest.is_empty() && self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        let ahead = self.rest.len() as u64;
+        let of_body = self.body.size_hint();
+        let mut hint = SizeHint::new();
+        hint.set_lower(of_body.lower() + ahead);
+        if let Some(upper) = of_body.upper() {
+            hint.set_upper(upper + ahead);
+        }
+        hint
     }
 }
 
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
+
+    use http_body_util::BodyExt;
 
     use super::*;
 
@@ -120,20 +201,37 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn c39_a_connection_is_idle_only_without_requests() {
+    async fn c39_a_connection_is_idle_only_while_it_is_the_clients_turn() {
         let requests = OpenRequests::none();
-        let (limit, answer) = (Duration::from_millis(20), Duration::from_millis(200));
+        let (limit, patience) = (Duration::from_millis(20), Duration::from_millis(200));
         let begun = Instant::now();
         requests.idle_for(limit).await;
         assert!(begun.elapsed() >= limit);
 
-        let (begun, open) = (Instant::now(), requests.begin());
-        let ended = tokio::spawn(async move {
-            tokio::time::sleep(answer).await;
-            drop(open);
+        let begun = Instant::now();
+        let answer = requests.clone().track(async move {
+            tokio::time::sleep(patience).await;
+            Response::new(Body::from(vec![0; 3 * PIECE_BYTES]))
         });
+        let answer = tokio::spawn(answer);
+        tokio::task::yield_now().await;
         requests.idle_for(limit).await;
-        assert!(begun.elapsed() >= answer + limit);
-        ended.await.unwrap();
+        assert!(begun.elapsed() >= patience, "the answer was still being made");
+
+        // Taken slowly, but taken: no pause is as long as the limit.
+        let mut body = answer.await.unwrap().into_body();
+        let reader = tokio::spawn(async move {
+            let mut sizes = Vec::new();
+            while let Some(frame) = body.frame().await {
+                sizes.push(frame.unwrap().into_data().unwrap().len());
+                tokio::time::sleep(patience / 2).await;
+            }
+            sizes
+        });
+        let begun = Instant::now();
+        tokio::task::yield_now().await;
+        requests.idle_for(patience).await;
+        assert!(begun.elapsed() >= patience + patience / 2);
+        assert_eq!(reader.await.unwrap(), [PIECE_BYTES; 3]);
     }
 }

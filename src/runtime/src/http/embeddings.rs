@@ -18,7 +18,7 @@ use super::state::Appliance;
 pub(crate) async fn create(
     State(appliance): State<Appliance>,
     Extension(record): Extension<RequestRecord>,
-    Json(request): Json<EmbeddingRequest>,
+    Json(request, memory): Json<EmbeddingRequest>,
 ) -> Result<JsonReply<EmbeddingList>, ApiError> {
     appliance.require_model(&request.model)?;
     let encoding = Encoding::of(request.encoding_format.as_deref())?;
@@ -28,7 +28,8 @@ pub(crate) async fn create(
         let message = format!("One request may hold {most} inputs; found {}.", request.input.len());
         return Err(ApiError::invalid("input", message));
     }
-    let inputs = appliance.off_thread(move |appliance| prompt::embedding_tokens(appliance, &request.input)).await?;
+    let read = move |appliance: &Appliance| prompt::embedding_tokens(appliance, &request.input);
+    let inputs = appliance.off_thread(memory, read).await?;
     let ticket = appliance.engine().embed(EngineRequest { inputs }).map_err(|error| refusal("input", error))?;
     let embeddings = ticket.wait().await.map_err(ApiError::internal)?;
     let prompt_tokens = embeddings.usage.prompt_tokens;

@@ -34,10 +34,18 @@ pub(crate) struct Order {
 /// The running generations of one request.
 pub(crate) struct Generation {
     events: SelectAll<BoxStream<'static, (usize, TokenEvent)>>,
-    last_tokens: Vec<Option<Instant>>,
+    choices: Vec<ChoiceProgress>,
+    wants_logprobs: bool,
     usage: Usage,
     appliance: Appliance,
     record: RequestRecord,
+}
+
+/// How far one of the choices is.
+#[derive(Debug, Clone, Copy, Default)]
+struct ChoiceProgress {
+    last_token: Option<Instant>,
+    tokens: u64,
 }
 
 /// What happened to one of the choices.
@@ -74,7 +82,8 @@ impl Generation {
         record.add_prompt_tokens(prompt_tokens);
         appliance.metrics().add_prompt_tokens(prompt_tokens);
         Ok(Generation {
-            last_tokens: vec![None; tickets.len()],
+            choices: vec![ChoiceProgress::default(); tickets.len()],
+            wants_logprobs: order.logprobs.is_some(),
             events: tickets.into_iter().enumerate().map(|(index, ticket)| events(index, ticket)).collect(),
             usage: Usage::new(prompt_tokens, 0),
             appliance: appliance.clone(),
@@ -84,7 +93,12 @@ impl Generation {
 
     /// How many choices there are.
     pub(crate) fn choices(&self) -> usize {
-        self.last_tokens.len()
+        self.choices.len()
+    }
+
+    /// Whether the client asked for log probabilities, if only of an answer without tokens.
+    pub(crate) fn wants_logprobs(&self) -> bool {
+        self.wants_logprobs
     }
 
     /// The next event of any choice; `None` when all have finished.  May be dropped and called again without a loss.
@@ -93,13 +107,15 @@ impl Generation {
         Some(match event {
             TokenEvent::Token { token, text, logprobs } => {
                 self.measure(choice);
+                // Counted one by one: a client that leaves has had what it has had.
+                self.count(choice, 1);
                 Ok((choice, ChoiceEvent::Token { token, text, logprobs }))
             }
             TokenEvent::Finished { reason, usage } => {
                 let cost = usage.completion_tokens;
                 self.usage = Usage::new(self.usage.prompt_tokens, self.usage.completion_tokens.saturating_add(cost));
-                self.record.add_completion_tokens(cost);
-                self.appliance.metrics().add_generation_tokens(cost);
+                // A token that ends the answer and is not part of it was generated too.
+                self.count(choice, cost.saturating_sub(self.choices[choice].tokens));
                 match reason {
                     FinishReason::Stop => Ok((choice, ChoiceEvent::Finished("stop"))),
                     FinishReason::Length => Ok((choice, ChoiceEvent::Finished("length"))),
@@ -124,9 +140,15 @@ impl Generation {
         &self.record
     }
 
+    fn count(&mut self, choice: usize, tokens: u64) {
+        self.choices[choice].tokens += tokens;
+        self.record.add_completion_tokens(tokens);
+        self.appliance.metrics().add_generation_tokens(tokens);
+    }
+
     fn measure(&mut self, choice: usize) {
         let now = Instant::now();
-        match self.last_tokens[choice].replace(now) {
+        match self.choices[choice].last_token.replace(now) {
             Some(last) => self.appliance.metrics().next_token_after(now.duration_since(last)),
             None => {
                 let waited = now.duration_since(self.record.started());

@@ -26,13 +26,14 @@ pub struct HttpLimits {
     pub max_buffered_body_bytes: usize,
     /// How long a body may take to arrive.
     pub body_deadline: Duration,
-    /// How long a request's head may take to arrive, and how long a connection may idle between requests.
+    /// How long a request's head may take to arrive, and how long an HTTP/1 connection may idle between requests.
     pub header_deadline: Duration,
     /// The longest request head in bytes.
     pub max_header_bytes: usize,
     /// How long a TLS handshake may take.
     pub handshake_deadline: Duration,
-    /// How long a client may leave an answer unread before its connection is closed.
+    /// How long a client may leave an answer unread before its connection is closed, and how long an HTTP/2 connection
+    /// may idle between requests.
     pub write_deadline: Duration,
     /// How many connections may be open; further ones wait in the system's backlog.
     pub max_connections: usize,
@@ -40,8 +41,8 @@ pub struct HttpLimits {
     pub max_connections_per_client: usize,
     /// How many requests one HTTP/2 connection may have open.
     pub max_streams_per_connection: u32,
-    /// After the signal to stop: how long readiness already says no while connections are still accepted, so that a
-    /// load balancer can notice.
+    /// After the signal to stop: how long readiness already says no while requests are still served, so that a load
+    /// balancer can notice.
     pub readiness_grace: Duration,
     /// After the listener closed: how long running requests may take to end.
     pub drain_deadline: Duration,
@@ -75,9 +76,10 @@ impl Default for HttpLimits {
     }
 }
 
-/// A request body that is one JSON object of type `T`, read within the limits.
+/// A request body that is one JSON object of type `T`, read within the limits, and the memory that it has taken from the
+/// budget for bodies: [`Appliance::off_thread`] gives it back when the object has been used up.
 #[derive(Debug)]
-pub(crate) struct Json<T>(pub(crate) T);
+pub(crate) struct Json<T>(pub(crate) T, pub(crate) BodyMemory);
 
 impl<T: DeserializeOwned> FromRequest<Appliance> for Json<T> {
     type Rejection = ApiError;
@@ -97,7 +99,7 @@ impl<T: DeserializeOwned> FromRequest<Appliance> for Json<T> {
         let reading = read(request.into_body(), limits.max_body_bytes, &mut memory);
         let body = tokio::time::timeout(limits.body_deadline, reading).await;
         let body = body.unwrap_or_else(|_| Err(ApiError::body_too_slow(limits.body_deadline.as_secs())))?;
-        parse(&body).map(Json)
+        Ok(Json(parse(&body)?, memory))
     }
 }
 

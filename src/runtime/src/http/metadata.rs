@@ -35,7 +35,7 @@ pub(crate) async fn metadata(State(appliance): State<Appliance>) -> Json<Metadat
             architecture: profile.architecture.clone(),
             parameters: profile.parameters,
             quantisation: profile.quantisation.clone(),
-            context_length: profile.context_length,
+            context_length: appliance.engine().context_limit(),
             vocabulary_size: profile.vocabulary_size,
             embedding_dimension: profile.embedding_dimension,
         },

@@ -30,6 +30,6 @@ fn model(appliance: &Appliance) -> Model {
         // When its vendor sealed it, so that the list is the same after each start.
         created: served.bundle.issued_at.as_second(),
         owned_by: "ampoule".to_owned(),
-        max_model_len: appliance.engine().profile().context_length,
+        max_model_len: appliance.engine().context_limit(),
     }
 }

@@ -14,19 +14,25 @@ use super::state::Appliance;
 
 /// The messages of a chat as the template wants them.
 pub(crate) fn conversation(
+    appliance: &Appliance,
     messages: Vec<Object<ChatMessage>>,
     options: Option<std::collections::BTreeMap<String, Scalar>>,
-    now: jiff::Timestamp,
 ) -> Result<Conversation, ApiError> {
-    let messages: Vec<Message> = messages
+    let mut messages: Vec<Message> = messages
         .into_iter()
         .enumerate()
         .map(|(index, Object(message))| read_message(index, message))
         .collect::<Result<_, _>>()?;
+    if !appliance.engine().text().names_developer() {
+        // OpenAI's newer word for the same thing; a template that does not know it may leave the instructions out.
+        for message in messages.iter_mut().filter(|message| message.role == Role::Developer) {
+            message.role = Role::System;
+        }
+    }
     if messages.iter().all(|message| message.content.as_deref().is_none_or(str::is_empty)) {
         return Err(ApiError::invalid("messages", "`messages` must hold at least one message with a text."));
     }
-    let now = now.to_zoned(jiff::tz::TimeZone::UTC).datetime();
+    let now = appliance.now().to_zoned(jiff::tz::TimeZone::UTC).datetime();
     let mut conversation = Conversation::new(messages, now);
     let mut checked = TemplateOptions::default();
     for (name, Scalar(value)) in options.unwrap_or_default() {
@@ -124,7 +130,7 @@ fn tokens(
 }
 
 fn byte_limit(appliance: &Appliance) -> ByteLimit {
-    ByteLimit::for_context(appliance.engine().profile().context_length)
+    ByteLimit::for_context(appliance.engine().context_limit())
 }
 
 /// Which of the text module's refusals a client may read in their own words, and which only the log.
@@ -154,4 +160,17 @@ fn explain(param: &'static str, error: TextError) -> ApiError {
 fn capitalised(message: &str) -> String {
     let mut letters = message.chars();
     letters.next().map_or_else(String::new, |first| format!("{}{}.", first.to_uppercase(), letters.as_str()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_template_s_own_refusal_is_told() {
+        let raised = TextError::TemplateRaised { message: "only \u{1b}[31m users speak here".to_owned() };
+        let refused = format!("{:?}", explain("messages", raised));
+        assert!(refused.contains("400") && refused.contains("\"messages\""), "{refused}");
+        assert!(refused.contains("refuses this: `only ") && !refused.contains('\u{1b}'), "{refused}");
+    }
 }

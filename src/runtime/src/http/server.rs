@@ -1,5 +1,6 @@
 //! Accepts connections, speaks HTTP on them within limits, and ends without cutting off who is being answered.
 
+use std::convert::Infallible;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -8,7 +9,8 @@ use std::time::Duration;
 use axum::Router;
 use axum::body::Body;
 use axum::extract::Request;
-use http_body_util::BodyExt;
+use axum::response::Response;
+use futures_util::FutureExt;
 use hyper::body::Incoming;
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
@@ -22,7 +24,7 @@ use tokio::time::{sleep, timeout};
 use tokio_rustls::TlsAcceptor;
 use tower::ServiceExt;
 
-use super::connections::{OpenRequest, OpenRequests, Peers};
+use super::connections::{OpenRequests, Peers};
 use super::limits::{HttpLimits, LingeringBody};
 use super::listener::{Listener, WriteDeadline};
 use super::router;
@@ -78,7 +80,7 @@ impl Server {
         Server { appliance: Appliance::new(parts) }
     }
 
-    /// Serves until `shutdown` completes, then drains: readiness says no, after the grace no connection is accepted,
+    /// Serves until `shutdown` completes, then drains: readiness says no, after the grace nothing new is accepted,
     /// open requests may end within the drain deadline, and what is left is cut off and its work cancelled.
     ///
     /// # Errors
@@ -113,11 +115,12 @@ impl Server {
             () = shutdown => Ok(()),
             _ = engine_ended => Err(ServeError::EngineEnded),
         };
-        appliance.start_draining();
+        appliance.withdraw_readiness();
         if outcome.is_ok() && !appliance.limits().readiness_grace.is_zero() {
             let accepting = accept(appliance, &listener, &places, &peers, &graceful, &mut connections);
             let _ = timeout(appliance.limits().readiness_grace, accepting).await;
         }
+        appliance.start_draining();
         drop(listener);
         let drained = timeout(appliance.limits().drain_deadline, graceful.shutdown()).await;
         if drained.is_err() {
@@ -221,7 +224,7 @@ async fn serve_http2(
 ) {
     let io = TokioIo::new(WriteDeadline::new(stream, limits.write_deadline));
     let requests = OpenRequests::none();
-    let counted = requests.clone();
+    let tracker = requests.clone();
     let connection = http2::Builder::new(TokioExecutor::new())
         .timer(TokioTimer::new())
         .max_concurrent_streams(limits.max_streams_per_connection)
@@ -231,38 +234,27 @@ async fn serve_http2(
         .max_send_buf_size(HTTP2_SEND_BUFFER_BYTES)
         .keep_alive_interval(HTTP2_PING_INTERVAL)
         .keep_alive_timeout(limits.header_deadline)
-        .serve_connection(io, service_fn(move |request| respond_counted(router.clone(), request, counted.begin())));
-    // hyper has no such limit for HTTP/2: a client that only answers pings would keep its connection for ever.
+        .serve_connection(io, service_fn(move |request| respond_tracked(router.clone(), request, tracker.clone())));
     tokio::select! {
         outcome = watcher.watch(connection) => {
             if let Err(error) = outcome {
                 tracing::debug!(%error, "A connection ended with an error.");
             }
         }
-        () = requests.idle_for(limits.header_deadline) => tracing::debug!("An idle connection is closed."),
+        () = requests.idle_for(limits.write_deadline) => tracing::debug!("An idle connection is closed."),
     }
 }
 
-async fn respond(
-    router: Router,
-    request: Request<Incoming>,
-) -> Result<axum::response::Response, std::convert::Infallible> {
+async fn respond(router: Router, request: Request<Incoming>) -> Result<Response, Infallible> {
     router.oneshot(request.map(|body| Body::new(LingeringBody::new(body)))).await
 }
 
-/// Responds, and holds `open` until the last byte of the answer was handed over or given up.
-async fn respond_counted(
+async fn respond_tracked(
     router: Router,
     request: Request<Incoming>,
-    open: OpenRequest,
-) -> Result<axum::response::Response, std::convert::Infallible> {
-    let response = respond(router, request).await?;
-    Ok(response.map(|body| {
-        Body::new(body.map_frame(move |frame| {
-            let _held = &open;
-            frame
-        }))
-    }))
+    requests: OpenRequests,
+) -> Result<Response, Infallible> {
+    Ok(requests.track(respond(router, request).map(|Ok(response)| response)).await)
 }
 
 /// Serves the metrics page, plainly and without a key; who may reach it is decided by the address it is bound to.

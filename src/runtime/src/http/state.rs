@@ -58,9 +58,10 @@ pub(crate) struct Appliance(Arc<Inner>);
 struct Inner {
     parts: ServerParts,
     fingerprint: String,
+    ready: AtomicBool,
     draining: AtomicBool,
     body_memory: Arc<Semaphore>,
-    tokenizer_slots: Semaphore,
+    tokenizer_slots: Arc<Semaphore>,
 }
 
 /// Memory for bodies is handed out in units of this many bytes, because a permit count is 32 bits wide.
@@ -75,9 +76,10 @@ impl Appliance {
         Appliance(Arc::new(Inner {
             parts,
             fingerprint,
+            ready: AtomicBool::new(true),
             draining: AtomicBool::new(false),
             body_memory: Arc::new(Semaphore::new(body_memory)),
-            tokenizer_slots: Semaphore::new(tokenizer_slots),
+            tokenizer_slots: Arc::new(Semaphore::new(tokenizer_slots)),
         }))
     }
 
@@ -126,7 +128,12 @@ impl Appliance {
         if name == self.served().name { Ok(()) } else { Err(ApiError::model_not_found(name)) }
     }
 
-    /// From now on readiness says no and no new work is taken.
+    /// From now on readiness says no.  Requests are still served.
+    pub(crate) fn withdraw_readiness(&self) {
+        self.0.ready.store(false, Ordering::Release);
+    }
+
+    /// From now on no new work is taken.
     pub(crate) fn start_draining(&self) {
         self.0.draining.store(true, Ordering::Release);
     }
@@ -137,7 +144,7 @@ impl Appliance {
 
     /// Loaded, proven and taking requests.  A model is proven before an engine handle exists at all.
     pub(crate) fn is_ready(&self) -> bool {
-        !self.is_draining() && self.engine().state() == EngineState::Serving
+        self.0.ready.load(Ordering::Acquire) && self.engine().state() == EngineState::Serving
     }
 
     /// Whether restarting the process would not help: false once the engine has failed.
@@ -152,13 +159,22 @@ impl Appliance {
 
     /// Runs `work`, which is heavy on the processor, off the threads that serve connections: at most one such work per
     /// core at a time, so that long prompts delay each other and not the answers that are being written.
+    ///
+    /// What waits here still counts against the memory for bodies, and work that has begun goes on when its client has
+    /// left, so both `memory` and the place among the cores are kept until the work is done.
     pub(crate) async fn off_thread<T: Send + 'static>(
         &self,
+        memory: BodyMemory,
         work: impl FnOnce(&Appliance) -> Result<T, ApiError> + Send + 'static,
     ) -> Result<T, ApiError> {
-        let _slot = self.0.tokenizer_slots.acquire().await.map_err(ApiError::internal)?;
+        let slot = Arc::clone(&self.0.tokenizer_slots).acquire_owned().await.map_err(ApiError::internal)?;
         let appliance = self.clone();
-        let done = tokio::task::spawn_blocking(move || work(&appliance)).await;
+        let done = tokio::task::spawn_blocking(move || {
+            let done = work(&appliance);
+            drop((memory, slot));
+            done
+        })
+        .await;
         done.unwrap_or_else(|_| Err(ApiError::internal("reading a prompt panicked")))
     }
 }

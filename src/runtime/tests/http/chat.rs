@@ -195,10 +195,27 @@ fn an_answer_stops_at_the_context_s_end() {
 }
 
 #[test]
-fn the_template_s_own_refusal_is_told() {
+fn instructions_of_a_developer_reach_a_template_that_knows_a_system_only() {
     let server = Setup::default().start();
-    let body = json!({ "model": MODEL, "messages": [{ "role": "developer", "content": "x" }] });
-    let reply = server.post("/v1/chat/completions", &body);
-    assert_eq!(reply.status, 400);
-    assert!(reply.error()["message"].as_str().unwrap().contains("`unknown role`"), "{}", reply.text());
+    let answer = |role: &str| {
+        let messages = json!([{ "role": role, "content": "x" }, { "role": "user", "content": "hello" }]);
+        let body = json!({ "model": MODEL, "messages": messages, "seed": 1, "max_tokens": 8 });
+        let reply = server.post("/v1/chat/completions", &body);
+        assert_eq!(reply.status, 200, "{}", reply.text());
+        let reply = reply.json();
+        (reply["choices"].clone(), reply["usage"].clone())
+    };
+    assert_eq!(answer("developer"), answer("system"));
+}
+
+#[test]
+fn asked_for_logprobs_are_there_even_of_no_token() {
+    let server = Setup::default().start();
+    let mut body = chat("hello");
+    body["logprobs"] = json!(true);
+    // The end of the sequence is all that can be chosen.
+    body["logit_bias"] = json!({ "5": 100 });
+    let choice = &server.post("/v1/chat/completions", &body).json()["choices"][0];
+    assert_eq!(choice["message"]["content"], "");
+    assert!(choice["logprobs"]["content"].is_array(), "{choice}");
 }

@@ -84,12 +84,11 @@ fn draining_ends_what_runs_and_takes_nothing_new() {
     while server.raw("GET", "/readyz", &[], b"").status != 503 {
         assert!(started.elapsed() < Duration::from_secs(4), "readiness did not turn");
     }
-    // Within the grace: alive, not ready, no new work, and what runs goes on.
+    // Within the grace: alive, not ready, and everything is served, because somebody may not have noticed yet.
     assert_eq!(server.raw("GET", "/livez", &[], b"").status, 200);
     let ready = server.get("/v1/health/ready");
     assert_eq!((ready.status, &ready.json()["status"]), (503, &json!("unavailable")));
-    let refused = server.post("/v1/chat/completions", &chat("hello"));
-    assert_eq!((refused.status, &refused.error()["code"]), (503, &json!("service_unavailable")));
+    server.still_serves();
     let reply = read_reply(&mut running);
     assert_eq!(reply.events().last().unwrap()["choices"][0]["finish_reason"], "length");
     let address = server.address;

@@ -10,6 +10,7 @@ mod chat;
 mod completions;
 mod embeddings;
 mod hostile;
+mod http2;
 mod lifecycle;
 mod observability;
 mod refusals;

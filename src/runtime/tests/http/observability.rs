@@ -1,6 +1,6 @@
 //! What operators see: metadata, models, request ids, metrics, and a log that never holds a prompt.
 
-use std::io::Write;
+use std::io::{Read, Write};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
@@ -184,4 +184,24 @@ fn metrics_follow_the_requests() {
     }
     let page = server.metrics();
     assert!(page.text().contains("version=\"1.0.0\"") && page.text().contains("counter=\"1\""), "{}", page.text());
+}
+
+#[test]
+fn tokens_of_a_client_that_left_are_counted() {
+    let server = Setup::default().start();
+    let mut body = chat("hello");
+    body["stream"] = json!(true);
+    body["logit_bias"] = json!({ "38": 100 });
+    let mut leaver = server.begin("/v1/chat/completions", &body);
+    let mut seen = Vec::new();
+    while seen.windows(7).filter(|window| window == b"\"delta\"").count() < 4 {
+        let mut bytes = [0; 256];
+        let read = leaver.read(&mut bytes).unwrap();
+        seen.extend_from_slice(&bytes[..read]);
+    }
+    drop(leaver);
+    server.becomes_idle_within(Duration::from_secs(20));
+    let page = server.metrics();
+    let counted = page.text().lines().find_map(|line| line.strip_prefix("ampoule_generation_tokens_total "));
+    assert!(counted.unwrap().parse::<u64>().unwrap() >= 3, "{}", page.text());
 }

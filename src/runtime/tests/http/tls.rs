@@ -14,12 +14,12 @@ use rustls::{ClientConfig, ClientConnection, RootCertStore, ServerConfig, Stream
 use crate::client::{connect, read_reply};
 use crate::support::{Running, Setup, request};
 
-struct Authority {
+pub(crate) struct Authority {
     certificate: rcgen::Certificate,
     issuer: Issuer<'static, KeyPair>,
 }
 
-fn authority() -> Authority {
+pub(crate) fn authority() -> Authority {
     let mut params = CertificateParams::new(Vec::new()).unwrap();
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
     let key = KeyPair::generate().unwrap();
@@ -27,7 +27,7 @@ fn authority() -> Authority {
     Authority { certificate, issuer: Issuer::new(params, key) }
 }
 
-fn server_config(authority: &Authority) -> Arc<ServerConfig> {
+pub(crate) fn server_config(authority: &Authority) -> Arc<ServerConfig> {
     let key = KeyPair::generate().unwrap();
     let params = CertificateParams::new(vec!["localhost".to_owned()]).unwrap();
     let certificate = params.signed_by(&key, &authority.issuer).unwrap();
@@ -42,7 +42,10 @@ fn server_config(authority: &Authority) -> Arc<ServerConfig> {
     Arc::new(config)
 }
 
-fn client(server: &Running, authority: &Authority, alpn: &[&[u8]]) -> StreamOwned<ClientConnection, TcpStream> {
+/// A client's connection, encrypted.
+pub(crate) type TlsStream = StreamOwned<ClientConnection, TcpStream>;
+
+pub(crate) fn client(server: &Running, authority: &Authority, alpn: &[&[u8]]) -> TlsStream {
     let mut roots = RootCertStore::empty();
     roots.add(authority.certificate.der().clone()).unwrap();
     let provider = Arc::new(rustls::crypto::ring::default_provider());

@@ -167,6 +167,10 @@ pub(crate) enum Inputs {
     Tokens(Vec<Vec<u32>>),
 }
 
+/// The most texts or token lists in one request.  Refused while they are read: half a million lists of one token are
+/// 2 MiB as JSON, and ten times that in memory.
+const MAX_INPUTS: usize = 2048;
+
 impl Inputs {
     pub(crate) fn len(&self) -> usize {
         match self {
@@ -198,6 +202,7 @@ impl<'de> Deserialize<'de> for Inputs {
                     Some(FirstInput::Text(first)) => {
                         let mut texts = vec![first];
                         while let Some(text) = items.next_element()? {
+                            room_for_one_more(texts.len())?;
                             texts.push(text);
                         }
                         Inputs::Texts(texts)
@@ -212,6 +217,7 @@ impl<'de> Deserialize<'de> for Inputs {
                     Some(FirstInput::Tokens(first)) => {
                         let mut lists = vec![first];
                         while let Some(TokenList(list)) = items.next_element()? {
+                            room_for_one_more(lists.len())?;
                             lists.push(list);
                         }
                         Inputs::Tokens(lists)
@@ -221,6 +227,10 @@ impl<'de> Deserialize<'de> for Inputs {
         }
         deserializer.deserialize_any(InputsVisitor)
     }
+}
+
+fn room_for_one_more<E: Error>(found: usize) -> Result<(), E> {
+    if found < MAX_INPUTS { Ok(()) } else { Err(E::custom(format!("at most {MAX_INPUTS} inputs are possible"))) }
 }
 
 enum FirstInput {
