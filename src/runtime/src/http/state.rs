@@ -44,7 +44,7 @@ pub struct ServedModel {
     pub bundle: BundleIdentity,
     /// The digest of the effective configuration.
     pub config_digest: Digest,
-    /// The endpoints that may be served by the bundle's constraints and the configuration; `None` for all.
+    /// The endpoints that the bundle's constraints allow; `None` for all.
     pub endpoints: Option<BTreeSet<Endpoint>>,
     /// What applies where a request says nothing.
     pub defaults: SamplingDefaults,
