@@ -30,7 +30,7 @@ use crate::demo;
 use crate::error::Error;
 use crate::exit::Exit;
 use crate::host;
-use crate::http::{HttpLimits, SamplingDefaults, ServedModel, Server, ServerParts};
+use crate::http::{ENDPOINTS, Ended, HttpLimits, SamplingDefaults, ServedModel, Server, ServerParts};
 use crate::keys::KeyStore;
 use crate::listen::{BoundListener, BoundSocket, PlannedListener};
 use crate::metrics::Metrics;
@@ -150,6 +150,9 @@ pub fn open_trust_root(path: &Path) -> Result<TrustRoot, Error> {
     File::open(path)
         .and_then(|file| file.take(TRUST_ROOT_LIMIT_BYTES).read_to_end(&mut bytes))
         .map_err(|source| Error::OpenTrustRoot { path: path.to_owned(), source })?;
+    if bytes.trim_ascii_start().starts_with(b"-----BEGIN") {
+        return Err(Error::KeyForTrustRoot { path: path.to_owned() });
+    }
     TrustRoot::parse(&bytes).map_err(|source| Error::TrustRoot { path: path.to_owned(), source: Box::new(source) })
 }
 
@@ -292,10 +295,14 @@ impl Prepared {
         });
         tracing::info!(%address, metrics_address, model = name, config_digest = %self.config_digest, "serving");
         listening(address);
-        server.run(listener, metrics_listener.map(|(listener, _)| listener), shutdown).await?;
+        let Ended { cut_off } = server.run(listener, metrics_listener.map(|(listener, _)| listener), shutdown).await?;
         engine.drain();
         engine.ended().await;
-        tracing::info!("drained");
+        if cut_off == 0 {
+            tracing::info!("drained");
+        } else {
+            tracing::warn!(connections = cut_off, "the drain deadline passed: open requests were cut off");
+        }
         Ok(Exit::Ok)
     }
 }
@@ -327,5 +334,5 @@ pub fn http_limits(limits: &Limits, shutdown: Shutdown) -> HttpLimits {
 /// What this runtime is.  The channels and the minimum versions that a site accepts come with the store.
 fn policy() -> RuntimePolicy {
     let version = env!("CARGO_PKG_VERSION").parse().expect("cargo's own version is a semantic version");
-    RuntimePolicy::new(version, [Endpoint::ChatCompletions, Endpoint::Completions, Endpoint::Embeddings])
+    RuntimePolicy::new(version, ENDPOINTS)
 }

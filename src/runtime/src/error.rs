@@ -48,6 +48,12 @@ pub enum Error {
         /// What the system says.
         source: std::io::Error,
     },
+    /// A key was named where a trust root is wanted.
+    #[error("{} is PEM text, such as a key; the trust root is the root.json that your vendor gave you", path.display())]
+    KeyForTrustRoot {
+        /// The file.
+        path: PathBuf,
+    },
     /// A trust root is refused.
     #[error("the trust root {} is refused: {source}", path.display())]
     TrustRoot {
@@ -145,7 +151,7 @@ impl Error {
     /// The exit code of this cause.
     pub fn exit(&self) -> Exit {
         match self {
-            Error::OpenBundle { .. } | Error::OpenTrustRoot { .. } => Exit::Unreadable,
+            Error::OpenBundle { .. } | Error::OpenTrustRoot { .. } | Error::KeyForTrustRoot { .. } => Exit::Unreadable,
             Error::Bundle { source, .. } | Error::TrustRoot { source, .. } => match source.class() {
                 ErrorClass::Unreadable => Exit::Unreadable,
                 ErrorClass::Signature => Exit::Signature,

@@ -118,6 +118,8 @@ pub fn list(path: &Path) -> Result<Vec<KeyEntry>, KeyStoreError> {
 
 /// Removes the key named `name` from the store at `path`.
 pub fn revoke(path: &Path, name: &str) -> Result<(), KeyStoreError> {
+    // Without the file there is nobody to take a key from, and its name is probably wrong.
+    KeyStore::load(path)?;
     change(path, |store| store.remove(name))
 }
 

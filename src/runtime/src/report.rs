@@ -44,6 +44,6 @@ pub fn log(identity: &BundleIdentity) {
         digest = %identity.manifest,
         signers = signers.join(","),
         trust_root = %identity.root_digest,
-        "the bundle is verified"
+        "the signatures of the bundle hold; each weight is held against its digest while it is loaded"
     );
 }

@@ -2,7 +2,6 @@
 //! request path logs lengths and counts, and the panic hook leaves out the panic's message, because a message such as
 //! "byte index 3 is not a character boundary of …" quotes the text it stumbled over.
 
-use std::io::IsTerminal;
 use std::panic;
 
 use tracing_subscriber::EnvFilter;
@@ -26,7 +25,7 @@ pub fn start(level: LogLevel, format: LogFormat) {
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     let installed = match format {
         LogFormat::Json => builder.json().flatten_event(true).with_current_span(true).with_span_list(false).try_init(),
-        LogFormat::Text => builder.with_ansi(std::io::stderr().is_terminal()).with_target(false).try_init(),
+        LogFormat::Text => builder.with_ansi(false).with_target(false).try_init(),
     };
     if installed.is_ok() {
         report_panics();

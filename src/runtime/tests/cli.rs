@@ -86,6 +86,17 @@ fn exit_2_wrong_usage() {
 }
 
 #[test]
+fn a_refusal_is_json_too_where_json_was_asked_for() {
+    let fixtures = workspace().join("bundles/fixtures");
+    let (bundle, root) = (fixtures.join("serve/generator.bundle"), fixtures.join("keys/root.json"));
+    let (bundle, root) = (bundle.display().to_string(), root.display().to_string());
+    let output = run(&["verify", &bundle, "--trust-root", &root, "--json"]);
+    let refusal: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!((code(&output), &refusal["verified"], &refusal["exit_code"]), (11, &false.into(), &11.into()));
+    assert!(text(&output.stderr).contains(refusal["error"].as_str().unwrap()), "{refusal}");
+}
+
+#[test]
 fn exit_3_a_server_that_is_not_there() {
     // Nobody listens on port 1 of loopback.
     let output = run(&["health", "--listen", "127.0.0.1:1"]);
@@ -103,6 +114,8 @@ fn exit_10_files_that_are_no_bundle() {
     fs::write(&text_file, "a".repeat(100_000)).unwrap();
     refused(&["verify", &text_file.display().to_string(), "--trust-root", &root], 10, &["not a .bundle file"]);
     refused(&["verify", &root, "--trust-root", "/nonexistent/root.json"], 10, &["/nonexistent/root.json"]);
+    let key = workspace().join("bundles/fixtures/keys/test.pub").display().to_string();
+    refused(&["verify", &root, "--trust-root", &key], 10, &["test.pub is PEM text", "root.json"]);
 }
 
 #[test]

@@ -16,10 +16,10 @@ const CHECK_EXAMPLES: &str = "\
 Examples:
   ampoule config check --config /etc/ampoule/ampoule.toml
 
-Checks every value, that the files are there and usable, and that the bundle verifies, may run here
-and allows this configuration. Opens no listener and loads no weights. Exits with 0, with 4 if there
-are only warnings, with 78 if the configuration is wrong, or with the code of what else `serve`
-would refuse.";
+Checks every value, that the files are there and usable, and that the bundle is signed, may run here
+and allows this configuration. Opens no listener and reads no weights: `ampoule verify` holds them
+against their digests. Exits with 0, with 4 if there are only warnings, with 78 if the configuration
+is wrong, or with the code of what else `serve` would refuse.";
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
@@ -27,7 +27,7 @@ pub(super) enum Command {
     ///
     /// What the bundle proposes or bounds counts too, where a bundle is configured that `serve` would take.
     Show(ShowArguments),
-    /// Check all that `serve` would check, without serving.
+    /// Check all that `serve` would check before it reads the weights, without serving.
     #[command(after_help = CHECK_EXAMPLES)]
     Check(CheckArguments),
     /// Print the JSON Schema of the configuration file.

@@ -52,6 +52,10 @@ pub(super) fn run(arguments: &Arguments, output: &mut Output) -> Result<Exit, Er
         .block_on(async { tokio::time::timeout(limit, client::send(address, pinned, request)).await });
     let status = match answer {
         Ok(Ok(response)) => response.status(),
+        Ok(Err(refusal @ ClientError::Exchange { .. })) if matches!(plan, ListenPlan::LoopbackPlain(_)) => {
+            let hint = "if it serves TLS, give `health` the same configuration as `serve`";
+            return not_ready(output, &format_args!("{refusal}; {hint}"));
+        }
         Ok(Err(refusal)) => return not_ready(output, &refusal),
         Err(_) => return not_ready(output, &ClientError::Timeout { address, seconds: limit.as_secs() }),
     };

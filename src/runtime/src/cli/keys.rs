@@ -17,7 +17,7 @@ Examples:
   ampoule keys list --keys-file keys.jsonl
   ampoule keys revoke alice --keys-file keys.jsonl
 
-The server reads the file when it starts.";
+The server reads the file when it starts: restart it after a change.";
 
 #[derive(Debug, Subcommand)]
 #[command(after_help = EXAMPLES)]
@@ -65,7 +65,10 @@ pub(super) fn run(command: &Command, output: &mut Output) -> Result<Exit, Error>
             } else {
                 output.line(key.reveal())?;
             }
-            eprintln!("This is the only time that this key is shown. Its hash is in {}.", file.path.display());
+            eprintln!(
+                "This is the only time that this key is shown. Its hash is in {}; a running server takes it after a restart.",
+                file.path.display()
+            );
         }
         Command::List { file, json } => {
             let entries = keys::list(&file.path)?;

@@ -20,7 +20,8 @@ Examples:
   From a file, with one option changed by the environment:
     AMPOULE_LIMITS__RUNNING_REQUESTS=4 ampoule serve --config /etc/ampoule/ampoule.toml
 
-SIGTERM or Ctrl-C: /readyz turns 503, running requests are finished, then exit 0.
+SIGTERM or Ctrl-C: /readyz turns 503; after readiness_grace_seconds nothing new is accepted; running
+requests have drain_deadline_seconds to finish, then they are told that they were cut off; exit 0.
 `ampoule config show` lists every option with its value and where it comes from.";
 
 #[derive(Debug, Args)]

@@ -3,7 +3,7 @@
 
 use std::path::PathBuf;
 
-use ampoule_bundle::{Counter, Epoch};
+use ampoule_bundle::{BundleIdentity, Counter, Epoch};
 use clap::Args;
 use serde_json::json;
 
@@ -58,6 +58,28 @@ pub(super) struct InspectArguments {
 }
 
 pub(super) fn verify(arguments: &VerifyArguments, output: &mut Output) -> Result<Exit, Error> {
+    let verdict = judge(arguments);
+    match &verdict {
+        Ok(identity) if arguments.json => {
+            output.line(format_args!("{:#}", json!({ "verified": true, "bundle": report::json(identity) })))?;
+        }
+        Ok(identity) => {
+            output.line("Verified: every signature and every byte. The bundle may run on this host.")?;
+            for (label, text) in report::lines(identity) {
+                output.line(format_args!("  {label:10} {text}"))?;
+            }
+        }
+        Err(error) if arguments.json => {
+            let refusal = json!({ "verified": false, "exit_code": error.exit() as u8, "error": error.to_string() });
+            output.line(format_args!("{refusal:#}"))?;
+        }
+        Err(_) => {}
+    }
+    output.flush()?;
+    verdict.map(|_| Exit::Ok)
+}
+
+fn judge(arguments: &VerifyArguments) -> Result<BundleIdentity, Error> {
     let root = boot::open_trust_root(&arguments.trust_root)?;
     let name = arguments.bundle.display().to_string();
     let verified = boot::verify(boot::open_bundle(&arguments.bundle)?, &root, &name)?;
@@ -69,17 +91,7 @@ pub(super) fn verify(arguments: &VerifyArguments, output: &mut Output) -> Result
     if let Some((epoch, counter)) = arguments.accepted {
         accepted.accept(&verified.identity().name, epoch, counter);
     }
-    let admitted = boot::admit(verified, &accepted, &name)?;
-    if arguments.json {
-        output.line(format_args!("{:#}", json!({ "verified": true, "bundle": report::json(admitted.identity()) })))?;
-    } else {
-        output.line("Verified: every signature and every byte. The bundle may run on this host.")?;
-        for (label, text) in report::lines(admitted.identity()) {
-            output.line(format_args!("  {label:10} {text}"))?;
-        }
-    }
-    output.flush()?;
-    Ok(Exit::Ok)
+    Ok(boot::admit(verified, &accepted, &name)?.identity().clone())
 }
 
 pub(super) fn inspect(arguments: &InspectArguments, output: &mut Output) -> Result<Exit, Error> {

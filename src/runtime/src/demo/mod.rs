@@ -11,6 +11,7 @@ use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 
 use ampoule_bundle::{Role, TrustRoot};
 use clap::Args;
+use clap::builder::NonEmptyStringValueParser;
 use tokio::sync::oneshot;
 
 use crate::boot::{self, Prepared};
@@ -50,7 +51,7 @@ pub struct Arguments {
     #[arg(long)]
     once: bool,
     /// What to ask.
-    #[arg(long, value_name = "TEXT", default_value = "What is Ampoule?")]
+    #[arg(long, value_name = "TEXT", default_value = "What is Ampoule?", value_parser = NonEmptyStringValueParser::new())]
     question: String,
     /// Where to serve: a loopback address. Without it 127.0.0.1:8080, or the next port that is free.
     #[arg(long, value_name = "IP:PORT", value_parser = loopback)]

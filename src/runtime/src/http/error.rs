@@ -83,9 +83,10 @@ impl ApiError {
         .at(Some("model".to_owned()))
     }
 
-    /// 404: no such path.
-    pub(crate) fn unknown_path(method: &Method) -> ApiError {
-        let message = format!("There is nothing at this path for {}.", echo(method.as_str()));
+    /// 404: no such path; `served` are those that a client may have meant.
+    pub(crate) fn unknown_path(method: &Method, served: &[&str]) -> ApiError {
+        let served = served.join(", ");
+        let message = format!("There is nothing at this path for {}; served are {served}.", echo(method.as_str()));
         ApiError::new(StatusCode::NOT_FOUND, "invalid_request_error", Some("unknown_url"), message)
     }
 

@@ -38,5 +38,6 @@ mod state;
 pub use defaults::SamplingDefaults;
 pub use limits::HttpLimits;
 pub use listener::Listener;
-pub use server::{ALPN_PROTOCOLS, ServeError, Server};
+pub use router::ENDPOINTS;
+pub use server::{ALPN_PROTOCOLS, Ended, ServeError, Server};
 pub use state::{ServedModel, ServerParts};

@@ -15,6 +15,12 @@ use super::state::Appliance;
 use super::{access, auth, chat, completions, embeddings, health, metadata, models};
 use crate::metrics;
 
+/// What this runtime answers as far as a bundle's constraints allow it.
+pub const ENDPOINTS: [Endpoint; 3] = [Endpoint::ChatCompletions, Endpoint::Completions, Endpoint::Embeddings];
+
+const MODELS: &str = "/v1/models";
+const METRICS: &str = "/metrics";
+
 /// The public surface with its layers, outermost first: access log and panic guard, authentication, routes.
 pub(crate) fn surface(appliance: &Appliance) -> Router {
     layered(routes(appliance), appliance)
@@ -26,27 +32,23 @@ pub(crate) fn metrics_surface(appliance: &Appliance) -> Router {
         ([(CONTENT_TYPE, metrics::CONTENT_TYPE)], appliance.metrics().render(&appliance.engine().stats()))
     };
     Router::new()
-        .route("/metrics", get(page))
-        .fallback(unknown_path)
+        .route(METRICS, get(page))
+        .fallback(async |method: Method| ApiError::unknown_path(&method, &[METRICS]))
         .method_not_allowed_fallback(method_not_allowed)
         .with_state(appliance.clone())
 }
 
 fn routes(appliance: &Appliance) -> Router {
-    let allowed = &appliance.served().endpoints;
     let mut routes = Router::new();
-    for (endpoint, handler) in [
-        (Endpoint::ChatCompletions, post(chat::create)),
-        (Endpoint::Completions, post(completions::create)),
-        (Endpoint::Embeddings, post(embeddings::create)),
-    ] {
+    let handlers = [post(chat::create), post(completions::create), post(embeddings::create)];
+    for (endpoint, handler) in ENDPOINTS.into_iter().zip(handlers) {
         // What a constraint excludes does not exist: its path is answered as any unknown one.
-        if allowed.as_ref().is_none_or(|allowed| allowed.contains(&endpoint)) {
+        if is_allowed(appliance, endpoint) {
             routes = routes.route(endpoint.path(), handler);
         }
     }
     routes
-        .route("/v1/models", get(models::list))
+        .route(MODELS, get(models::list))
         .route("/v1/models/{*id}", get(models::one))
         .route("/v1/metadata", get(metadata::metadata))
         .route("/v1/health/live", get(health::live))
@@ -58,6 +60,10 @@ fn routes(appliance: &Appliance) -> Router {
         .with_state(appliance.clone())
 }
 
+fn is_allowed(appliance: &Appliance, endpoint: Endpoint) -> bool {
+    appliance.served().endpoints.as_ref().is_none_or(|allowed| allowed.contains(&endpoint))
+}
+
 /// Wraps the layers around a whole router rather than into it: a path that the router does not know passes them too.
 fn layered(routes: Router, appliance: &Appliance) -> Router {
     let guarded = from_fn_with_state(appliance.clone(), auth::require_key).layer(routes);
@@ -65,8 +71,11 @@ fn layered(routes: Router, appliance: &Appliance) -> Router {
     Router::new().fallback_service(observed)
 }
 
-async fn unknown_path(method: Method) -> Response {
-    ApiError::unknown_path(&method).into_response()
+async fn unknown_path(State(appliance): State<Appliance>, method: Method) -> Response {
+    let allowed = ENDPOINTS.into_iter().filter(|endpoint| is_allowed(&appliance, *endpoint));
+    let mut served: Vec<&str> = allowed.map(Endpoint::path).collect();
+    served.push(MODELS);
+    ApiError::unknown_path(&method, &served).into_response()
 }
 
 async fn method_not_allowed(method: Method) -> Response {

@@ -51,6 +51,16 @@ const MAX_LOCAL_ERROR_RESET_STREAMS: usize = 64;
 const HTTP2_SEND_BUFFER_BYTES: usize = 256 << 10;
 const HTTP2_PING_INTERVAL: Duration = Duration::from_secs(30);
 
+/// How long requests that are cut off may take to tell their clients so.
+const FAREWELL_TIME: Duration = Duration::from_secs(1);
+
+/// How the server ended when it was asked to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Ended {
+    /// Connections whose requests did not end within the drain deadline.
+    pub cut_off: usize,
+}
+
 /// Why the server could not start or did not end as it was asked to.
 #[derive(Debug, thiserror::Error)]
 pub enum ServeError {
@@ -81,7 +91,7 @@ impl Server {
     }
 
     /// Serves until `shutdown` completes, then drains: readiness says no, after the grace nothing new is accepted,
-    /// open requests may end within the drain deadline, and what is left is cut off and its work cancelled.
+    /// open requests may end within the drain deadline, and what is left is told so and cut off.
     ///
     /// # Errors
     /// [`ServeError`]; a single connection's failure is none.
@@ -90,7 +100,7 @@ impl Server {
         listener: Listener,
         metrics_listener: Option<TcpListener>,
         shutdown: impl Future<Output = ()>,
-    ) -> Result<(), ServeError> {
+    ) -> Result<Ended, ServeError> {
         if let Listener::LoopbackPlain(socket) = &listener {
             let found = socket.local_addr().map_err(ServeError::Listener)?;
             if !found.ip().to_canonical().is_loopback() {
@@ -123,12 +133,16 @@ impl Server {
         appliance.start_draining();
         drop(listener);
         let drained = timeout(appliance.limits().drain_deadline, graceful.shutdown()).await;
-        if drained.is_err() {
-            tracing::warn!(connections = connections.len(), "The drain deadline passed; open requests are cut off.");
+        while connections.try_join_next().is_some() {}
+        let cut_off = if drained.is_err() { connections.len() } else { 0 };
+        if cut_off > 0 {
+            // The engine tells each open request that it was cancelled, so that nobody takes a part for the whole.
+            appliance.engine().stop();
+            let _ = timeout(FAREWELL_TIME, async { while connections.join_next().await.is_some() {} }).await;
         }
         connections.shutdown().await;
         helpers.shutdown().await;
-        outcome
+        outcome.map(|()| Ended { cut_off })
     }
 }
 

@@ -119,6 +119,21 @@ fn the_drain_deadline_cuts_off_what_does_not_end() {
 }
 
 #[test]
+fn an_answer_that_is_cut_off_says_so() {
+    let limits = HttpLimits { drain_deadline: Duration::ZERO, ..HttpLimits::default() };
+    let server = Setup { limits, ..Setup::default() }.start();
+    let mut body = long();
+    body["stream"] = json!(true);
+    let mut running = server.begin("/v1/chat/completions", &body);
+    running.read_exact(&mut [0; 64]).unwrap();
+    assert_eq!(server.ended().unwrap().cut_off, 1);
+    let mut rest = String::new();
+    let _ = running.read_to_string(&mut rest);
+    assert!(rest.contains("The server stopped before the answer ended."), "{rest}");
+    assert!(!rest.contains("[DONE]"), "{rest}");
+}
+
+#[test]
 fn an_engine_that_ends_ends_the_server() {
     let server = Setup::default().start();
     server.engine.stop();

@@ -10,7 +10,9 @@ use std::sync::mpsc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use ampoule::http::{HttpLimits, Listener, SamplingDefaults, ServeError, ServedModel, Server, ServerParts};
+use ampoule::http::{
+    ENDPOINTS, Ended, HttpLimits, Listener, SamplingDefaults, ServeError, ServedModel, Server, ServerParts,
+};
 use ampoule::keys::{IssuedKey, KeyStore};
 use ampoule::metrics::Metrics;
 use ampoule_bundle::statement::Endpoint;
@@ -81,7 +83,7 @@ impl Setup {
         self,
         listener: impl FnOnce(TcpListener) -> Listener,
         address: &str,
-    ) -> Result<(), ServeError> {
+    ) -> Result<Ended, ServeError> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(async {
             let socket = TcpListener::bind(address).await.unwrap();
@@ -102,10 +104,7 @@ impl Setup {
             std::fs::read(PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures").join(name)).unwrap()
         };
         let root = TrustRoot::parse(&fixture("root.json")).unwrap();
-        let policy = RuntimePolicy::new(
-            env!("CARGO_PKG_VERSION").parse().unwrap(),
-            [Endpoint::ChatCompletions, Endpoint::Completions, Endpoint::Embeddings],
-        );
+        let policy = RuntimePolicy::new(env!("CARGO_PKG_VERSION").parse().unwrap(), ENDPOINTS);
         let host = HostFacts {
             now: Timestamp::new(jiff::Timestamp::now()),
             cpu_features: BTreeSet::new(),
@@ -137,7 +136,7 @@ pub(crate) struct Running {
     pub(crate) key: String,
     pub(crate) engine: EngineHandle,
     stop: Option<oneshot::Sender<()>>,
-    thread: JoinHandle<Result<(), ServeError>>,
+    thread: JoinHandle<Result<Ended, ServeError>>,
 }
 
 impl Running {
@@ -218,7 +217,7 @@ impl Running {
     }
 
     /// Waits for the end of a server that was told to stop.
-    pub(crate) fn ended(mut self) -> Result<(), ServeError> {
+    pub(crate) fn ended(mut self) -> Result<Ended, ServeError> {
         self.begin_stop();
         self.thread.join().unwrap()
     }
