@@ -14,7 +14,7 @@ use std::path::Path;
 use ampoule_bundle::BundlePath;
 use ampoule_bundle::json;
 use ampoule_bundle::statement::{Constraints, KnownAnswers, Requirements, ServiceLevel};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use crate::error::SealingError;
 use crate::files;
@@ -23,7 +23,7 @@ use crate::files;
 const CONTRACT_LIMIT_BYTES: u64 = 8 << 20;
 
 /// The optional parts of a release statement.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, rename_all = "camelCase", deny_unknown_fields)]
 pub struct Contract {
     /// What the runtime and the host must offer; absent asks for this release of the runtime and nothing else.

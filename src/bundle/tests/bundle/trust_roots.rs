@@ -58,6 +58,16 @@ fn contradictions_are_refused() {
 }
 
 #[test]
+fn a_list_never_stands_for_an_object() {
+    let error = refusal(|_, tree| {
+        tree["signed"]["roles"]["release"] = json!([tree["signed"]["roles"]["release"]["keyids"], 1])
+    });
+    assert!(matches!(error, BundleError::MalformedJson { .. }), "{error}");
+    let error = refusal(|_, tree| *tree = json!([tree["signatures"], tree["signed"]]));
+    assert!(matches!(error, BundleError::MalformedJson { .. }), "{error}");
+}
+
+#[test]
 fn c15_one_key_has_one_id() {
     // The same key with other line ends would have another id and count twice.
     let error = refusal(|signer, tree| {
