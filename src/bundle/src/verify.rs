@@ -293,6 +293,8 @@ fn step_15_read_weight_headers<'a>(
         bundle.manifest.layers().iter().enumerate().filter(|(_, layer)| layer.kind == LayerKind::Weight).collect();
     let (statement, manifest) = ("the release statement", "the manifest");
     agree("the number of weight files", statement, &release.weights.len(), manifest, &layers.len())?;
+    let total = release.weights.iter().fold(0u64, |sum, signed| sum.saturating_add(signed.header_length));
+    check_limit("the length in bytes of all weight headers", total, limits::MAX_WEIGHT_HEADERS_TOTAL_BYTES)?;
     let mut headers = Vec::new();
     for (&(index, layer), signed) in layers.iter().zip(&release.weights) {
         agree("the weight files", statement, &signed.path, manifest, &layer.path)?;

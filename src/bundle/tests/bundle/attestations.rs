@@ -422,6 +422,23 @@ fn weight_headers_must_be_the_signed_ones() {
 }
 
 #[test]
+fn weight_headers_are_capped_together() {
+    let signer = Signer::new(Curve::P256);
+    let mut draft = draft();
+    for name in ["x.gguf", "y.gguf"] {
+        draft.files.push(file(name, LayerKind::Weight, &[name.as_bytes(), b"GGUF"].concat()));
+    }
+    let release = signer.attest(&edited(&draft.release_payload(), |tree| {
+        for header in tree["predicate"]["weights"].as_array_mut().unwrap() {
+            header["headerLength"] = json!(48u64 << 20);
+        }
+    }));
+    let bytes = draft.write(&[release, signer.attest(&draft.oms_payload())]);
+    let error = refusal(bytes, &root(&[&signer], 1));
+    assert!(matches!(error, BundleError::TooLarge { found, .. } if found == 144 << 20), "{error}");
+}
+
+#[test]
 fn the_model_signing_statement_must_list_exactly_the_files() {
     let resources = |tree: &mut Value| -> Vec<Value> { tree["predicate"]["resources"].as_array().unwrap().clone() };
     for change in [
