@@ -10,7 +10,7 @@ use crate::digest::Digest;
 use crate::error::{BundleError, WeightHeaderError};
 use crate::key::KeyId;
 use crate::limits;
-use crate::manifest::{Layer, LayerKind, WeightFormat, check_limit};
+use crate::manifest::{Layer, LayerKind, WeightFormat, check_limit, wrong_field};
 use crate::names::BundlePath;
 use crate::sealed::SealedBundle;
 use crate::source::read_exact_at;
@@ -197,7 +197,7 @@ fn step_11_check_model_signing(
         &expected_files.len(),
     )?;
     if statement.predicate.serialization != expected.predicate.serialization {
-        return Err(crate::manifest::wrong_field(
+        return Err(wrong_field(
             "model signing statement",
             "serialization",
             "another one",
@@ -221,6 +221,9 @@ fn step_12_check_cosign(payloads: &Payloads<'_>, bundle: &SealedBundle) -> Resul
         return Ok(());
     }
     let statement: Statement<CosignStatement> = read_statement(payloads)?;
+    if !statement.subject_name.is_empty() {
+        return Err(wrong_field("cosign statement", "subject", &statement.subject_name, "a digest without a name"));
+    }
     check_subject(&statement, bundle.manifest.digest())
 }
 

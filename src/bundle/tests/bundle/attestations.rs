@@ -374,11 +374,16 @@ fn an_attestation_in_another_spelling_is_refused() {
 }
 
 #[test]
-fn unknown_members_of_a_statement_are_refused() {
+fn unknown_members_and_values_of_a_statement_are_refused() {
     let error = release_refusal(|tree| tree["predicate"]["extra"] = json!(1));
     assert!(matches!(error, BundleError::MalformedJson { .. }), "{error}");
     let error = release_refusal(|tree| tree["predicate"]["requires"]["gpu"] = json!(1));
     assert!(matches!(error, BundleError::MalformedJson { .. }), "{error}");
+    for field in ["min", "below"] {
+        let version = format!("0.1.0-{}", "a".repeat(123));
+        let error = release_refusal(|tree| tree["predicate"]["requires"]["runtime"][field] = json!(version));
+        assert!(matches!(error, BundleError::MalformedJson { .. }), "{error}");
+    }
     let error = release_refusal(|tree| tree["predicate"]["notBefore"] = Value::Null);
     assert!(matches!(error, BundleError::NotCanonicalJson { .. }), "{error}");
 }
@@ -472,8 +477,13 @@ fn a_cosign_statement_about_something_else_is_refused() {
     let [release, oms, _] = attestations(&draft, &signer);
     let subject = Digest::of(b"something else");
     let cosign = Statement { subject_name: String::new(), subject, predicate: CosignStatement {} }.to_payload();
-    let error = refusal(draft.write(&[release, oms, signer.attest(&cosign)]), &root(&[&signer], 1));
+    let attestations = [release.clone(), oms.clone(), signer.attest(&cosign)];
+    let error = refusal(draft.write(&attestations), &root(&[&signer], 1));
     assert!(matches!(error, BundleError::WrongSubject { statement: "cosign", .. }), "{error}");
+    let subject = draft.manifest().digest();
+    let cosign = Statement { subject_name: "sample".to_owned(), subject, predicate: CosignStatement {} }.to_payload();
+    let error = refusal(draft.write(&[release, oms, signer.attest(&cosign)]), &root(&[&signer], 1));
+    assert!(matches!(error, BundleError::WrongField { field: "subject", .. }), "{error}");
 }
 
 #[test]
