@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use crate::attestation::Attestation;
-use crate::digest::Digest;
+use crate::digest::{Digest, printable, shorten};
 use crate::error::{BundleError, WeightHeaderError};
 use crate::key::KeyId;
 use crate::limits;
@@ -331,11 +331,7 @@ fn step_16_check_weight_headers(headers: Vec<RawHeader<'_>>) -> Result<Vec<Weigh
         }
         for tensor in header.tensors() {
             if let Some(first) = owners.insert(tensor.name.clone(), path.clone()) {
-                return Err(BundleError::RepeatedTensor {
-                    tensor: crate::digest::shorten(&tensor.name),
-                    first,
-                    second: path,
-                });
+                return Err(BundleError::RepeatedTensor { tensor: shorten(&tensor.name), first, second: path });
             }
         }
         weights.push(WeightFile {
@@ -383,6 +379,7 @@ fn agree(
 ) -> Result<(), BundleError> {
     let (left, right) = (left.to_string(), right.to_string());
     if left != right {
+        let (left, right) = (printable(&left), printable(&right));
         return Err(BundleError::Disagreement { what: what.to_owned(), left_name, left, right_name, right });
     }
     Ok(())
