@@ -51,7 +51,8 @@ impl SealedBundle {
     /// Copies the content of the manifest's layer `index` to `out` and checks its digest on the way, for export.
     ///
     /// # Errors
-    /// [`BundleError::DigestMismatch`] when what was copied is not what the manifest names; [`BundleError::Io`].
+    /// [`BundleError::DigestMismatch`] when what was copied is not what the manifest names; [`BundleError::Io`] and
+    /// [`BundleError::Write`].
     ///
     /// # Panics
     /// If the manifest has no layer `index`.

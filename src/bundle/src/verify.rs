@@ -70,7 +70,11 @@ fn step_07_check_signatures(attestations: &[Attestation], root: &TrustRoot) -> R
     // Nothing of a payload is read before a pinned key has signed it.
     for predicate in [Predicate::Release, Predicate::ModelSigning] {
         if !signers.contains_key(&predicate) {
-            return Err(unsigned(predicate, attestations, Role::Release, 0, 1));
+            let required = match predicate {
+                Predicate::Release => root.role(Role::Release).map_or(1, |keys| keys.threshold),
+                _ => 1,
+            };
+            return Err(unsigned(predicate, attestations, Role::Release, 0, required));
         }
     }
     Ok(signers)

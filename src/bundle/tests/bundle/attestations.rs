@@ -242,6 +242,10 @@ fn c14_only_pinned_keys_count() {
         matches!(&error, BundleError::TooFewSignatures { found: 0, named, .. } if *named == stranger.id().to_string()),
         "{error}"
     );
+    // What is asked for is the role's threshold, also when nobody signed.
+    let error =
+        refusal(draft.seal(&[&stranger]), &root_with(&[(Role::Release, &[&pinned, &Signer::new(Curve::P256)], 2)]));
+    assert!(matches!(error, BundleError::TooFewSignatures { found: 0, required: 2, .. }), "{error}");
     // The stranger signs and names the pinned key.
     let payload = draft.release_payload();
     let forged = Attestation::new(&payload, &stranger.signature(PAYLOAD_TYPE, &payload), pinned.id()).unwrap();
