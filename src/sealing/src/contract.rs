@@ -47,7 +47,8 @@ impl Contract {
     /// When it is not strict JSON of this shape; the message names the member.
     pub fn read(path: &Path) -> Result<Contract, SealingError> {
         let bytes = files::read_capped(path, CONTRACT_LIMIT_BYTES)?;
-        Ok(json::parse(&path.display().to_string(), &bytes)?)
+        let contract = json::parse(&path.display().to_string(), &bytes);
+        contract.map_err(|error| SealingError::Contract(Box::new(error)))
     }
 }
 
@@ -70,5 +71,9 @@ mod tests {
         assert_eq!(contract.slo.unwrap().inter_token_p95_milliseconds, Some(40));
         assert!(read(r#"{"constraint":{}}"#).is_err(), "an unknown member");
         assert!(read(r#"{"slo":{},"slo":{}}"#).is_err(), "a member given twice");
+        for list in [r"[]", r#"{"slo":[null,40,null]}"#] {
+            let refused = read(list);
+            assert!(matches!(refused, Err(SealingError::Contract(_))), "a list for an object: {list}: {refused:?}");
+        }
     }
 }

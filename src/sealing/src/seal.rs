@@ -136,7 +136,9 @@ impl PackedBundle {
         let layers: Vec<&dyn Source> = metered.iter().map(|layer| layer as &dyn Source).collect();
         let contents =
             archive::Contents { manifest: &self.manifest, config: &self.config, attestations, layers: &layers };
-        files::write_whole(out, |writer| Ok(archive::write(&contents, writer)?))
+        files::write_whole(out, |writer| {
+            archive::write(&contents, writer).map_err(|error| SealingError::while_writing(out, error))
+        })
     }
 
     /// The manifest: its digest is the bundle's identity.

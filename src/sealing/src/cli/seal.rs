@@ -101,7 +101,7 @@ fn parse_epoch(text: &str) -> Result<Epoch, String> {
 
 pub(super) fn run(arguments: &Arguments, output: Output) -> Result<(), SealingError> {
     if arguments.out.exists() && !arguments.force {
-        return Err(SealingError::AlreadyExists { path: arguments.out.clone() });
+        return Err(SealingError::BundleExists { path: arguments.out.clone() });
     }
     let request = request(arguments)?;
     let password = Password::obtain(arguments.key.password_file.as_deref(), Prompt::Once)?;
