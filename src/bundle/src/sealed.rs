@@ -15,7 +15,8 @@ use crate::trust::TrustRoot;
 use crate::verified::VerifiedBundle;
 use crate::verify;
 
-/// An opened bundle. Its only way on is [`SealedBundle::verify`].
+/// An opened bundle. Its only way on is [`SealedBundle::verify`]. A clone reads from the same open source.
+#[derive(Clone)]
 pub struct SealedBundle {
     pub(crate) source: Arc<dyn Source>,
     pub(crate) manifest: Manifest,

@@ -24,7 +24,7 @@ pub(crate) fn verify(bundle: SealedBundle, root: &TrustRoot) -> Result<VerifiedB
     let signers = step_07_check_signatures(&bundle.attestations, root)?;
     let payloads = step_08_collect_payloads(&bundle.attestations)?;
     let release = step_09_read_release(&payloads, &bundle)?;
-    let release_signers = step_10_count_signers(&release, &bundle.attestations, &signers, root)?;
+    let vouchers = step_10_count_signers(&release, &bundle.attestations, &signers, root)?;
     step_11_check_model_signing(&payloads, &bundle, &release)?;
     step_12_check_cosign(&payloads, &bundle)?;
     step_13_check_config(&bundle, &release)?;
@@ -38,7 +38,7 @@ pub(crate) fn verify(bundle: SealedBundle, root: &TrustRoot) -> Result<VerifiedB
         epoch: release.epoch,
         channel: release.channel.clone(),
         manifest: bundle.manifest.digest(),
-        signers: release_signers,
+        signers: vouchers.release_signers,
         issued_at: release.issued_at,
         expires: release.expires,
         root_digest: root.digest(),
@@ -47,6 +47,7 @@ pub(crate) fn verify(bundle: SealedBundle, root: &TrustRoot) -> Result<VerifiedB
         source: bundle.source,
         identity,
         release,
+        model_signature: vouchers.model_signature,
         files,
         weights,
         root_version: root.version(),
@@ -134,6 +135,12 @@ fn step_09_read_release(payloads: &Payloads<'_>, bundle: &SealedBundle) -> Resul
     Ok(release)
 }
 
+/// The signatures that a bundle is accepted for, all by keys of one role.
+struct Vouchers {
+    release_signers: Vec<KeyId>,
+    model_signature: Attestation,
+}
+
 /// The release statement is signed by a threshold of the role that may sign it, and the model signing statement by at
 /// least one key of that role. A vendor's `release` keys sign anything; a customer's `site` keys sign adapters only.
 fn step_10_count_signers(
@@ -141,12 +148,12 @@ fn step_10_count_signers(
     attestations: &[Attestation],
     signers: &Signers,
     root: &TrustRoot,
-) -> Result<Vec<KeyId>, BundleError> {
+) -> Result<Vouchers, BundleError> {
     let roles: &[Role] = if release.adapter.is_some() { &[Role::Release, Role::Site] } else { &[Role::Release] };
     let mut refusal = None;
     for &role in roles {
         match count_role(role, attestations, signers, root) {
-            Ok(release_signers) => return Ok(release_signers),
+            Ok(vouchers) => return Ok(vouchers),
             Err(error) => refusal = refusal.or(Some(error)),
         }
     }
@@ -158,20 +165,24 @@ fn count_role(
     attestations: &[Attestation],
     signers: &Signers,
     root: &TrustRoot,
-) -> Result<Vec<KeyId>, BundleError> {
+) -> Result<Vouchers, BundleError> {
     let (members, threshold) = match root.role(role) {
         Some(keys) => (keys.keyids.clone(), keys.threshold),
         None => (BTreeSet::new(), 1),
     };
-    let mut release_signers = Vec::new();
-    for (predicate, required) in [(Predicate::ModelSigning, 1), (Predicate::Release, threshold)] {
-        let signed = signers.get(&predicate).cloned().unwrap_or_default();
-        release_signers = signed.intersection(&members).copied().collect();
-        if release_signers.len() < required {
-            return Err(unsigned(predicate, attestations, role, release_signers.len(), required));
-        }
+    let by_members = |predicate| -> Vec<KeyId> {
+        signers.get(&predicate).into_iter().flatten().filter(|key| members.contains(key)).copied().collect()
+    };
+    let model_signers = by_members(Predicate::ModelSigning);
+    let model_signature = attestations.iter().find(|attestation| {
+        attestation.predicate() == Predicate::ModelSigning && model_signers.contains(&attestation.key())
+    });
+    let model_signature = model_signature.ok_or_else(|| unsigned(Predicate::ModelSigning, attestations, role, 0, 1))?;
+    let release_signers = by_members(Predicate::Release);
+    if release_signers.len() < threshold {
+        return Err(unsigned(Predicate::Release, attestations, role, release_signers.len(), threshold));
     }
-    Ok(release_signers)
+    Ok(Vouchers { release_signers, model_signature: model_signature.clone() })
 }
 
 /// The model signing statement lists exactly the manifest's layers, and its root is the one that the release names.

@@ -31,12 +31,6 @@ pub enum SealingError {
         /// The bundle that stands in the way.
         path: PathBuf,
     },
-    /// Another file took the bundle's name between two readings.
-    #[error("{path} changed while it was read: run this again")]
-    ChangedMeanwhile {
-        /// The bundle.
-        path: PathBuf,
-    },
     /// The contract is not strict JSON of its shape.
     #[error(transparent)]
     Contract(Box<BundleError>),

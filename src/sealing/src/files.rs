@@ -55,6 +55,29 @@ pub(crate) fn write_bytes(path: &Path, bytes: &[u8]) -> Result<(), SealingError>
     })
 }
 
+/// Writes the file `path`, which must not be there yet, where nobody looks before all is done.
+pub(crate) fn write_new(
+    path: &Path,
+    write: impl FnOnce(&mut BufWriter<File>) -> Result<(), SealingError>,
+) -> Result<(), SealingError> {
+    let file = File::create_new(path).map_err(|source| SealingError::Write { path: path.to_owned(), source })?;
+    fill(file, path, write).map(drop)
+}
+
+/// Writes to `file` until it lies on the disk. `path` is the name for messages.
+fn fill(
+    file: File,
+    path: &Path,
+    write: impl FnOnce(&mut BufWriter<File>) -> Result<(), SealingError>,
+) -> Result<File, SealingError> {
+    let in_context = |source: io::Error| SealingError::Write { path: path.to_owned(), source };
+    let mut writer = BufWriter::with_capacity(1 << 20, file);
+    write(&mut writer)?;
+    let file = writer.into_inner().map_err(|error| in_context(error.into_error()))?;
+    file.sync_all().map_err(in_context)?;
+    Ok(file)
+}
+
 /// Opens the bundle at `path`; its signatures are not verified by that.
 pub(crate) fn open_bundle(path: &Path) -> Result<SealedBundle, SealingError> {
     let file = File::open(path).map_err(|source| SealingError::Read { path: path.to_owned(), source })?;

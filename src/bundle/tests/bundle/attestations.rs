@@ -256,6 +256,26 @@ fn c14_only_pinned_keys_count() {
 }
 
 #[test]
+fn the_model_signature_is_one_by_a_key_that_vouches_for_the_bundle() {
+    let (vendor, site, stranger) = (Signer::new(Curve::P256), Signer::new(Curve::P256), Signer::new(Curve::P256));
+    let root = root_with(&[(Role::Release, &[&vendor], 1), (Role::Site, &[&site], 1)]);
+    let mut draft = draft();
+    let signature = |draft: &Draft, signers: &[&Signer]| {
+        open_and_verify(draft.seal(signers), &root).unwrap().model_signature().clone()
+    };
+    // The order of attestations is that of their digests, so each of the others comes first now and then.
+    for _ in 0..8 {
+        let found = signature(&draft, &[&vendor, &site, &stranger]);
+        assert_eq!((found.predicate(), found.key()), (Predicate::ModelSigning, vendor.id()));
+    }
+    let digest = Digest::of(b"base");
+    draft.release.adapter = Some(AdapterBinding { base: digest, tokenizer: digest, chat_template: None });
+    for _ in 0..8 {
+        assert_eq!(signature(&draft, &[&site, &stranger]).key(), site.id());
+    }
+}
+
+#[test]
 fn c14_a_key_inside_the_bundle_is_malformed() {
     let attestation = Signer::new(Curve::P256).attest(&draft().release_payload());
     let bytes = edited(attestation.bytes(), |tree| {

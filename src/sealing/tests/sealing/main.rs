@@ -7,6 +7,8 @@ mod command_line;
 mod defects;
 /// The same input gives the same bytes.
 mod determinism;
+/// What an export writes.
+mod exporting;
 /// What is sealed comes out again.
 mod identity;
 /// Other people's tools read what was sealed.
