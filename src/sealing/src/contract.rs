@@ -18,6 +18,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::SealingError;
 use crate::files;
+use crate::source::{NamedFile, SmallFileKind};
 
 /// A contract is written by hand, known answers by a tool; both are far below this.
 const CONTRACT_LIMIT_BYTES: u64 = 8 << 20;
@@ -49,6 +50,15 @@ impl Contract {
         let bytes = files::read_capped(path, CONTRACT_LIMIT_BYTES)?;
         let contract = json::parse(&path.display().to_string(), &bytes);
         contract.map_err(|error| SealingError::Contract(Box::new(error)))
+    }
+
+    /// The files that the contract names, which are sealed with the model.
+    pub(crate) fn files(&self) -> Vec<NamedFile<'_>> {
+        let schema = self.settings_schema.as_ref().map(|path| ("settingsSchema", path, SmallFileKind::Configuration));
+        let profile =
+            self.reference_profile.as_ref().map(|path| ("referenceProfile", path, SmallFileKind::Documentation));
+        let named = [schema, profile].into_iter().flatten();
+        named.map(|(member, path, kind)| NamedFile { member, path, kind }).collect()
     }
 }
 

@@ -3,7 +3,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use ampoule_bundle::{BundleError, ErrorClass, WeightHeaderError};
+use ampoule_bundle::{BundleError, BundlePath, ErrorClass, WeightHeaderError};
 use sigstore::errors::SigstoreError;
 
 /// Why a command of `ampoule-seal` did not do what was asked.
@@ -34,6 +34,18 @@ pub enum SealingError {
     /// The contract is not strict JSON of its shape.
     #[error(transparent)]
     Contract(Box<BundleError>),
+    /// The contract names a file that is not sealed.
+    #[error(
+        "the contract's {member} names {path}, and no such file can be sealed from {from}: put it into the model's folder, and name that folder with --from"
+    )]
+    ContractFileMissing {
+        /// The contract's member.
+        member: &'static str,
+        /// What it names.
+        path: BundlePath,
+        /// Where it was looked for.
+        from: PathBuf,
+    },
     /// A password of no characters protects nothing.
     #[error("the password is empty: put one line into the password file, or type one")]
     EmptyPassword,
@@ -185,6 +197,9 @@ pub enum SealingError {
         /// Its curve.
         found: &'static str,
     },
+    /// What was written is a bundle that every runtime would refuse.
+    #[error("what would be sealed cannot be used, so no bundle was written")]
+    UnusableBundle(#[source] Box<BundleError>),
     /// A key file that the key code does not understand.
     #[error("{path} is not a usable private key")]
     UnusableKey {
@@ -258,7 +273,7 @@ impl SealingError {
     pub fn exit_code(&self) -> u8 {
         match self {
             SealingError::ImpossibleThreshold { .. } | SealingError::UnknownExclusion { .. } => 2,
-            SealingError::Contract(_) => 78,
+            SealingError::Contract(_) | SealingError::ContractFileMissing { .. } => 78,
             SealingError::Bundle(error) => match error.class() {
                 ErrorClass::Unreadable => 10,
                 ErrorClass::Signature => 11,

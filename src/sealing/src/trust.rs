@@ -10,7 +10,7 @@ use ampoule_bundle::{PublicKey, Role, RootDocument, Timestamp, TrustRoot};
 
 use crate::error::SealingError;
 use crate::files;
-use crate::keys;
+use crate::keys::{self, SigningKey};
 
 /// One role of a new root.
 #[derive(Clone, Debug)]
@@ -46,6 +46,14 @@ pub fn init(roles: &[RoleRequest], expires: Timestamp, out: &Path) -> Result<Tru
     Ok(root)
 }
 
+/// A root that lets `key` alone seal, to verify what it has just sealed. It is never written.
+pub(crate) fn of_key(key: &SigningKey) -> Result<TrustRoot, SealingError> {
+    let keys = [PublicKey::from_pem(key.public_pem())?];
+    // Verifying asks for no time, so the root may as well hold for ever.
+    let expires = Timestamp::new(jiff::Timestamp::MAX);
+    Ok(TrustRoot::parse(&RootDocument::new(1, expires, &[(Role::Release, &keys, 1)]).to_bytes())?)
+}
+
 /// A key that is named twice can sign only once.
 fn check_threshold(role: Role, keys: &[PublicKey], threshold: usize) -> Result<(), SealingError> {
     let distinct = keys.iter().map(PublicKey::id).collect::<BTreeSet<_>>().len();
@@ -66,7 +74,7 @@ mod tests {
     #![allow(clippy::unwrap_used)]
 
     use super::*;
-    use crate::keys::{Curve, SigningKey};
+    use crate::keys::Curve;
     use crate::password::Password;
 
     #[test]

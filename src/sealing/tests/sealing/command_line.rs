@@ -90,6 +90,8 @@ fn refusals_say_what_is_wrong_and_leave_by_the_table_of_exit_codes() {
     check(&write("model/model.safetensors", b"short"), &[], 1, "model.safetensors is damaged");
     check(&write("out.bundle", b"precious"), &[], 1, "--force");
     check(&write("contract.json", br#"{"slo":{"ttft":1}}"#), &["--contract", "contract.json"], 78, "ttft");
+    let schema = br#"{"settingsSchema":"settings.schema.json"}"#;
+    check(&write("contract.json", schema), &["--contract", "contract.json"], 78, "settings.schema.json");
     let overlap = |folder: &Path| {
         let tensor = r#"{"dtype":"U8","shape":[4],"data_offsets":[0,4]}"#;
         let file = safetensors_with_header(&format!(r#"{{"a":{tensor},"b":{tensor}}}"#), &[0; 4]);
