@@ -1,5 +1,8 @@
 //! The vendor's tool as it is typed: exit codes, messages, and what it leaves behind.
 
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::{Command, Output};
 
@@ -177,6 +180,36 @@ fn a_threshold_that_the_keys_cannot_meet_is_an_error_of_usage() {
         assert_eq!(output.status.code(), Some(2), "{text}");
         assert!(text.contains(&format!("role `release` is {threshold}")), "{text}");
         assert!(!folder.path().join("root.json").exists());
+    }
+}
+
+#[test]
+fn a_source_date_epoch_that_is_no_text_is_refused() {
+    let (folder, mut arguments) = ready_to_seal();
+    let at = arguments.iter().position(|argument| argument == "--issued-at").unwrap();
+    arguments.drain(at..at + 2);
+    let output = Command::new(env!("CARGO_BIN_EXE_ampoule-seal"))
+        .args(arguments)
+        .current_dir(folder.path())
+        .env("SOURCE_DATE_EPOCH", OsStr::from_bytes(b"17\xff"))
+        .output()
+        .unwrap();
+    let text = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(1), "{text}");
+    assert!(text.contains("SOURCE_DATE_EPOCH is `17"), "{text}");
+}
+
+#[test]
+fn a_password_that_every_user_may_read_is_warned_about() {
+    let (folder, arguments) = ready_to_seal();
+    let arguments: Vec<&str> = arguments.iter().map(String::as_str).chain(["--force"]).collect();
+    for (mode, warnings) in [(0o644, 1), (0o640, 0), (0o600, 0)] {
+        let permissions = std::fs::Permissions::from_mode(mode);
+        std::fs::set_permissions(folder.path().join("password"), permissions).unwrap();
+        let output = run(folder.path(), &arguments);
+        let text = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(output.status.success(), "{text}");
+        assert_eq!(text.matches("run `chmod 600 password`").count(), warnings, "{mode:o}: {text}");
     }
 }
 
