@@ -20,12 +20,6 @@ impl Digest {
         hasher.finish()
     }
 
-    /// A digest from its 32 raw bytes.
-    #[must_use]
-    pub fn from_bytes(bytes: [u8; 32]) -> Self {
-        Self(bytes)
-    }
-
     /// The 32 raw bytes.
     #[must_use]
     pub fn as_bytes(&self) -> &[u8; 32] {

@@ -32,7 +32,6 @@ pub struct GgufHeader {
     /// The tensors in file order, with shapes outermost first.
     pub tensors: Vec<TensorInfo>,
     length: u64,
-    alignment: u64,
 }
 
 impl GgufHeader {
@@ -56,19 +55,13 @@ impl GgufHeader {
         let alignment = alignment(&metadata)?;
         let table = read_tensor_table(&mut reader, tensor_count)?;
         let (tensors, length) = place_tensors(table, &mut reader, alignment, file_length)?;
-        Ok(Self { metadata, tensors, length, alignment })
+        Ok(Self { metadata, tensors, length })
     }
 
     /// The header's length in bytes: where the tensors' data starts, or the whole file if there are none.
     #[must_use]
     pub fn length(&self) -> u64 {
         self.length
-    }
-
-    /// The alignment in bytes of each tensor's data.
-    #[must_use]
-    pub fn alignment(&self) -> u64 {
-        self.alignment
     }
 }
 

@@ -1,4 +1,4 @@
-//! The format's limits. Each is checked before the allocation that it bounds; FORMAT.md §9 prints this table.
+//! The format's limits. Each is checked before the allocation that it bounds; FORMAT.md §10 prints this table.
 
 /// The bundle format that this crate reads and writes.
 pub const FORMAT_VERSION: u32 = 1;

@@ -63,7 +63,7 @@ pub struct RoleKeys {
 }
 
 impl TrustRoot {
-    /// Reads a `root.json`. White space is free; duplicate keys, unknown members, unused or misnamed keys are not.
+    /// Reads a `root.json`. White space is free; repeated or unknown members and misnamed keys are not.
     ///
     /// # Errors
     /// [`BundleError::MalformedJson`], [`BundleError::MalformedKey`] or [`BundleError::MalformedTrustRoot`].
