@@ -11,6 +11,7 @@ use crate::digest::Digest;
 use crate::error::BundleError;
 use crate::json;
 use crate::key::{KeyId, PublicKey};
+use crate::manifest::wrong_field;
 use crate::statement::Predicate;
 
 /// The media type of an attestation, and the artifact type of the manifest that attaches it.
@@ -67,12 +68,7 @@ impl Attestation {
             if found == expected {
                 return Ok(());
             }
-            Err(BundleError::WrongField {
-                document: document.to_owned(),
-                field,
-                found: crate::digest::shorten(found),
-                expected: expected.to_owned(),
-            })
+            Err(wrong_field(document, field, found, expected))
         };
         fixed("mediaType", &wire.media_type, BUNDLE_MEDIA_TYPE)?;
         fixed("payloadType", &wire.dsse_envelope.payload_type, PAYLOAD_TYPE)?;

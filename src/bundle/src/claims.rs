@@ -84,7 +84,11 @@ impl fmt::Display for Claims<'_> {
                     Some(time) => writeln!(out, "expires     {time}")?,
                     None => writeln!(out, "expires     never")?,
                 }
-                writeln!(out, "runtime     {} or later", release.requires.runtime.min)?;
+                write!(out, "runtime     {} or later", release.requires.runtime.min)?;
+                match &release.requires.runtime.below {
+                    Some(below) => writeln!(out, ", below {below}")?,
+                    None => writeln!(out)?,
+                }
             }
         }
         writeln!(out, "manifest    {}", self.manifest)?;

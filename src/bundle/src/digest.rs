@@ -20,12 +20,6 @@ impl Digest {
         hasher.finish()
     }
 
-    /// A digest from its 32 raw bytes.
-    #[must_use]
-    pub fn from_bytes(bytes: [u8; 32]) -> Self {
-        Self(bytes)
-    }
-
     /// The 32 raw bytes.
     #[must_use]
     pub fn as_bytes(&self) -> &[u8; 32] {
@@ -146,12 +140,22 @@ pub(crate) fn parse_hex(text: &str) -> Option<[u8; 32]> {
 /// At most 80 characters of an untrusted text, for messages.
 pub(crate) fn shorten(text: &str) -> String {
     const LONGEST: usize = 80;
-    if text.chars().count() <= LONGEST {
-        return text.to_owned();
+    match text.char_indices().nth(LONGEST) {
+        None => printable(text),
+        Some((end, _)) => printable(&text[..end]) + "…",
     }
-    let mut short: String = text.chars().take(LONGEST).collect();
-    short.push('…');
-    short
+}
+
+/// The text with its unprintable characters escaped. Messages end on a terminal, which would obey some of them.
+pub(crate) fn printable(text: &str) -> String {
+    let mut printable = String::with_capacity(text.len());
+    for character in text.chars() {
+        match character {
+            '"' | '\'' | '\\' => printable.push(character),
+            _ => printable.extend(character.escape_debug()),
+        }
+    }
+    printable
 }
 
 #[cfg(test)]
@@ -163,6 +167,14 @@ mod tests {
         let digest = Digest::of(b"{}");
         assert_eq!(digest.to_string(), "sha256:44136fa355b3678a1146ad16f7e8649e94fb4fc21fe77e8310c060f61caaff8a");
         assert_eq!(digest.to_string().parse::<Digest>().expect("own text"), digest);
+    }
+
+    #[test]
+    fn what_a_terminal_would_obey_is_escaped_in_messages() {
+        assert_eq!(shorten("\u{1b}[2J\u{7}a\nb\u{9b}\u{202e}c"), r"\u{1b}[2J\u{7}a\nb\u{9b}\u{202e}c");
+        assert_eq!(shorten(r#"ä 'é' "\" 漢"#), r#"ä 'é' "\" 漢"#);
+        assert_eq!(shorten(&"é".repeat(80)), "é".repeat(80));
+        assert_eq!(shorten(&"é".repeat(81)), "é".repeat(80) + "…");
     }
 
     #[test]

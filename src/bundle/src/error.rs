@@ -19,6 +19,13 @@ pub enum BundleError {
         #[source]
         source: std::io::Error,
     },
+    /// What was to be written could not be: no defect of a bundle.
+    #[error("cannot write: {source}")]
+    Write {
+        /// The operating system's reason.
+        #[source]
+        source: std::io::Error,
+    },
     /// The file ends before the part that must follow.
     #[error("the file is cut short: {what} needs {needed} bytes, the file has {length}")]
     Truncated {

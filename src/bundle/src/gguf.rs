@@ -32,7 +32,6 @@ pub struct GgufHeader {
     /// The tensors in file order, with shapes outermost first.
     pub tensors: Vec<TensorInfo>,
     length: u64,
-    alignment: u64,
 }
 
 impl GgufHeader {
@@ -56,19 +55,13 @@ impl GgufHeader {
         let alignment = alignment(&metadata)?;
         let table = read_tensor_table(&mut reader, tensor_count)?;
         let (tensors, length) = place_tensors(table, &mut reader, alignment, file_length)?;
-        Ok(Self { metadata, tensors, length, alignment })
+        Ok(Self { metadata, tensors, length })
     }
 
     /// The header's length in bytes: where the tensors' data starts, or the whole file if there are none.
     #[must_use]
     pub fn length(&self) -> u64 {
         self.length
-    }
-
-    /// The alignment in bytes of each tensor's data.
-    #[must_use]
-    pub fn alignment(&self) -> u64 {
-        self.alignment
     }
 }
 
@@ -103,19 +96,23 @@ fn read_metadata(reader: &mut Reader<'_>, count: u64) -> Result<BTreeMap<String,
 
 fn alignment(metadata: &BTreeMap<String, GgufValue>) -> Result<u64, WeightHeaderError> {
     const DEFAULT: u64 = 32;
-    let found = match metadata.get("general.alignment") {
-        None => return Ok(DEFAULT),
-        Some(GgufValue::U32(value)) => u64::from(*value),
-        Some(_) => 0,
+    let refuse = |found| WeightHeaderError::Unknown {
+        what: "general.alignment",
+        found,
+        expected: "a u32 power of two from 8 to 65536",
     };
-    if !found.is_power_of_two() || !(8..=limits::MAX_GGUF_ALIGNMENT).contains(&found) {
-        return Err(WeightHeaderError::Unknown {
-            what: "general.alignment",
-            found: found.to_string(),
-            expected: "a u32 power of two from 8 to 65536",
-        });
+    match metadata.get("general.alignment") {
+        None => Ok(DEFAULT),
+        Some(GgufValue::U32(value)) => {
+            let found = u64::from(*value);
+            let fits = found.is_power_of_two() && (8..=limits::MAX_GGUF_ALIGNMENT).contains(&found);
+            if fits { Ok(found) } else { Err(refuse(found.to_string())) }
+        }
+        Some(other) => Err(refuse(match other.as_u64() {
+            Some(number) => format!("{number} in another integer type"),
+            None => "no integer above 0".to_owned(),
+        })),
     }
-    Ok(found)
 }
 
 /// A tensor whose offset still counts from the start of the data section.

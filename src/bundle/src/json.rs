@@ -18,8 +18,31 @@ use crate::limits;
 ///
 /// # Errors
 /// [`BundleError::MalformedJson`] when it is not strict JSON or not of `T`'s shape.
-pub fn parse<T: DeserializeOwned>(document: &str, bytes: &[u8]) -> Result<T, BundleError> {
-    serde_json::from_value(parse_value(document, bytes)?).map_err(|error| malformed(document, &error))
+///
+/// # Panics
+/// As [`canonical`].
+pub fn parse<T: DeserializeOwned + Serialize>(document: &str, bytes: &[u8]) -> Result<T, BundleError> {
+    let tree = parse_value(document, bytes)?;
+    let value: T = T::deserialize(&tree).map_err(|error| malformed(document, &error))?;
+    if !has_objects_of(&tree, &to_tree(&value)) {
+        return Err(malformed(document, &Error::custom("a list stands where an object must")));
+    }
+    Ok(value)
+}
+
+/// Serde takes a list of the members' values for a type with named members. So wherever `written`, which is the value
+/// written again, has an object, `read` must have one. What is absent in one of them does not count.
+fn has_objects_of(read: &Value, written: &Value) -> bool {
+    match (read, written) {
+        (Value::Object(read), Value::Object(written)) => {
+            written.iter().all(|(key, written)| read.get(key).is_none_or(|read| has_objects_of(read, written)))
+        }
+        (Value::Array(read), Value::Array(written)) => {
+            read.iter().zip(written).all(|(read, written)| has_objects_of(read, written))
+        }
+        (_, Value::Object(_)) => false,
+        _ => true,
+    }
 }
 
 /// Reads `bytes` strictly as a `T` and refuses them unless they are the canonical text of that `T`.
@@ -36,6 +59,9 @@ pub(crate) fn tree_to_canonical<T: DeserializeOwned + Serialize>(
     bytes: &[u8],
     tree: Value,
 ) -> Result<T, BundleError> {
+    if !has_ascii_keys(&tree) {
+        return Err(malformed(document, &Error::custom("a key is not ASCII")));
+    }
     let value: T = serde_json::from_value(tree).map_err(|error| malformed(document, &error))?;
     let canonical = canonical(&value);
     if canonical != bytes {
@@ -50,9 +76,22 @@ pub(crate) fn tree_to_canonical<T: DeserializeOwned + Serialize>(
 /// # Panics
 /// If `value` has a map with keys that are not text; the types of this crate have none.
 pub fn canonical<T: Serialize>(value: &T) -> Vec<u8> {
-    let mut tree = serde_json::to_value(value).expect("the types of this crate have text keys and integers only");
+    let mut tree = to_tree(value);
     tree.sort_all_objects();
     serde_json::to_vec(&tree).expect("a JSON tree always has a text")
+}
+
+fn to_tree<T: Serialize>(value: &T) -> Value {
+    serde_json::to_value(value).expect("the types of this crate have text keys and integers only")
+}
+
+/// RFC 8785 sorts keys by UTF-16 and this crate by UTF-8, which is the same order for ASCII alone.
+fn has_ascii_keys(tree: &Value) -> bool {
+    match tree {
+        Value::Object(members) => members.iter().all(|(key, member)| key.is_ascii() && has_ascii_keys(member)),
+        Value::Array(items) => items.iter().all(has_ascii_keys),
+        _ => true,
+    }
 }
 
 /// Reads `bytes` strictly into a tree.
@@ -180,6 +219,8 @@ fn check_text<E: Error>(text: &str) -> Result<(), E> {
 
 #[cfg(test)]
 mod tests {
+    use serde::Deserialize;
+
     use super::*;
 
     #[test]
@@ -221,6 +262,34 @@ mod tests {
         let nested = |depth: usize| format!("{}{}", "[".repeat(depth), "]".repeat(depth));
         assert!(parse_value("test", nested(32).as_bytes()).is_ok());
         assert!(parse_value("test", nested(33).as_bytes()).is_err());
+    }
+
+    #[test]
+    fn a_list_never_stands_for_an_object() {
+        #[derive(Debug, Deserialize, Serialize)]
+        struct Outer {
+            inner: Option<Inner>,
+            list: Vec<Inner>,
+        }
+        #[derive(Debug, Deserialize, Serialize)]
+        struct Inner {
+            number: u32,
+        }
+        let read = |text: &str| parse::<Outer>("test", text.as_bytes());
+        read(r#"{"inner":{"number":1},"list":[{"number":2}]}"#).expect("objects");
+        read(r#"{"list":[]}"#).expect("an absent member");
+        for text in [r"[{},[]]", r"[null,[]]", r#"{"inner":[1],"list":[]}"#, r#"{"list":[{"number":1},[2]]}"#] {
+            assert!(matches!(read(text), Err(BundleError::MalformedJson { .. })), "{text}");
+        }
+    }
+
+    #[test]
+    fn keys_that_two_writers_could_sort_differently_are_refused() {
+        // By UTF-8 the first is the lower one, by UTF-16 the second.
+        for text in ["{\"\u{ffff}\":1,\"\u{10000}\":2}", r#"{"a":[{"ä":1}]}"#] {
+            let found = parse_canonical::<Value>("test", text.as_bytes());
+            assert!(matches!(found, Err(BundleError::MalformedJson { .. })), "{text}");
+        }
     }
 
     #[test]

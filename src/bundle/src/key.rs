@@ -136,10 +136,11 @@ impl PublicKey {
         Ok(key)
     }
 
-    /// Reads a key from its SubjectPublicKeyInfo in DER.
+    /// Reads a key from its SubjectPublicKeyInfo in DER. Whether the point lies on the curve shows only when a
+    /// signature is checked: where it does not, every signature is wrong.
     ///
     /// # Errors
-    /// [`BundleError::MalformedKey`] when it is not an uncompressed point on P-256 or P-384.
+    /// [`BundleError::MalformedKey`] when it is not an uncompressed point of the length that P-256 or P-384 has.
     pub fn from_spki_der(der: &[u8]) -> Result<Self, BundleError> {
         for curve in [Curve::P256, Curve::P384] {
             if let Some(point) = der.strip_prefix(curve.spki_prefix())
@@ -223,5 +224,22 @@ mod tests {
         ] {
             assert!(PublicKey::from_pem(&other).is_err(), "{other}");
         }
+    }
+
+    #[test]
+    fn a_point_beside_the_curve_verifies_nothing() {
+        let random = ring::rand::SystemRandom::new();
+        let algorithm = &signature::ECDSA_P256_SHA256_ASN1_SIGNING;
+        let document = signature::EcdsaKeyPair::generate_pkcs8(algorithm, &random).expect("a new key");
+        let pair = signature::EcdsaKeyPair::from_pkcs8(algorithm, document.as_ref(), &random).expect("a new key");
+        let signature = pair.sign(&random, b"message").expect("a signature");
+        let mut der = Curve::P256.spki_prefix().to_vec();
+        der.extend_from_slice(signature::KeyPair::public_key(&pair).as_ref());
+        let verifies = |der: &[u8]| {
+            PublicKey::from_spki_der(der).expect("the form is right").verifies(b"message", signature.as_ref())
+        };
+        assert!(verifies(&der));
+        *der.last_mut().expect("not empty") ^= 1;
+        assert!(!verifies(&der));
     }
 }

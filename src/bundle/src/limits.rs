@@ -1,4 +1,4 @@
-//! The format's limits. Each is checked before the allocation that it bounds; FORMAT.md §9 prints this table.
+//! The format's limits. Each is checked before the allocation that it bounds; FORMAT.md §10 prints this table.
 
 /// The bundle format that this crate reads and writes.
 pub const FORMAT_VERSION: u32 = 1;
@@ -42,6 +42,9 @@ pub const MAX_JSON_INTEGER: u64 = (1 << 53) - 1;
 pub const MAX_SAFETENSORS_HEADER_BYTES: u64 = 16 << 20;
 /// Longest GGUF header; a vocabulary of 256 000 tokens with scores and merges needs about 15 MiB.
 pub const MAX_GGUF_HEADER_BYTES: u64 = 64 << 20;
+/// Longest of all weight headers together: they are all held in memory before one is parsed, and kept until the weights
+/// are loaded. A model of a trillion parameters in a hundred shards has about 20 MiB of them.
+pub const MAX_WEIGHT_HEADERS_TOTAL_BYTES: u64 = 128 << 20;
 /// Most tensors in one weight file.
 pub const MAX_TENSORS: u64 = 1 << 17;
 /// Most dimensions of a tensor in a safetensors file.

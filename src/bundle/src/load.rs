@@ -120,14 +120,18 @@ impl VerifiedBundle {
         self.weights.iter().map(|file| file.length).sum()
     }
 
-    /// Hashes all weights and keeps nothing: what `ampoule verify` does beyond opening.
+    /// Hashes all weights and keeps nothing, refusing what loading refuses: what `ampoule verify` does beyond opening.
     ///
     /// # Errors
-    /// [`BundleError::DigestMismatch`] for the first file whose content is not what is signed.
+    /// [`BundleError::DigestMismatch`] for the first file whose content is not what is signed, and
+    /// [`BundleError::WeightHeader`] when bytes that belong to no tensor are not zero.
     pub fn check_weights(&self, progress: &(dyn Fn(u64) + Sync)) -> Result<(), BundleError> {
         for_each_weight_file(&self.weights, |file| {
             let mut pass = Pass::begin(&*self.source, file, progress);
-            pass.skim_to(file.length, Gap::Content)?;
+            for tensor in file.header.tensors() {
+                pass.skim_to(tensor.offset, Gap::Zeros)?;
+                pass.skim_to(tensor.offset + tensor.length, Gap::Content)?;
+            }
             pass.finish()
         })
     }
@@ -161,12 +165,12 @@ fn for_each_weight_file<E: Send>(
     first_error.into_inner().unwrap_or_else(PoisonError::into_inner).map_or(Ok(()), Err)
 }
 
-/// What may lie between two tensors.
+/// What may stand in bytes that are skimmed.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Gap {
-    /// Padding: zeros only.
+    /// Zeros only: padding between tensors.
     Zeros,
-    /// Anything, because nothing of it is used.
+    /// Anything: a tensor's own bytes, which are hashed and not kept.
     Content,
 }
 

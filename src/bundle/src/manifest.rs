@@ -114,8 +114,10 @@ impl Manifest {
             return Err(wrong_field(DOCUMENT, "annotations", "other annotations", FORMAT_ANNOTATION));
         }
         let config_bare = Descriptor::new(CONFIG_MEDIA_TYPE, wire.config.digest, wire.config.size);
+        fixed("config", &wire.config.media_type, CONFIG_MEDIA_TYPE)?;
         if wire.config != config_bare {
-            return Err(wrong_field(DOCUMENT, "config", &wire.config.media_type, CONFIG_MEDIA_TYPE));
+            let expected = "digest, media type and size alone";
+            return Err(wrong_field(DOCUMENT, "config", "a config with other members", expected));
         }
         check_limit("the config's length in bytes", wire.config.size, limits::MAX_CONFIG_BYTES)?;
         check_limit("the number of layers", wire.layers.len() as u64, limits::MAX_LAYERS as u64)?;

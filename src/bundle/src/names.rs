@@ -61,7 +61,7 @@ impl TryFrom<&str> for BundleVersion {
     type Error = BundleError;
 
     fn try_from(text: &str) -> Result<Self, BundleError> {
-        let refuse = |reason| BundleError::InvalidText { kind: "bundle version", found: shorten(text), reason };
+        let refuse = |reason| BundleError::InvalidText { kind: "version", found: shorten(text), reason };
         if text.len() > 128 {
             return Err(refuse("it is longer than 128 bytes"));
         }

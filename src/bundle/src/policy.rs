@@ -6,7 +6,6 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
-use crate::limits;
 use crate::load::AdmittedBundle;
 use crate::names::{BundleName, BundleVersion, Channel, Counter, Epoch};
 use crate::statement::{Accelerator, Endpoint, ExpiryPolicy, ReleaseStatement};
@@ -96,8 +95,6 @@ impl AcceptedVersions {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Rule {
-    /// The bundle format must be one that this runtime knows.
-    FormatVersion,
     /// The layers must not be encrypted, as this runtime cannot decrypt.
     Encryption,
     /// The runtime's version must lie in the required range.
@@ -135,7 +132,6 @@ impl Rule {
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
-            Self::FormatVersion => "format version",
             Self::Encryption => "encryption",
             Self::RuntimeVersion => "runtime version",
             Self::RuntimeFeatures => "runtime features",
@@ -230,15 +226,14 @@ impl VerifiedBundle {
 }
 
 fn check_runtime(release: &ReleaseStatement, policy: &RuntimePolicy) -> Result<(), PolicyViolation> {
-    require(Rule::FormatVersion, release.format_version == limits::FORMAT_VERSION, || {
-        (release.format_version.to_string(), limits::FORMAT_VERSION.to_string())
-    })?;
     require(Rule::Encryption, release.encryption.is_none(), || {
         ("encrypted layers".to_owned(), "plain layers: this runtime cannot decrypt".to_owned())
     })?;
     let range = &release.requires.runtime;
     let runtime = &policy.runtime_version;
-    let inside = *runtime >= range.min && range.below.as_ref().is_none_or(|below| runtime < below);
+    // By precedence: semantic versioning gives build metadata no say in it.
+    let below_end = range.below.as_ref().is_none_or(|below| runtime.cmp_precedence(below).is_lt());
+    let inside = runtime.cmp_precedence(&range.min).is_ge() && below_end;
     require(Rule::RuntimeVersion, inside, || {
         let below = range.below.as_ref().map_or(String::new(), |below| format!(" and below {below}"));
         (runtime.to_string(), format!("at least {}{below}", range.min))
@@ -267,7 +262,7 @@ fn check_site(release: &ReleaseStatement, policy: &RuntimePolicy) -> Result<(), 
         })?;
     }
     if let Some(minimum) = policy.minimum_versions.get(&release.name) {
-        require(Rule::MinimumVersion, release.version >= *minimum, || {
+        require(Rule::MinimumVersion, release.version.0.cmp_precedence(&minimum.0).is_ge(), || {
             (release.version.to_string(), format!("at least {minimum}"))
         })?;
     }

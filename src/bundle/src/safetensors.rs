@@ -127,6 +127,10 @@ fn read_tensors(
                 .map_err(|_| json_error("`__metadata__` holds more than texts".to_owned()))?;
             continue;
         }
+        // Serde would take a list of the three values as well.
+        if !value.is_object() {
+            return Err(json_error(format!("tensor `{}` is not an object", shorten(&name))));
+        }
         let wire: WireTensor = serde_json::from_value(value)
             .map_err(|error| json_error(format!("tensor `{}`: {}", shorten(&name), shorten(&error.to_string()))))?;
         tensors.push(check_tensor(name, wire, data_start)?);

@@ -15,7 +15,8 @@ use crate::trust::TrustRoot;
 use crate::verified::VerifiedBundle;
 use crate::verify;
 
-/// An opened bundle. Its only way on is [`SealedBundle::verify`].
+/// An opened bundle. Its only way on is [`SealedBundle::verify`]. A clone reads from the same open source.
+#[derive(Clone)]
 pub struct SealedBundle {
     pub(crate) source: Arc<dyn Source>,
     pub(crate) manifest: Manifest,
@@ -51,7 +52,8 @@ impl SealedBundle {
     /// Copies the content of the manifest's layer `index` to `out` and checks its digest on the way, for export.
     ///
     /// # Errors
-    /// [`BundleError::DigestMismatch`] when what was copied is not what the manifest names; [`BundleError::Io`].
+    /// [`BundleError::DigestMismatch`] when what was copied is not what the manifest names; [`BundleError::Io`] and
+    /// [`BundleError::Write`].
     ///
     /// # Panics
     /// If the manifest has no layer `index`.

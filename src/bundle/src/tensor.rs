@@ -34,6 +34,25 @@ pub enum TensorKind {
     Q6K,
 }
 
+/// The types that a safetensors file can hold, by their names there.
+const SAFETENSORS_NAMES: [(TensorKind, &str); 15] = [
+    (TensorKind::F32, "F32"),
+    (TensorKind::F16, "F16"),
+    (TensorKind::BF16, "BF16"),
+    (TensorKind::F64, "F64"),
+    (TensorKind::F8E4M3, "F8_E4M3"),
+    (TensorKind::F8E5M2, "F8_E5M2"),
+    (TensorKind::I8, "I8"),
+    (TensorKind::I16, "I16"),
+    (TensorKind::I32, "I32"),
+    (TensorKind::I64, "I64"),
+    (TensorKind::U8, "U8"),
+    (TensorKind::U16, "U16"),
+    (TensorKind::U32, "U32"),
+    (TensorKind::U64, "U64"),
+    (TensorKind::Bool, "BOOL"),
+];
+
 impl TensorKind {
     /// How many elements one block holds; 1 for plain element types.
     #[must_use]
@@ -69,25 +88,14 @@ impl TensorKind {
     }
 
     /// The name that safetensors gives this type, if it has one.
+    #[must_use]
+    pub fn safetensors_name(self) -> Option<&'static str> {
+        SAFETENSORS_NAMES.iter().find(|(kind, _)| *kind == self).map(|(_, name)| *name)
+    }
+
+    /// The type that safetensors gives this name.
     pub(crate) fn from_safetensors(name: &str) -> Option<Self> {
-        Some(match name {
-            "F32" => Self::F32,
-            "F16" => Self::F16,
-            "BF16" => Self::BF16,
-            "F64" => Self::F64,
-            "F8_E4M3" => Self::F8E4M3,
-            "F8_E5M2" => Self::F8E5M2,
-            "I8" => Self::I8,
-            "I16" => Self::I16,
-            "I32" => Self::I32,
-            "I64" => Self::I64,
-            "U8" => Self::U8,
-            "U16" => Self::U16,
-            "U32" => Self::U32,
-            "U64" => Self::U64,
-            "BOOL" => Self::Bool,
-            _ => return None,
-        })
+        SAFETENSORS_NAMES.iter().find(|(_, known)| *known == name).map(|(kind, _)| *kind)
     }
 
     /// The type with this number in a GGUF tensor table.

@@ -25,12 +25,6 @@ impl Timestamp {
     pub fn as_second(&self) -> i64 {
         self.0.as_second()
     }
-
-    /// The time as `jiff` knows it.
-    #[must_use]
-    pub fn as_jiff(&self) -> jiff::Timestamp {
-        self.0
-    }
 }
 
 impl fmt::Display for Timestamp {

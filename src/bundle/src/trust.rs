@@ -63,7 +63,7 @@ pub struct RoleKeys {
 }
 
 impl TrustRoot {
-    /// Reads a `root.json`. White space is free; duplicate keys, unknown members, unused or misnamed keys are not.
+    /// Reads a `root.json`. White space is free; repeated or unknown members and misnamed keys are not.
     ///
     /// # Errors
     /// [`BundleError::MalformedJson`], [`BundleError::MalformedKey`] or [`BundleError::MalformedTrustRoot`].
@@ -72,6 +72,9 @@ impl TrustRoot {
         let document: RootDocument = json::parse("trust root", bytes)?;
         let root = document.signed;
         let refuse = |reason: String| Err(BundleError::MalformedTrustRoot { reason });
+        if let Some(signature) = document.signatures.iter().find(|signature| !is_hex(&signature.sig)) {
+            return refuse(format!("the signature by {} is not lower-case hex", signature.keyid));
+        }
         if root.kind != "root" {
             return refuse(format!("`_type` is `{}`, must be `root`", crate::digest::shorten(&root.kind)));
         }
@@ -143,6 +146,12 @@ impl TrustRoot {
 }
 
 const SPEC_VERSION: &str = "1.0.31";
+
+/// Whole bytes in lower-case hex digits, one at least.
+fn is_hex(text: &str) -> bool {
+    let digits = text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
+    !text.is_empty() && text.len().is_multiple_of(2) && digits
+}
 
 /// A `root.json` as written, for tools that make one.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

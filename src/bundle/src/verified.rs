@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use crate::attestation::Attestation;
 use crate::digest::Digest;
 use crate::key::KeyId;
 use crate::names::{BundleName, BundlePath, BundleVersion, Channel, Counter, Epoch};
@@ -17,6 +18,7 @@ pub struct VerifiedBundle {
     pub(crate) source: Arc<dyn Source>,
     pub(crate) identity: BundleIdentity,
     pub(crate) release: ReleaseStatement,
+    pub(crate) model_signature: Attestation,
     pub(crate) files: BTreeMap<BundlePath, Vec<u8>>,
     pub(crate) weights: Vec<WeightFile>,
     pub(crate) root_version: u64,
@@ -34,6 +36,12 @@ impl VerifiedBundle {
     #[must_use]
     pub fn release(&self) -> &ReleaseStatement {
         &self.release
+    }
+
+    /// The model signing attestation by a key of the role that vouches for the bundle: what is exported as `model.sig`.
+    #[must_use]
+    pub fn model_signature(&self) -> &Attestation {
+        &self.model_signature
     }
 
     /// The weight files, with verified and checked headers.

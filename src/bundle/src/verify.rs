@@ -6,11 +6,11 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use crate::attestation::Attestation;
-use crate::digest::Digest;
+use crate::digest::{Digest, printable, shorten};
 use crate::error::{BundleError, WeightHeaderError};
 use crate::key::KeyId;
 use crate::limits;
-use crate::manifest::{Layer, LayerKind, WeightFormat, check_limit};
+use crate::manifest::{Layer, LayerKind, WeightFormat, check_limit, wrong_field};
 use crate::names::BundlePath;
 use crate::sealed::SealedBundle;
 use crate::source::read_exact_at;
@@ -24,7 +24,7 @@ pub(crate) fn verify(bundle: SealedBundle, root: &TrustRoot) -> Result<VerifiedB
     let signers = step_07_check_signatures(&bundle.attestations, root)?;
     let payloads = step_08_collect_payloads(&bundle.attestations)?;
     let release = step_09_read_release(&payloads, &bundle)?;
-    let release_signers = step_10_count_signers(&release, &bundle.attestations, &signers, root)?;
+    let vouchers = step_10_count_signers(&release, &bundle.attestations, &signers, root)?;
     step_11_check_model_signing(&payloads, &bundle, &release)?;
     step_12_check_cosign(&payloads, &bundle)?;
     step_13_check_config(&bundle, &release)?;
@@ -38,7 +38,7 @@ pub(crate) fn verify(bundle: SealedBundle, root: &TrustRoot) -> Result<VerifiedB
         epoch: release.epoch,
         channel: release.channel.clone(),
         manifest: bundle.manifest.digest(),
-        signers: release_signers,
+        signers: vouchers.release_signers,
         issued_at: release.issued_at,
         expires: release.expires,
         root_digest: root.digest(),
@@ -47,6 +47,7 @@ pub(crate) fn verify(bundle: SealedBundle, root: &TrustRoot) -> Result<VerifiedB
         source: bundle.source,
         identity,
         release,
+        model_signature: vouchers.model_signature,
         files,
         weights,
         root_version: root.version(),
@@ -70,7 +71,11 @@ fn step_07_check_signatures(attestations: &[Attestation], root: &TrustRoot) -> R
     // Nothing of a payload is read before a pinned key has signed it.
     for predicate in [Predicate::Release, Predicate::ModelSigning] {
         if !signers.contains_key(&predicate) {
-            return Err(unsigned(predicate, attestations, Role::Release, 0, 1));
+            let required = match predicate {
+                Predicate::Release => root.role(Role::Release).map_or(1, |keys| keys.threshold),
+                _ => 1,
+            };
+            return Err(unsigned(predicate, attestations, Role::Release, 0, required));
         }
     }
     Ok(signers)
@@ -130,6 +135,12 @@ fn step_09_read_release(payloads: &Payloads<'_>, bundle: &SealedBundle) -> Resul
     Ok(release)
 }
 
+/// The signatures that a bundle is accepted for, all by keys of one role.
+struct Vouchers {
+    release_signers: Vec<KeyId>,
+    model_signature: Attestation,
+}
+
 /// The release statement is signed by a threshold of the role that may sign it, and the model signing statement by at
 /// least one key of that role. A vendor's `release` keys sign anything; a customer's `site` keys sign adapters only.
 fn step_10_count_signers(
@@ -137,12 +148,12 @@ fn step_10_count_signers(
     attestations: &[Attestation],
     signers: &Signers,
     root: &TrustRoot,
-) -> Result<Vec<KeyId>, BundleError> {
+) -> Result<Vouchers, BundleError> {
     let roles: &[Role] = if release.adapter.is_some() { &[Role::Release, Role::Site] } else { &[Role::Release] };
     let mut refusal = None;
     for &role in roles {
         match count_role(role, attestations, signers, root) {
-            Ok(release_signers) => return Ok(release_signers),
+            Ok(vouchers) => return Ok(vouchers),
             Err(error) => refusal = refusal.or(Some(error)),
         }
     }
@@ -154,20 +165,24 @@ fn count_role(
     attestations: &[Attestation],
     signers: &Signers,
     root: &TrustRoot,
-) -> Result<Vec<KeyId>, BundleError> {
+) -> Result<Vouchers, BundleError> {
     let (members, threshold) = match root.role(role) {
         Some(keys) => (keys.keyids.clone(), keys.threshold),
         None => (BTreeSet::new(), 1),
     };
-    let mut release_signers = Vec::new();
-    for (predicate, required) in [(Predicate::ModelSigning, 1), (Predicate::Release, threshold)] {
-        let signed = signers.get(&predicate).cloned().unwrap_or_default();
-        release_signers = signed.intersection(&members).copied().collect();
-        if release_signers.len() < required {
-            return Err(unsigned(predicate, attestations, role, release_signers.len(), required));
-        }
+    let by_members = |predicate| -> Vec<KeyId> {
+        signers.get(&predicate).into_iter().flatten().filter(|key| members.contains(key)).copied().collect()
+    };
+    let model_signers = by_members(Predicate::ModelSigning);
+    let model_signature = attestations.iter().find(|attestation| {
+        attestation.predicate() == Predicate::ModelSigning && model_signers.contains(&attestation.key())
+    });
+    let model_signature = model_signature.ok_or_else(|| unsigned(Predicate::ModelSigning, attestations, role, 0, 1))?;
+    let release_signers = by_members(Predicate::Release);
+    if release_signers.len() < threshold {
+        return Err(unsigned(Predicate::Release, attestations, role, release_signers.len(), threshold));
     }
-    Ok(release_signers)
+    Ok(Vouchers { release_signers, model_signature: model_signature.clone() })
 }
 
 /// The model signing statement lists exactly the manifest's layers, and its root is the one that the release names.
@@ -197,7 +212,7 @@ fn step_11_check_model_signing(
         &expected_files.len(),
     )?;
     if statement.predicate.serialization != expected.predicate.serialization {
-        return Err(crate::manifest::wrong_field(
+        return Err(wrong_field(
             "model signing statement",
             "serialization",
             "another one",
@@ -221,6 +236,9 @@ fn step_12_check_cosign(payloads: &Payloads<'_>, bundle: &SealedBundle) -> Resul
         return Ok(());
     }
     let statement: Statement<CosignStatement> = read_statement(payloads)?;
+    if !statement.subject_name.is_empty() {
+        return Err(wrong_field("cosign statement", "subject", &statement.subject_name, "a digest without a name"));
+    }
     check_subject(&statement, bundle.manifest.digest())
 }
 
@@ -293,6 +311,8 @@ fn step_15_read_weight_headers<'a>(
         bundle.manifest.layers().iter().enumerate().filter(|(_, layer)| layer.kind == LayerKind::Weight).collect();
     let (statement, manifest) = ("the release statement", "the manifest");
     agree("the number of weight files", statement, &release.weights.len(), manifest, &layers.len())?;
+    let total = release.weights.iter().fold(0u64, |sum, signed| sum.saturating_add(signed.header_length));
+    check_limit("the length in bytes of all weight headers", total, limits::MAX_WEIGHT_HEADERS_TOTAL_BYTES)?;
     let mut headers = Vec::new();
     for (&(index, layer), signed) in layers.iter().zip(&release.weights) {
         agree("the weight files", statement, &signed.path, manifest, &layer.path)?;
@@ -326,11 +346,7 @@ fn step_16_check_weight_headers(headers: Vec<RawHeader<'_>>) -> Result<Vec<Weigh
         }
         for tensor in header.tensors() {
             if let Some(first) = owners.insert(tensor.name.clone(), path.clone()) {
-                return Err(BundleError::RepeatedTensor {
-                    tensor: crate::digest::shorten(&tensor.name),
-                    first,
-                    second: path,
-                });
+                return Err(BundleError::RepeatedTensor { tensor: shorten(&tensor.name), first, second: path });
             }
         }
         weights.push(WeightFile {
@@ -378,6 +394,7 @@ fn agree(
 ) -> Result<(), BundleError> {
     let (left, right) = (left.to_string(), right.to_string());
     if left != right {
+        let (left, right) = (printable(&left), printable(&right));
         return Err(BundleError::Disagreement { what: what.to_owned(), left_name, left, right_name, right });
     }
     Ok(())

@@ -25,7 +25,7 @@ Examples:
   ampoule-seal inspect my-model.bundle
   ampoule-seal export --dir ./plain my-model.bundle          # then: model_signing verify key ./plain …
 
-Exit codes: 0 ok, 1 failure, 2 usage, 10 unreadable bundle, 11 signature or digest.";
+Exit codes: 0 ok, 1 failure, 2 usage, 10 unreadable bundle, 11 signature or digest, 78 contract.";
 
 /// Makes keys and trust roots, and seals models into signed bundles.
 #[derive(Debug, Parser)]

@@ -9,9 +9,11 @@ use crate::error::SealingError;
 /// # Errors
 /// `BadSourceDateEpoch` when the variable is set to something else than whole seconds.
 pub(crate) fn now() -> Result<Timestamp, SealingError> {
-    let Ok(text) = std::env::var("SOURCE_DATE_EPOCH") else { return Ok(Timestamp::new(jiff::Timestamp::now())) };
-    let time = text.parse().ok().and_then(|seconds| jiff::Timestamp::from_second(seconds).ok());
-    time.map(Timestamp::new).ok_or(SealingError::BadSourceDateEpoch { found: text })
+    let Some(value) = std::env::var_os("SOURCE_DATE_EPOCH") else { return Ok(Timestamp::new(jiff::Timestamp::now())) };
+    let seconds = value.to_str().and_then(|text| text.parse().ok());
+    let time = seconds.and_then(|seconds| jiff::Timestamp::from_second(seconds).ok());
+    let refuse = || SealingError::BadSourceDateEpoch { found: value.to_string_lossy().into_owned() };
+    time.map(Timestamp::new).ok_or_else(refuse)
 }
 
 /// The same moment so many years of 365 days later.

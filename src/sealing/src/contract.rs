@@ -14,16 +14,17 @@ use std::path::Path;
 use ampoule_bundle::BundlePath;
 use ampoule_bundle::json;
 use ampoule_bundle::statement::{Constraints, KnownAnswers, Requirements, ServiceLevel};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use crate::error::SealingError;
 use crate::files;
+use crate::source::{NamedFile, SmallFileKind};
 
 /// A contract is written by hand, known answers by a tool; both are far below this.
 const CONTRACT_LIMIT_BYTES: u64 = 8 << 20;
 
 /// The optional parts of a release statement.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, rename_all = "camelCase", deny_unknown_fields)]
 pub struct Contract {
     /// What the runtime and the host must offer; absent asks for this release of the runtime and nothing else.
@@ -47,7 +48,17 @@ impl Contract {
     /// When it is not strict JSON of this shape; the message names the member.
     pub fn read(path: &Path) -> Result<Contract, SealingError> {
         let bytes = files::read_capped(path, CONTRACT_LIMIT_BYTES)?;
-        Ok(json::parse(&path.display().to_string(), &bytes)?)
+        let contract = json::parse(&path.display().to_string(), &bytes);
+        contract.map_err(|error| SealingError::Contract(Box::new(error)))
+    }
+
+    /// The files that the contract names, which are sealed with the model.
+    pub(crate) fn files(&self) -> Vec<NamedFile<'_>> {
+        let schema = self.settings_schema.as_ref().map(|path| ("settingsSchema", path, SmallFileKind::Configuration));
+        let profile =
+            self.reference_profile.as_ref().map(|path| ("referenceProfile", path, SmallFileKind::Documentation));
+        let named = [schema, profile].into_iter().flatten();
+        named.map(|(member, path, kind)| NamedFile { member, path, kind }).collect()
     }
 }
 
@@ -70,5 +81,9 @@ mod tests {
         assert_eq!(contract.slo.unwrap().inter_token_p95_milliseconds, Some(40));
         assert!(read(r#"{"constraint":{}}"#).is_err(), "an unknown member");
         assert!(read(r#"{"slo":{},"slo":{}}"#).is_err(), "a member given twice");
+        for list in [r"[]", r#"{"slo":[null,40,null]}"#] {
+            let refused = read(list);
+            assert!(matches!(refused, Err(SealingError::Contract(_))), "a list for an object: {list}: {refused:?}");
+        }
     }
 }

@@ -1,17 +1,17 @@
 //! Everything that can stop a sealing, and the exit code that says so.
 
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-use ampoule_bundle::{BundleError, ErrorClass, WeightHeaderError};
+use ampoule_bundle::{BundleError, BundlePath, ErrorClass, WeightHeaderError};
 use sigstore::errors::SigstoreError;
 
 /// Why a command of `ampoule-seal` did not do what was asked.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum SealingError {
-    /// A key, password, output or bundle would have been overwritten.
-    #[error("{path} exists already and is never overwritten: choose another name, or remove it first")]
+    /// A key, a trust root or a folder would have been overwritten.
+    #[error("{path} exists already: choose another name, or remove it first")]
     AlreadyExists {
         /// The file that stands in the way.
         path: PathBuf,
@@ -25,11 +25,26 @@ pub enum SealingError {
     /// The bundle that was just read, or was about to be written, breaks the format.
     #[error(transparent)]
     Bundle(#[from] BundleError),
-    /// Another file took the bundle's name between two readings.
-    #[error("{path} changed while it was read: run this again")]
-    ChangedMeanwhile {
-        /// The bundle.
+    /// A bundle would have been overwritten.
+    #[error("{path} exists already: choose another name, or replace it with --force")]
+    BundleExists {
+        /// The bundle that stands in the way.
         path: PathBuf,
+    },
+    /// The contract is not strict JSON of its shape.
+    #[error(transparent)]
+    Contract(Box<BundleError>),
+    /// The contract names a file that is not sealed.
+    #[error(
+        "the contract's {member} names {path}, and no such file can be sealed from {from}: put it into the model's folder, and name that folder with --from"
+    )]
+    ContractFileMissing {
+        /// The contract's member.
+        member: &'static str,
+        /// What it names.
+        path: BundlePath,
+        /// Where it was looked for.
+        from: PathBuf,
     },
     /// A password of no characters protects nothing.
     #[error("the password is empty: put one line into the password file, or type one")]
@@ -45,6 +60,16 @@ pub enum SealingError {
         name: String,
         /// The ending that decided.
         ending: &'static &'static str,
+    },
+    /// More keys would have to sign than the role has, or none.
+    #[error("the threshold of role `{role}` is {threshold}, must lie between 1 and the number of its keys, {keys}")]
+    ImpossibleThreshold {
+        /// The role.
+        role: &'static str,
+        /// How many distinct keys it has.
+        keys: usize,
+        /// The threshold asked for.
+        threshold: usize,
     },
     /// The system's randomness or the key code failed.
     #[error("a key cannot be made or exported")]
@@ -172,6 +197,9 @@ pub enum SealingError {
         /// Its curve.
         found: &'static str,
     },
+    /// What was written is a bundle that every runtime would refuse.
+    #[error("what would be sealed cannot be used, so no bundle was written")]
+    UnusableBundle(#[source] Box<BundleError>),
     /// A key file that the key code does not understand.
     #[error("{path} is not a usable private key")]
     UnusableKey {
@@ -233,10 +261,19 @@ pub enum SealingError {
 }
 
 impl SealingError {
+    /// What stopped the archive's writer, which does not know the name of the file that it writes.
+    pub(crate) fn while_writing(path: &Path, error: BundleError) -> SealingError {
+        match error {
+            BundleError::Write { source } => SealingError::Write { path: path.to_owned(), source },
+            error => SealingError::Bundle(error),
+        }
+    }
+
     /// The process's exit code, from the table that all of Ampoule's binaries share.
     pub fn exit_code(&self) -> u8 {
         match self {
-            SealingError::UnknownExclusion { .. } => 2,
+            SealingError::ImpossibleThreshold { .. } | SealingError::UnknownExclusion { .. } => 2,
+            SealingError::Contract(_) | SealingError::ContractFileMissing { .. } => 78,
             SealingError::Bundle(error) => match error.class() {
                 ErrorClass::Unreadable => 10,
                 ErrorClass::Signature => 11,

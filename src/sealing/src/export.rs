@@ -3,10 +3,12 @@
 //! The folder holds the files under their own names and `model.sig`, the OpenSSF model signing attestation, so that
 //! `model_signing verify key` accepts it. Each file's digest is compared with the manifest while it is written; whether
 //! the manifest is authentic is known only when a trust root is given, or when that client has checked `model.sig`.
+//! With a trust root, `model.sig` is an attestation by a key that the root authorises for this bundle.
 
+use std::io::Write;
 use std::path::{Path, PathBuf};
 
-use ampoule_bundle::{Digest, Manifest, Predicate, SealedBundle, TrustRoot};
+use ampoule_bundle::{Attestation, Digest, Manifest, Predicate, SealedBundle, TrustRoot};
 
 use crate::error::SealingError;
 use crate::files;
@@ -33,17 +35,15 @@ pub fn export(bundle: &Path, root: Option<&TrustRoot>, folder: &Path) -> Result<
         return Err(SealingError::AlreadyExists { path: folder.to_owned() });
     }
     let sealed = files::open_bundle(bundle)?;
-    if let Some(root) = root {
-        let verified = files::open_bundle(bundle)?.verify(root)?;
-        // The file was opened twice: what is written below must be what was verified here.
-        if verified.identity().manifest != sealed.unverified_manifest().digest() {
-            return Err(SealingError::ChangedMeanwhile { path: bundle.to_owned() });
-        }
-    }
+    let signature = match root {
+        // The clone reads from the same open file, and all that is written is compared with the manifest verified here.
+        Some(root) => sealed.clone().verify(root)?.model_signature().clone(),
+        None => first_model_signature(&sealed)?,
+    };
     let partial = files::partial_name(folder);
     // Not `create_dir_all`: what an interrupted export left there would be exported too.
     std::fs::create_dir(&partial).map_err(|source| SealingError::Write { path: partial.clone(), source })?;
-    let written = write_folder(&sealed, &partial);
+    let written = write_folder(&sealed, &signature, &partial);
     let placed = written.and_then(|files| {
         let in_context = |source| SealingError::Write { path: folder.to_owned(), source };
         std::fs::rename(&partial, folder).map_err(in_context)?;
@@ -55,7 +55,7 @@ pub fn export(bundle: &Path, root: Option<&TrustRoot>, folder: &Path) -> Result<
     })
 }
 
-fn write_folder(sealed: &SealedBundle, folder: &Path) -> Result<Vec<PathBuf>, SealingError> {
+fn write_folder(sealed: &SealedBundle, signature: &Attestation, folder: &Path) -> Result<Vec<PathBuf>, SealingError> {
     let manifest = sealed.unverified_manifest();
     let progress = Progress::of_bytes(total_bytes(manifest), "exporting");
     let mut written = Vec::with_capacity(manifest.layers().len());
@@ -64,16 +64,25 @@ fn write_folder(sealed: &SealedBundle, folder: &Path) -> Result<Vec<PathBuf>, Se
         let path = folder.join(layer.path.as_str());
         let parent = path.parent().unwrap_or(folder);
         std::fs::create_dir_all(parent).map_err(|source| SealingError::Write { path: parent.to_owned(), source })?;
-        files::write_whole(&path, |writer| -> Result<(), SealingError> {
-            Ok(sealed.copy_layer(index, &mut progress.counting(writer))?)
+        files::write_new(&path, |writer| {
+            let copied = sealed.copy_layer(index, &mut progress.counting(writer));
+            copied.map_err(|error| SealingError::while_writing(&path, error))
         })?;
         written.push(PathBuf::from(layer.path.as_str()));
     }
-    let attestations = sealed.unverified_attestations();
-    let oms = attestations.iter().find(|attestation| attestation.predicate() == Predicate::ModelSigning);
-    let oms = oms.ok_or(SealingError::NoModelSignature)?;
-    files::write_bytes(&folder.join(SIGNATURE_FILE), oms.bytes())?;
+    let path = folder.join(SIGNATURE_FILE);
+    files::write_new(&path, |writer| {
+        let written = writer.write_all(signature.bytes());
+        written.map_err(|source| SealingError::Write { path: path.clone(), source })
+    })?;
     Ok(written)
+}
+
+/// Without a trust root one signature is as good as another.
+fn first_model_signature(sealed: &SealedBundle) -> Result<Attestation, SealingError> {
+    let mut attestations = sealed.unverified_attestations().iter();
+    let first = attestations.find(|attestation| attestation.predicate() == Predicate::ModelSigning);
+    first.cloned().ok_or(SealingError::NoModelSignature)
 }
 
 fn total_bytes(manifest: &Manifest) -> u64 {

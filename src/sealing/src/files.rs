@@ -28,19 +28,19 @@ pub(crate) fn read_capped(path: &Path, limit_bytes: u64) -> Result<Vec<u8>, Seal
 
 /// Writes `path` by way of a file beside it, so that the name never shows half of the content.
 ///
-/// An existing file is replaced; on any error the half-written one is removed.
-pub(crate) fn write_whole<E: From<SealingError>>(
+/// An existing file is replaced; on any error the half-written one is removed. `check` reads the complete file and can
+/// still refuse it.
+pub(crate) fn write_checked(
     path: &Path,
-    write: impl FnOnce(&mut BufWriter<File>) -> Result<(), E>,
-) -> Result<(), E> {
+    write: impl FnOnce(&mut BufWriter<File>) -> Result<(), SealingError>,
+    check: impl FnOnce(File) -> Result<(), SealingError>,
+) -> Result<(), SealingError> {
     let in_context = |source: io::Error| SealingError::Write { path: path.to_owned(), source };
     let partial = partial_name(path);
-    let attempt = || -> Result<(), E> {
-        let mut writer = BufWriter::with_capacity(1 << 20, File::create(&partial).map_err(in_context)?);
-        write(&mut writer)?;
-        writer.flush().map_err(in_context)?;
-        writer.get_ref().sync_all().map_err(in_context)?;
-        Ok(std::fs::rename(&partial, path).map_err(in_context)?)
+    let attempt = || {
+        let file = File::options().read(true).write(true).create(true).truncate(true).open(&partial);
+        check(fill(file.map_err(in_context)?, path, write)?)?;
+        std::fs::rename(&partial, path).map_err(in_context)
     };
     attempt().inspect_err(|_| {
         // The error that is reported is the one that stopped the writing; a leftover is only untidy.
@@ -48,11 +48,33 @@ pub(crate) fn write_whole<E: From<SealingError>>(
     })
 }
 
-/// [`write_whole`] for bytes that are there already.
+/// [`write_checked`] for bytes that are there already.
 pub(crate) fn write_bytes(path: &Path, bytes: &[u8]) -> Result<(), SealingError> {
-    write_whole(path, |writer| {
-        writer.write_all(bytes).map_err(|source| SealingError::Write { path: path.to_owned(), source })
-    })
+    let in_context = |source| SealingError::Write { path: path.to_owned(), source };
+    write_checked(path, |writer| writer.write_all(bytes).map_err(in_context), |_| Ok(()))
+}
+
+/// Writes the file `path`, which must not be there yet, where nobody looks before all is done.
+pub(crate) fn write_new(
+    path: &Path,
+    write: impl FnOnce(&mut BufWriter<File>) -> Result<(), SealingError>,
+) -> Result<(), SealingError> {
+    let file = File::create_new(path).map_err(|source| SealingError::Write { path: path.to_owned(), source })?;
+    fill(file, path, write).map(drop)
+}
+
+/// Writes to `file` until it lies on the disk. `path` is the name for messages.
+fn fill(
+    file: File,
+    path: &Path,
+    write: impl FnOnce(&mut BufWriter<File>) -> Result<(), SealingError>,
+) -> Result<File, SealingError> {
+    let in_context = |source: io::Error| SealingError::Write { path: path.to_owned(), source };
+    let mut writer = BufWriter::with_capacity(1 << 20, file);
+    write(&mut writer)?;
+    let file = writer.into_inner().map_err(|error| in_context(error.into_error()))?;
+    file.sync_all().map_err(in_context)?;
+    Ok(file)
 }
 
 /// Opens the bundle at `path`; its signatures are not verified by that.

@@ -9,6 +9,9 @@ use std::io::Write;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use serde::Deserialize;
 use sigstore::crypto::signing_key::SigStoreSigner;
 use sigstore::crypto::signing_key::ecdsa::{ECDSAKeys, EllipticCurve};
 use sigstore::errors::SigstoreError;
@@ -20,6 +23,9 @@ use crate::password::Password;
 
 /// A key file is a few hundred bytes; anything past this is not one.
 const KEY_FILE_LIMIT_BYTES: u64 = 64 * 1024;
+
+/// The nonce of the secretbox (XSalsa20-Poly1305) that a key file is.
+const NONCE_BYTES: usize = 24;
 
 /// The curves that the format admits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -54,17 +60,23 @@ impl SigningKey {
     ///
     /// # Errors
     ///
-    /// `WrongPassword` when the password does not open it; `NotAPrivateKey` for anything that is no encrypted cosign
-    /// key; `UnsupportedCurve` for a P-521 key.
+    /// `WrongPassword` when the password does not open it; `NotAnEncryptedKey` or `UnusableKey` for anything that is no
+    /// encrypted cosign key; `UnsupportedCurve` for a P-521 key.
     pub fn open(path: &Path, password: &Password) -> Result<SigningKey, SealingError> {
         let pem = Zeroizing::new(files::read_capped(path, KEY_FILE_LIMIT_BYTES)?);
         // The crate would also take an unencrypted key; we do not, so that no such file ever becomes a habit.
         if !contains(&pem, b"-----BEGIN ENCRYPTED ") {
             return Err(SealingError::NotAnEncryptedKey { path: path.to_owned() });
         }
+        let unusable = |source| SealingError::UnusableKey { path: path.to_owned(), source: Box::new(source) };
+        // The crate asserts this length and would end the process instead of reporting it.
+        if nonce_bytes(&pem) != Some(NONCE_BYTES) {
+            let reason = format!("it holds no secretbox with a nonce of {NONCE_BYTES} bytes");
+            return Err(unusable(SigstoreError::PrivateKeyDecryptError(reason)));
+        }
         let keys = ECDSAKeys::from_encrypted_pem(&pem, password.as_bytes()).map_err(|error| match error {
             SigstoreError::PrivateKeyEncryptError(_) => SealingError::WrongPassword { path: path.to_owned() },
-            source => SealingError::UnusableKey { path: path.to_owned(), source: Box::new(source) },
+            source => unusable(source),
         })?;
         if matches!(keys, ECDSAKeys::P521(_)) {
             return Err(SealingError::UnsupportedCurve { path: path.to_owned(), found: "P-521" });
@@ -172,6 +184,26 @@ fn write_new(path: &Path, bytes: &[u8], mode: u32) -> Result<(), SealingError> {
     write().map_err(|source| SealingError::Write { path: path.to_owned(), source })
 }
 
+/// The nonce's length in a key file of cosign's format, whose PEM text holds a JSON object.
+fn nonce_bytes(pem: &[u8]) -> Option<usize> {
+    #[derive(Deserialize)]
+    struct KeyBox {
+        cipher: Cipher,
+    }
+    #[derive(Deserialize)]
+    struct Cipher {
+        nonce: String,
+    }
+    let lines = std::str::from_utf8(pem).ok()?.lines().map(str::trim);
+    let body: String = lines
+        .skip_while(|line| !line.starts_with("-----BEGIN "))
+        .skip(1)
+        .take_while(|line| !line.starts_with("-----END "))
+        .collect();
+    let key_box: KeyBox = serde_json::from_slice(&STANDARD.decode(body).ok()?).ok()?;
+    Some(STANDARD.decode(key_box.cipher.nonce).ok()?.len())
+}
+
 fn contains(text: &[u8], needle: &[u8]) -> bool {
     text.windows(needle.len()).any(|window| window == needle)
 }
@@ -219,6 +251,27 @@ mod tests {
         let (folder, _paths, key) = pair(Curve::P256);
         let again = key.write_pair(&folder.path().join("vendor-1.2"), &Password::from("x"));
         assert!(matches!(again, Err(SealingError::AlreadyExists { .. })));
+    }
+
+    #[test]
+    fn a_key_file_with_a_nonce_of_another_length_is_refused_and_does_not_panic() {
+        let (_folder, paths, _key) = pair(Curve::P256);
+        let pem = std::fs::read_to_string(&paths.private).unwrap();
+        let body: String = pem.lines().filter(|line| !line.starts_with('-')).collect();
+        let mut key_box: serde_json::Value = serde_json::from_slice(&STANDARD.decode(body).unwrap()).unwrap();
+        let whole = key_box["cipher"]["nonce"].clone();
+        for nonce in [serde_json::json!("AA=="), serde_json::json!(""), serde_json::json!(1), whole] {
+            key_box["cipher"]["nonce"] = nonce.clone();
+            let body = STANDARD.encode(key_box.to_string());
+            let label = "ENCRYPTED SIGSTORE PRIVATE KEY";
+            std::fs::write(&paths.private, format!("-----BEGIN {label}-----\n{body}\n-----END {label}-----\n"))
+                .unwrap();
+            let opened = SigningKey::open(&paths.private, &Password::from("correct horse"));
+            match nonce.as_str().map(str::len) {
+                Some(32) => assert!(opened.is_ok()),
+                _ => assert!(matches!(opened, Err(SealingError::UnusableKey { .. })), "{nonce}"),
+            }
+        }
     }
 
     #[test]

@@ -16,9 +16,15 @@ fn main() -> ExitCode {
         Err(SealingError::Output(source)) if source.kind() == ErrorKind::BrokenPipe => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("ampoule-seal: {error}");
+            let mut said = error.to_string();
             let mut cause = std::error::Error::source(&error);
             while let Some(inner) = cause {
-                eprintln!("  because: {inner}");
+                let text = inner.to_string();
+                // Some errors end with the words of their cause, which are not said twice.
+                if !said.ends_with(&text) {
+                    eprintln!("  because: {text}");
+                }
+                said = text;
                 cause = inner.source();
             }
             ExitCode::from(error.exit_code())

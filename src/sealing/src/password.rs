@@ -1,6 +1,7 @@
 //! The password of a key: from a file or typed in, never from an argument, where every user of the machine could read it.
 
 use std::fmt;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use zeroize::Zeroizing;
@@ -27,7 +28,10 @@ impl Password {
     /// Takes the password from `file` if one is named, and from the terminal otherwise.
     pub fn obtain(file: Option<&Path>, prompt: Prompt) -> Result<Password, SealingError> {
         match file {
-            Some(path) => Password::from_file(path),
+            Some(path) => {
+                warn_if_readable_by_all(path);
+                Password::from_file(path)
+            }
             None => Password::from_terminal(prompt),
         }
     }
@@ -62,6 +66,18 @@ impl Password {
 
     pub(crate) fn as_bytes(&self) -> &[u8] {
         &self.0
+    }
+}
+
+/// A warning and no refusal, because test keys lie in checkouts, where every file may be read by all.
+fn warn_if_readable_by_all(path: &Path) {
+    const READABLE_BY_OTHERS: u32 = 0o004;
+    // A file that cannot be examined cannot be read either, and reading it says so.
+    if let Ok(metadata) = std::fs::metadata(path)
+        && metadata.permissions().mode() & READABLE_BY_OTHERS != 0
+    {
+        let name = path.display();
+        eprintln!("warning: every user of this machine may read the password in {name}: run `chmod 600 {name}`");
     }
 }
 

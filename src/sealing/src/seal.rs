@@ -2,12 +2,14 @@
 //!
 //! ```text
 //! ModelSource ─lay out─► WeightLayout ─digest─► Layer* ─► ModelConfig ─► Manifest ─► ReleaseStatement   (pack)
-//! PackedBundle ─sign three statements─► Attestation* ─► the canonical .bundle file                       (write)
+//! PackedBundle ─sign three statements─► Attestation* ─► the canonical .bundle file ─► VerifiedBundle     (write)
 //! ```
 //!
 //! Packing needs no key and is deterministic: the same files and the same request give the same manifest, byte for byte.
 //! Only the signatures differ from run to run, because ECDSA draws a fresh nonce for each.
 
+use std::fs::File;
+use std::io::BufWriter;
 use std::path::{Path, PathBuf};
 
 use ampoule_bundle::archive;
@@ -15,8 +17,8 @@ use ampoule_bundle::limits::MAX_SMALL_LAYER_BYTES;
 use ampoule_bundle::statement::{ExpiryPolicy, WeightHeaderDigest};
 use ampoule_bundle::{
     Attestation, BundleName, BundlePath, BundleVersion, Channel, CosignStatement, Counter, Digest, Epoch, Layer,
-    LayerKind, Manifest, ModelConfig, OmsStatement, PAYLOAD_TYPE, PublicKey, ReleaseStatement, Source, Statement,
-    Timestamp, pre_authentication_encoding,
+    LayerKind, Manifest, ModelConfig, OmsStatement, PAYLOAD_TYPE, PublicKey, ReleaseStatement, SealedBundle, Source,
+    Statement, Timestamp, TrustRoot, pre_authentication_encoding,
 };
 
 use crate::content::{Content, Metered};
@@ -27,6 +29,7 @@ use crate::files;
 use crate::keys::SigningKey;
 use crate::progress::Progress;
 use crate::source::{ModelSource, SmallFileKind};
+use crate::trust;
 use crate::weights::{self, WeightLayout};
 
 /// Weights are cut into shards of at most this many bytes, so that they are hashed and read in parallel.
@@ -82,7 +85,7 @@ pub struct PackedBundle {
 /// What [`PackedBundle::pack`] and [`PackedBundle::write`] report.
 pub fn seal(request: &SealRequest, key: &SigningKey, out: &Path) -> Result<PackedBundle, SealingError> {
     let packed = PackedBundle::pack(request)?;
-    packed.write(&packed.sign(key)?, out)?;
+    packed.write(&packed.sign(key)?, &trust::of_key(key)?, out)?;
     Ok(packed)
 }
 
@@ -92,7 +95,7 @@ impl PackedBundle {
     /// # Errors
     /// Anything in the folder that cannot be sealed, by name; nothing is written.
     pub fn pack(request: &SealRequest) -> Result<PackedBundle, SealingError> {
-        let source = ModelSource::survey(&request.from, &request.leave_out)?;
+        let source = ModelSource::survey(&request.from, &request.leave_out, &request.contract.files())?;
         let layout = weights::lay_out(&source.weights, request.shard_bytes)?;
         let mut files = read_small_files(&source)?;
         if let Some(index) = &layout.index {
@@ -126,17 +129,20 @@ impl PackedBundle {
         payloads.iter().map(|payload| attest(payload, key)).collect()
     }
 
-    /// Writes the canonical bundle with these attestations; the file appears whole or not at all.
+    /// Writes the canonical bundle with these attestations; the file appears whole and verified, or not at all.
     ///
     /// # Errors
-    /// When a weight file changed since it was packed, or writing fails.
-    pub fn write(&self, attestations: &[Attestation], out: &Path) -> Result<(), SealingError> {
-        let progress = Progress::of_bytes(self.total_bytes(), "writing");
-        let metered: Vec<Metered<'_>> = self.contents.iter().map(|content| content.metered(&progress)).collect();
-        let layers: Vec<&dyn Source> = metered.iter().map(|layer| layer as &dyn Source).collect();
-        let contents =
-            archive::Contents { manifest: &self.manifest, config: &self.config, attestations, layers: &layers };
-        files::write_whole(out, |writer| Ok(archive::write(&contents, writer)?))
+    /// When a weight file changed since it was packed, writing fails, or a runtime that pins `root` would refuse it.
+    pub fn write(&self, attestations: &[Attestation], root: &TrustRoot, out: &Path) -> Result<(), SealingError> {
+        let write = |writer: &mut BufWriter<File>| {
+            let progress = Progress::of_bytes(self.total_bytes(), "writing");
+            let metered: Vec<Metered<'_>> = self.contents.iter().map(|content| content.metered(&progress)).collect();
+            let layers: Vec<&dyn Source> = metered.iter().map(|layer| layer as &dyn Source).collect();
+            let contents =
+                archive::Contents { manifest: &self.manifest, config: &self.config, attestations, layers: &layers };
+            archive::write(&contents, writer).map_err(|error| SealingError::while_writing(out, error))
+        };
+        files::write_checked(out, write, |file| check_written(file, root))
     }
 
     /// The manifest: its digest is the bundle's identity.
@@ -158,6 +164,17 @@ impl PackedBundle {
     pub fn total_bytes(&self) -> u64 {
         self.manifest.layers().iter().map(|layer| layer.size).sum()
     }
+}
+
+/// Reads the file back as a runtime does. That hashes the weights once more, and it is worth it: whatever the format
+/// refuses and packing overlooked is noticed here and not at a customer's.
+fn check_written(file: File, root: &TrustRoot) -> Result<(), SealingError> {
+    let check = || {
+        let verified = SealedBundle::open(file)?.verify(root)?;
+        let progress = Progress::of_bytes(verified.weight_bytes(), "verifying");
+        verified.check_weights(&|bytes| progress.advance(bytes))
+    };
+    check().map_err(|source| SealingError::UnusableBundle(Box::new(source)))
 }
 
 /// Signs one statement's payload and wraps both as a Sigstore bundle.

@@ -32,6 +32,17 @@ pub struct SmallFile {
     pub from: PathBuf,
 }
 
+/// A file that the contract names: it is sealed although it is on no list.
+#[derive(Clone, Copy, Debug)]
+pub struct NamedFile<'a> {
+    /// The contract's member that names it.
+    pub member: &'static str,
+    /// Its name in the folder and inside the bundle.
+    pub path: &'a BundlePath,
+    /// What it is for.
+    pub kind: SmallFileKind,
+}
+
 /// The weight files of a model, in one of the two formats.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum WeightFiles {
@@ -87,18 +98,29 @@ const EXECUTABLE: [&str; 16] = [
 ];
 
 impl ModelSource {
-    /// Looks at `from`, a Hugging Face folder or a `.gguf` file; `leave_out` names files that the vendor excludes.
+    /// Looks at `from`, a Hugging Face folder or a `.gguf` file; `leave_out` names files that the vendor excludes,
+    /// `named` those that must be there.
     ///
     /// # Errors
     ///
-    /// `NoWeights`, `SeveralGgufFiles`, `TwoWeightFormats`, `ExecutableFile`, `UnknownExclusion` (a name in `leave_out`
-    /// that matches no file, so that a typing error cannot let one in).
-    pub fn survey(from: &Path, leave_out: &[String]) -> Result<ModelSource, SealingError> {
-        let metadata =
-            std::fs::metadata(from).map_err(|source| SealingError::Read { path: from.to_owned(), source })?;
-        if metadata.is_dir() {
-            return survey_folder(from, leave_out);
+    /// `NoWeights`, `SeveralGgufFiles`, `TwoWeightFormats`, `ExecutableFile`, `ContractFileMissing`, `UnknownExclusion`
+    /// (a name in `leave_out` that matches no file, so that a typing error cannot let one in).
+    pub fn survey(from: &Path, leave_out: &[String], named: &[NamedFile<'_>]) -> Result<ModelSource, SealingError> {
+        let source = if is_folder(from)? {
+            survey_folder(from, leave_out, named)?
+        } else {
+            ModelSource::of_file(from, leave_out)?
+        };
+        let taken = |named: &NamedFile<'_>| source.small_files.iter().any(|file| file.path == *named.path);
+        match named.iter().find(|named| !taken(named)) {
+            None => Ok(source),
+            Some(&NamedFile { member, path, .. }) => {
+                Err(SealingError::ContractFileMissing { member, path: path.clone(), from: from.to_owned() })
+            }
         }
+    }
+
+    fn of_file(from: &Path, leave_out: &[String]) -> Result<ModelSource, SealingError> {
         if !has_ending(&from.to_string_lossy(), "gguf") {
             return Err(SealingError::NotAModel { path: from.to_owned() });
         }
@@ -109,7 +131,7 @@ impl ModelSource {
     }
 }
 
-fn survey_folder(folder: &Path, leave_out: &[String]) -> Result<ModelSource, SealingError> {
+fn survey_folder(folder: &Path, leave_out: &[String], named: &[NamedFile<'_>]) -> Result<ModelSource, SealingError> {
     let names = list(folder)?;
     let excluded: BTreeSet<&str> = leave_out.iter().map(String::as_str).collect();
     if let Some(name) = excluded.iter().find(|name| !names.contains(**name)) {
@@ -135,6 +157,9 @@ fn survey_folder(folder: &Path, leave_out: &[String]) -> Result<ModelSource, Sea
             source.left_out.push((name.clone(), "made anew, since sealing may cut the weights into other shards"));
         } else if has_ending(name, "safetensors") || has_ending(name, "gguf") {
             return Err(SealingError::WeightsInSubfolder { path: folder.join(name), name: name.clone() });
+        } else if let Some(file) = named.iter().find(|file| file.path.as_str() == name) {
+            let (path, kind, from) = (file.path.clone(), file.kind, folder.join(name));
+            source.small_files.push(SmallFile { path, kind, from });
         } else {
             source.left_out.push((name.clone(), "not a file that the runtime reads"));
         }
@@ -253,7 +278,7 @@ mod tests {
             std::fs::create_dir_all(path.parent().unwrap()).unwrap();
             std::fs::write(path, name).unwrap();
         }
-        ModelSource::survey(folder.path(), &leave_out.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>())
+        ModelSource::survey(folder.path(), &leave_out.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>(), &[])
     }
 
     fn file_names(weights: &WeightFiles) -> Vec<String> {

@@ -3,13 +3,14 @@
 //! The root is not signed yet: whoever installs it pins it by its digest, and the chain from one root to the next comes
 //! with key rotation.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use ampoule_bundle::{PublicKey, Role, RootDocument, Timestamp, TrustRoot};
 
 use crate::error::SealingError;
 use crate::files;
-use crate::keys;
+use crate::keys::{self, SigningKey};
 
 /// One role of a new root.
 #[derive(Clone, Debug)]
@@ -33,6 +34,7 @@ pub fn init(roles: &[RoleRequest], expires: Timestamp, out: &Path) -> Result<Tru
     let mut members: Vec<(Role, Vec<PublicKey>, usize)> = Vec::new();
     for request in roles.iter().filter(|request| !request.keys.is_empty()) {
         let keys = request.keys.iter().map(|path| read_key(path)).collect::<Result<Vec<_>, _>>()?;
+        check_threshold(request.role, &keys, request.threshold)?;
         members.push((request.role, keys, request.threshold));
     }
     let members: Vec<(Role, &[PublicKey], usize)> =
@@ -42,6 +44,23 @@ pub fn init(roles: &[RoleRequest], expires: Timestamp, out: &Path) -> Result<Tru
     let root = TrustRoot::parse(&bytes)?;
     files::write_bytes(out, &bytes)?;
     Ok(root)
+}
+
+/// A root that lets `key` alone seal, to verify what it has just sealed. It is never written.
+pub(crate) fn of_key(key: &SigningKey) -> Result<TrustRoot, SealingError> {
+    let keys = [PublicKey::from_pem(key.public_pem())?];
+    // Verifying asks for no time, so the root may as well hold for ever.
+    let expires = Timestamp::new(jiff::Timestamp::MAX);
+    Ok(TrustRoot::parse(&RootDocument::new(1, expires, &[(Role::Release, &keys, 1)]).to_bytes())?)
+}
+
+/// A key that is named twice can sign only once.
+fn check_threshold(role: Role, keys: &[PublicKey], threshold: usize) -> Result<(), SealingError> {
+    let distinct = keys.iter().map(PublicKey::id).collect::<BTreeSet<_>>().len();
+    if (1..=distinct).contains(&threshold) {
+        return Ok(());
+    }
+    Err(SealingError::ImpossibleThreshold { role: role.name(), keys: distinct, threshold })
 }
 
 fn read_key(path: &Path) -> Result<PublicKey, SealingError> {
@@ -55,7 +74,7 @@ mod tests {
     #![allow(clippy::unwrap_used)]
 
     use super::*;
-    use crate::keys::{Curve, SigningKey};
+    use crate::keys::Curve;
     use crate::password::Password;
 
     #[test]
@@ -81,8 +100,12 @@ mod tests {
 
         assert!(matches!(init(&roles, expires, &out), Err(SealingError::AlreadyExists { .. })));
         let out = folder.path().join("other.json");
-        let unreachable = [request(Role::Root, &root_key, 1), request(Role::Release, &release_key, 2)];
-        assert!(matches!(init(&unreachable, expires, &out), Err(SealingError::Bundle(_))));
+        for threshold in [0, 2] {
+            let mut release = request(Role::Release, &release_key, threshold);
+            release.keys.push(release_key.clone());
+            let refused = init(&[request(Role::Root, &root_key, 1), release], expires, &out);
+            assert!(matches!(refused, Err(SealingError::ImpossibleThreshold { keys: 1, .. })), "{refused:?}");
+        }
         assert!(!out.exists());
     }
 }

@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use ampoule_bundle::limits::{MAX_GGUF_HEADER_BYTES, MAX_WEIGHT_LAYER_BYTES};
-use ampoule_bundle::{BundlePath, GgufHeader, GgufValue, SafetensorsHeader, TensorInfo, TensorKind};
+use ampoule_bundle::{BundlePath, GgufHeader, GgufValue, SafetensorsHeader, TensorInfo};
 use serde_json::{Map, Value, json};
 
 use crate::content::{Content, OpenFile, Piece};
@@ -118,7 +118,7 @@ fn write_shard(name: &str, tensors: Vec<PlacedTensor>, metadata: &Metadata) -> R
     let mut offset: u64 = 0;
     for PlacedTensor { info, .. } in &tensors {
         let end = offset.saturating_add(info.length);
-        let dtype = safetensors_name(info.kind).expect("it was read from a safetensors file");
+        let dtype = info.kind.safetensors_name().expect("it was read from a safetensors file");
         table.insert(info.name.clone(), json!({ "dtype": dtype, "shape": info.shape, "data_offsets": [offset, end] }));
         offset = end;
     }
@@ -220,25 +220,4 @@ impl Metadata {
         let agreed: Map<String, Value> = agreed.map(|(key, value)| (key.clone(), json!(value))).collect();
         (!agreed.is_empty()).then_some(Value::Object(agreed))
     }
-}
-
-fn safetensors_name(kind: TensorKind) -> Option<&'static str> {
-    Some(match kind {
-        TensorKind::F32 => "F32",
-        TensorKind::F16 => "F16",
-        TensorKind::BF16 => "BF16",
-        TensorKind::F64 => "F64",
-        TensorKind::F8E4M3 => "F8_E4M3",
-        TensorKind::F8E5M2 => "F8_E5M2",
-        TensorKind::I8 => "I8",
-        TensorKind::I16 => "I16",
-        TensorKind::I32 => "I32",
-        TensorKind::I64 => "I64",
-        TensorKind::U8 => "U8",
-        TensorKind::U16 => "U16",
-        TensorKind::U32 => "U32",
-        TensorKind::U64 => "U64",
-        TensorKind::Bool => "BOOL",
-        _ => return None,
-    })
 }

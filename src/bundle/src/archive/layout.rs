@@ -10,6 +10,7 @@ use crate::limits;
 use crate::manifest::{Manifest, check_limit};
 
 /// The canonical form of one bundle.
+#[derive(Clone)]
 pub(crate) struct Layout {
     pieces: Vec<Piece>,
     layer_offsets: Vec<u64>,
@@ -17,6 +18,7 @@ pub(crate) struct Layout {
 }
 
 /// A stretch of the file.
+#[derive(Clone)]
 pub(crate) enum Piece {
     /// Bytes that follow from manifest, attestations and config.
     Fixed {

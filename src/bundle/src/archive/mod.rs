@@ -56,7 +56,7 @@ pub struct Contents<'a> {
 ///
 /// # Errors
 /// [`BundleError::DigestMismatch`] or [`BundleError::Disagreement`] when a layer or the config is not what the manifest
-/// names, [`BundleError::Io`] when reading or writing fails, and what the format's limits refuse.
+/// names, [`BundleError::Io`] when reading fails, [`BundleError::Write`] when writing does, and what the limits refuse.
 pub fn write(contents: &Contents<'_>, out: &mut dyn Write) -> Result<(), BundleError> {
     if contents.layers.len() != contents.manifest.layers().len() {
         return Err(BundleError::Disagreement {
@@ -122,5 +122,5 @@ pub(crate) fn copy_checked(
 const COPY_BYTES: usize = 1 << 20;
 
 fn write_all(out: &mut dyn Write, bytes: &[u8]) -> Result<(), BundleError> {
-    out.write_all(bytes).map_err(|source| BundleError::Io { what: "the bundle being written".to_owned(), source })
+    out.write_all(bytes).map_err(|source| BundleError::Write { source })
 }

@@ -19,7 +19,7 @@ pub(crate) struct Pieces {
     pub(crate) config: Vec<u8>,
 }
 
-/// FORMAT.md steps 2 to 4: reads manifest, attestations and config.
+/// FORMAT.md steps 2 to 5: reads manifest, attestations and config.
 pub(crate) fn read_pieces(source: &dyn Source, length: u64) -> Result<Pieces, BundleError> {
     let mut walker = Walker { source, length, offset: 0 };
     step_02_read_layout_files(&mut walker)?;

@@ -17,9 +17,10 @@ pub use release::{
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use crate::digest::{Digest, bare_hex, shorten};
+use crate::digest::{Digest, bare_hex};
 use crate::error::BundleError;
 use crate::json;
+use crate::manifest::wrong_field;
 
 /// The `_type` of every statement.
 pub const STATEMENT_TYPE: &str = "https://in-toto.io/Statement/v1";
@@ -63,12 +64,10 @@ impl Predicate {
     pub(crate) fn of_payload(document: &str, payload: &[u8]) -> Result<Self, BundleError> {
         let tree = json::parse_value(document, payload)?;
         let uri = tree.get("predicateType").and_then(serde_json::Value::as_str).unwrap_or_default();
-        Self::ALL.into_iter().find(|predicate| predicate.uri() == uri).ok_or_else(|| BundleError::WrongField {
-            document: document.to_owned(),
-            field: "predicateType",
-            found: shorten(uri),
-            expected: Self::ALL.map(Self::uri).join("` or `"),
-        })
+        Self::ALL
+            .into_iter()
+            .find(|predicate| predicate.uri() == uri)
+            .ok_or_else(|| wrong_field(document, "predicateType", uri, &Self::ALL.map(Self::uri).join("` or `")))
     }
 }
 
@@ -129,7 +128,7 @@ impl<P: PredicateType + Serialize + DeserializeOwned> Statement<P> {
             [("_type", &wire.kind, STATEMENT_TYPE), ("predicateType", &wire.predicate_type, P::PREDICATE.uri())]
         {
             if found != expected {
-                return Err(crate::manifest::wrong_field(&document, field, found, expected));
+                return Err(wrong_field(&document, field, found, expected));
             }
         }
         let [subject] = wire.subject;

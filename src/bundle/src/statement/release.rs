@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 
 use super::Statement;
 use crate::digest::Digest;
@@ -179,12 +179,22 @@ impl Requirements {
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct RuntimeRequirement {
     /// The lowest version.
+    #[serde(deserialize_with = "version")]
     pub min: semver::Version,
     /// The first version that may not, if one is known.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "optional_version")]
     pub below: Option<semver::Version>,
     /// Features that the runtime must have.
     pub features: BTreeSet<String>,
+}
+
+/// A version within the length that the format gives to every version.
+fn version<'de, D: Deserializer<'de>>(deserializer: D) -> Result<semver::Version, D::Error> {
+    BundleVersion::deserialize(deserializer).map(|version| version.0)
+}
+
+fn optional_version<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<semver::Version>, D::Error> {
+    Ok(Option::<BundleVersion>::deserialize(deserializer)?.map(|version| version.0))
 }
 
 /// A kind of accelerator.

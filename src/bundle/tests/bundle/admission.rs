@@ -77,6 +77,13 @@ fn the_runtime_must_fit() {
     breaks(Rule::RuntimeVersion, |case| case.policy.runtime_version = version(0, 0));
     breaks(Rule::RuntimeVersion, |case| case.policy.runtime_version = version(1, 0));
     fits(|case| case.policy.runtime_version = version(0, 99));
+    // Build metadata is not part of a version's place in the order.
+    fits(|case| case.draft.release.requires.runtime.min = "0.1.0+build.7".parse().unwrap());
+    breaks(Rule::RuntimeVersion, |case| case.policy.runtime_version = "1.0.0+a".parse().unwrap());
+    breaks(Rule::RuntimeVersion, |case| {
+        case.policy.runtime_version = version(1, 0);
+        case.draft.release.requires.runtime.below = Some("1.0.0+a".parse().unwrap());
+    });
     let feature = |name: &str| BTreeSet::from([name.to_owned()]);
     breaks(Rule::RuntimeFeatures, |case| case.draft.release.requires.runtime.features = feature("adapters"));
     fits(|case| {
@@ -111,6 +118,7 @@ fn the_site_must_agree() {
         case.policy.minimum_versions = BTreeMap::from([(name(), "1.2.4".parse().unwrap())]);
     });
     fits(|case| case.policy.minimum_versions = BTreeMap::from([(name(), "1.2.3".parse().unwrap())]));
+    fits(|case| case.policy.minimum_versions = BTreeMap::from([(name(), "1.2.3+rebuilt".parse().unwrap())]));
 }
 
 #[test]

@@ -242,6 +242,10 @@ fn c14_only_pinned_keys_count() {
         matches!(&error, BundleError::TooFewSignatures { found: 0, named, .. } if *named == stranger.id().to_string()),
         "{error}"
     );
+    // What is asked for is the role's threshold, also when nobody signed.
+    let error =
+        refusal(draft.seal(&[&stranger]), &root_with(&[(Role::Release, &[&pinned, &Signer::new(Curve::P256)], 2)]));
+    assert!(matches!(error, BundleError::TooFewSignatures { found: 0, required: 2, .. }), "{error}");
     // The stranger signs and names the pinned key.
     let payload = draft.release_payload();
     let forged = Attestation::new(&payload, &stranger.signature(PAYLOAD_TYPE, &payload), pinned.id()).unwrap();
@@ -249,6 +253,26 @@ fn c14_only_pinned_keys_count() {
     assert!(matches!(error, BundleError::BadSignature { .. }), "{error}");
     // A stranger's signature beside the right one neither helps nor harms.
     check(draft.seal(&[&pinned, &stranger]), &root).unwrap();
+}
+
+#[test]
+fn the_model_signature_is_one_by_a_key_that_vouches_for_the_bundle() {
+    let (vendor, site, stranger) = (Signer::new(Curve::P256), Signer::new(Curve::P256), Signer::new(Curve::P256));
+    let root = root_with(&[(Role::Release, &[&vendor], 1), (Role::Site, &[&site], 1)]);
+    let mut draft = draft();
+    let signature = |draft: &Draft, signers: &[&Signer]| {
+        open_and_verify(draft.seal(signers), &root).unwrap().model_signature().clone()
+    };
+    // The order of attestations is that of their digests, so each of the others comes first now and then.
+    for _ in 0..8 {
+        let found = signature(&draft, &[&vendor, &site, &stranger]);
+        assert_eq!((found.predicate(), found.key()), (Predicate::ModelSigning, vendor.id()));
+    }
+    let digest = Digest::of(b"base");
+    draft.release.adapter = Some(AdapterBinding { base: digest, tokenizer: digest, chat_template: None });
+    for _ in 0..8 {
+        assert_eq!(signature(&draft, &[&site, &stranger]).key(), site.id());
+    }
 }
 
 #[test]
@@ -374,11 +398,16 @@ fn an_attestation_in_another_spelling_is_refused() {
 }
 
 #[test]
-fn unknown_members_of_a_statement_are_refused() {
+fn unknown_members_and_values_of_a_statement_are_refused() {
     let error = release_refusal(|tree| tree["predicate"]["extra"] = json!(1));
     assert!(matches!(error, BundleError::MalformedJson { .. }), "{error}");
     let error = release_refusal(|tree| tree["predicate"]["requires"]["gpu"] = json!(1));
     assert!(matches!(error, BundleError::MalformedJson { .. }), "{error}");
+    for field in ["min", "below"] {
+        let version = format!("0.1.0-{}", "a".repeat(123));
+        let error = release_refusal(|tree| tree["predicate"]["requires"]["runtime"][field] = json!(version));
+        assert!(matches!(error, BundleError::MalformedJson { .. }), "{error}");
+    }
     let error = release_refusal(|tree| tree["predicate"]["notBefore"] = Value::Null);
     assert!(matches!(error, BundleError::NotCanonicalJson { .. }), "{error}");
 }
@@ -422,6 +451,23 @@ fn weight_headers_must_be_the_signed_ones() {
 }
 
 #[test]
+fn weight_headers_are_capped_together() {
+    let signer = Signer::new(Curve::P256);
+    let mut draft = draft();
+    for name in ["x.gguf", "y.gguf"] {
+        draft.files.push(file(name, LayerKind::Weight, &[name.as_bytes(), b"GGUF"].concat()));
+    }
+    let release = signer.attest(&edited(&draft.release_payload(), |tree| {
+        for header in tree["predicate"]["weights"].as_array_mut().unwrap() {
+            header["headerLength"] = json!(48u64 << 20);
+        }
+    }));
+    let bytes = draft.write(&[release, signer.attest(&draft.oms_payload())]);
+    let error = refusal(bytes, &root(&[&signer], 1));
+    assert!(matches!(error, BundleError::TooLarge { found, .. } if found == 144 << 20), "{error}");
+}
+
+#[test]
 fn the_model_signing_statement_must_list_exactly_the_files() {
     let resources = |tree: &mut Value| -> Vec<Value> { tree["predicate"]["resources"].as_array().unwrap().clone() };
     for change in [
@@ -455,8 +501,13 @@ fn a_cosign_statement_about_something_else_is_refused() {
     let [release, oms, _] = attestations(&draft, &signer);
     let subject = Digest::of(b"something else");
     let cosign = Statement { subject_name: String::new(), subject, predicate: CosignStatement {} }.to_payload();
-    let error = refusal(draft.write(&[release, oms, signer.attest(&cosign)]), &root(&[&signer], 1));
+    let attestations = [release.clone(), oms.clone(), signer.attest(&cosign)];
+    let error = refusal(draft.write(&attestations), &root(&[&signer], 1));
     assert!(matches!(error, BundleError::WrongSubject { statement: "cosign", .. }), "{error}");
+    let subject = draft.manifest().digest();
+    let cosign = Statement { subject_name: "sample".to_owned(), subject, predicate: CosignStatement {} }.to_payload();
+    let error = refusal(draft.write(&[release, oms, signer.attest(&cosign)]), &root(&[&signer], 1));
+    assert!(matches!(error, BundleError::WrongField { field: "subject", .. }), "{error}");
 }
 
 #[test]

@@ -51,6 +51,7 @@ fn the_limits_are_those_of_the_page() {
         format!("{} MiB; {} MiB |", limits::MAX_SMALL_LAYER_BYTES >> 20, limits::MAX_SMALL_LAYERS_TOTAL_BYTES >> 20),
         format!("| GGUF header | {} MiB;", limits::MAX_GGUF_HEADER_BYTES >> 20),
         format!("| safetensors header | {} MiB of JSON;", limits::MAX_SAFETENSORS_HEADER_BYTES >> 20),
+        format!("| all weight headers together | {} MiB |", limits::MAX_WEIGHT_HEADERS_TOTAL_BYTES >> 20),
     ] {
         assert!(FORMAT.contains(&text), "FORMAT.md lacks `{text}`");
     }

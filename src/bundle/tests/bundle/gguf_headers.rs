@@ -57,6 +57,14 @@ fn refusal(bytes: &[u8]) -> WeightHeaderError {
 }
 
 #[test]
+fn an_alignment_of_another_type_is_named_as_it_is() {
+    let number = Writer::preamble(0, 1).entry("general.alignment", 10, &64u64.to_le_bytes()).0;
+    assert!(refusal(&number).to_string().contains("64 in another integer type"), "{}", refusal(&number));
+    let text = Writer::preamble(0, 1).entry("general.alignment", 8, &Writer::default().string(b"32").0).0;
+    assert!(refusal(&text).to_string().contains("no integer"), "{}", refusal(&text));
+}
+
+#[test]
 fn a_header_is_read_as_written() {
     let writer = Writer::preamble(2, 4)
         .entry("general.architecture", 8, &Writer::default().string(b"llama").0)

@@ -10,7 +10,7 @@ use ampoule_bundle::{
     TensorEntry, TensorKind, TensorSink,
 };
 
-use crate::sample::{Draft, Signer, draft, file, open_and_verify, root, safetensors, time};
+use crate::sample::{Draft, Signer, draft, file, open_and_verify, refusal, root, safetensors, time};
 
 fn admitted(source: impl Source + 'static, signer: &Signer) -> AdmittedBundle {
     let policy = RuntimePolicy::new(semver::Version::new(0, 1, 0), [Endpoint::ChatCompletions]);
@@ -191,7 +191,11 @@ fn padding_that_is_not_zero_is_refused() {
     let gguf = &mut draft.files[5].2;
     let length = gguf.len();
     gguf[length - 10] = 1;
-    let bundle = admitted(draft.seal(&[&signer]), &signer);
+    let bytes = draft.seal(&[&signer]);
+    // Hashing alone and loading judge alike.
+    let error = refusal(bytes.clone(), &root(&[&signer], 1));
+    assert!(matches!(error, BundleError::WeightHeader { .. }), "{error}");
+    let bundle = admitted(bytes, &signer);
     let error = bundle.load_weights(Keep::default(), &|_| ()).unwrap_err();
     assert!(matches!(error, LoadError::Bundle(BundleError::WeightHeader { .. })), "{error}");
 }

@@ -63,6 +63,9 @@ fn fixed_fields_have_one_value() {
     }
     let error = edited(|tree| tree["config"]["mediaType"] = json!("application/vnd.oci.image.config.v1+json"));
     assert!(matches!(error, BundleError::WrongField { field: "config", .. }), "{error}");
+    let error = edited(|tree| tree["config"]["annotations"] = json!({}));
+    assert!(matches!(error, BundleError::WrongField { field: "config", .. }), "{error}");
+    assert!(error.to_string().contains("a config with other members"), "{error}");
     let error = edited(|tree| tree["annotations"]["extra"] = json!("x"));
     assert!(matches!(error, BundleError::WrongField { field: "annotations", .. }), "{error}");
     let error = edited(|tree| tree["layers"][0]["annotations"]["extra"] = json!("x"));

@@ -3,7 +3,8 @@
 use std::path::Path;
 use std::process::Command;
 
-use ampoule_bundle::{BundleError, Curve, LayerKind, SealedBundle};
+use ampoule_bundle::archive::{self, Contents};
+use ampoule_bundle::{BundleError, Curve, LayerKind, SealedBundle, Source};
 use proptest::prelude::*;
 
 use crate::sample::{Draft, Signer, check, draft, file, open_and_verify, root, safetensors};
@@ -50,6 +51,30 @@ fn the_same_contents_give_the_same_bytes() {
     let mut shuffled = draft.clone();
     shuffled.files.reverse();
     assert!(first == shuffled.write(&attestations), "the order of the inputs shows in the file");
+}
+
+#[test]
+fn a_full_disk_is_no_defect_of_the_bundle() {
+    let draft = draft();
+    let (manifest, config) = (draft.manifest(), draft.config());
+    let contents: Vec<&[u8]> = manifest.layers().iter().map(|layer| draft.content(&layer.path)).collect();
+    let layers: Vec<&dyn Source> = contents.iter().map(|content| content as &dyn Source).collect();
+    let contents = Contents { manifest: &manifest, config: &config, attestations: &[], layers: &layers };
+    for room in [0, 600, 9000] {
+        let mut full = vec![0; room];
+        let error = archive::write(&contents, &mut full.as_mut_slice()).unwrap_err();
+        assert!(matches!(error, BundleError::Write { .. }), "{room}: {error}");
+    }
+}
+
+#[test]
+fn claims_name_both_ends_of_the_range_of_runtimes() {
+    let signer = Signer::new(Curve::P256);
+    let mut draft = draft();
+    let shown = |draft: &Draft| SealedBundle::open(draft.seal(&[&signer])).unwrap().claims().to_string();
+    assert!(shown(&draft).contains("runtime     0.1.0 or later, below 1.0.0\n"), "{}", shown(&draft));
+    draft.release.requires.runtime.below = None;
+    assert!(shown(&draft).contains("runtime     0.1.0 or later\n"), "{}", shown(&draft));
 }
 
 #[test]

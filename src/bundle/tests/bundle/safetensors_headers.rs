@@ -54,6 +54,7 @@ fn c08_headers_that_are_not_strict_json_are_refused() {
         format!(r#"{{"a":{tensor},"\u0061":{tensor}}}"#),
         r#"{"a":{"dtype":"U8","dtype":"U8","shape":[1],"data_offsets":[0,1]}}"#.to_owned(),
         r#"{"a":{"dtype":"U8","shape":[1],"data_offsets":[0,1],"extra":0}}"#.to_owned(),
+        r#"{"a":["U8",[1],[0,1]]}"#.to_owned(),
         r#"{"a":{"dtype":"U8","shape":[1.0],"data_offsets":[0,1]}}"#.to_owned(),
         r#"{"a":{"dtype":"U8","shape":[-1],"data_offsets":[0,1]}}"#.to_owned(),
         r#"{"a":{"dtype":"U8","shape":[1],"data_offsets":[0]}}"#.to_owned(),

@@ -58,6 +58,30 @@ fn contradictions_are_refused() {
 }
 
 #[test]
+fn a_list_never_stands_for_an_object() {
+    let error = refusal(|_, tree| {
+        tree["signed"]["roles"]["release"] = json!([tree["signed"]["roles"]["release"]["keyids"], 1])
+    });
+    assert!(matches!(error, BundleError::MalformedJson { .. }), "{error}");
+    let error = refusal(|_, tree| *tree = json!([tree["signatures"], tree["signed"]]));
+    assert!(matches!(error, BundleError::MalformedJson { .. }), "{error}");
+}
+
+#[test]
+fn signatures_are_hex() {
+    let signed = |sig: &str| {
+        let (signer, mut tree) = document();
+        tree["signatures"] = json!([{"keyid": signer.id(), "sig": sig}]);
+        TrustRoot::parse(tree.to_string().as_bytes())
+    };
+    signed("3044").unwrap();
+    for sig in ["", "3", "30 4", "304X", "AB", "ä"] {
+        let error = signed(sig).unwrap_err();
+        assert!(matches!(error, BundleError::MalformedTrustRoot { .. }), "{sig}: {error}");
+    }
+}
+
+#[test]
 fn c15_one_key_has_one_id() {
     // The same key with other line ends would have another id and count twice.
     let error = refusal(|signer, tree| {

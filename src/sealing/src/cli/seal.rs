@@ -63,7 +63,8 @@ pub(super) struct Arguments {
     /// The lowest trust root version that may accept the bundle.
     #[arg(long, value_name = "N", default_value_t = 1)]
     trust_root_version: u64,
-    /// Requirements, constraints, service level, known answers: a JSON file (see bundles/FORMAT.md).
+    /// Requirements, constraints, service level, known answers: a JSON file (see bundles/FORMAT.md).  The files that it
+    /// names are taken from the model's folder.
     #[arg(long, value_name = "FILE")]
     contract: Option<PathBuf>,
     #[command(flatten)]
@@ -101,7 +102,7 @@ fn parse_epoch(text: &str) -> Result<Epoch, String> {
 
 pub(super) fn run(arguments: &Arguments, output: Output) -> Result<(), SealingError> {
     if arguments.out.exists() && !arguments.force {
-        return Err(SealingError::AlreadyExists { path: arguments.out.clone() });
+        return Err(SealingError::BundleExists { path: arguments.out.clone() });
     }
     let request = request(arguments)?;
     let password = Password::obtain(arguments.key.password_file.as_deref(), Prompt::Once)?;

@@ -1,5 +1,8 @@
 //! The vendor's tool as it is typed: exit codes, messages, and what it leaves behind.
 
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::{Command, Output};
 
@@ -73,7 +76,7 @@ fn refusals_say_what_is_wrong_and_leave_by_the_table_of_exit_codes() {
         assert!(text.contains(message), "expected `{message}` in: {text}");
         assert_eq!(output.status.code(), Some(code), "{text}");
         let kept = folder.path().join("out.bundle").exists();
-        assert_eq!(kept, message.contains("exists already"), "a refused sealing leaves nothing: {text}");
+        assert_eq!(kept, text.contains("exists already"), "a refused sealing leaves nothing: {text}");
     };
     let write = |name: &'static str, bytes: &'static [u8]| {
         move |folder: &Path| std::fs::write(folder.join(name), bytes).unwrap()
@@ -88,7 +91,10 @@ fn refusals_say_what_is_wrong_and_leave_by_the_table_of_exit_codes() {
     check(&write("model/config.json", b"{"), &[], 1, "config.json is not JSON");
     check(&write("model/second.gguf", b"GGUF"), &[], 1, "two formats");
     check(&write("model/model.safetensors", b"short"), &[], 1, "model.safetensors is damaged");
-    check(&write("contract.json", br#"{"slo":{"ttft":1}}"#), &["--contract", "contract.json"], 10, "ttft");
+    check(&write("out.bundle", b"precious"), &[], 1, "--force");
+    check(&write("contract.json", br#"{"slo":{"ttft":1}}"#), &["--contract", "contract.json"], 78, "ttft");
+    let schema = br#"{"settingsSchema":"settings.schema.json"}"#;
+    check(&write("contract.json", schema), &["--contract", "contract.json"], 78, "settings.schema.json");
     let overlap = |folder: &Path| {
         let tensor = r#"{"dtype":"U8","shape":[4],"data_offsets":[0,4]}"#;
         let file = safetensors_with_header(&format!(r#"{{"a":{tensor},"b":{tensor}}}"#), &[0; 4]);
@@ -116,6 +122,95 @@ fn reading_a_damaged_or_foreign_bundle_leaves_by_10_and_11() {
     assert!(!folder.path().join("plain").exists());
     assert_eq!(code(&["inspect", "password"]), Some(10));
     assert_eq!(code(&["inspect", "absent.bundle"]), Some(1));
+}
+
+/// Everything of a sealing that would succeed, in a new folder.
+fn ready_to_seal() -> (tempfile::TempDir, Vec<String>) {
+    let folder = tempfile::tempdir().unwrap();
+    write_model(&folder.path().join("model"));
+    let keys = fixtures().join("keys");
+    std::fs::copy(keys.join("test.password"), folder.path().join("password")).unwrap();
+    let key = keys.join("test.key").display().to_string();
+    let mut arguments: Vec<String> = seal_arguments(&key, "out.bundle").into_iter().map(str::to_owned).collect();
+    arguments.extend(["--counter", "3"].map(str::to_owned));
+    (folder, arguments)
+}
+
+#[test]
+fn a_full_disk_is_an_error_of_writing_and_is_said_once() {
+    let (folder, arguments) = ready_to_seal();
+    // More than is buffered, so that the archive's writer meets the limit.
+    std::fs::write(folder.path().join("model/LICENSE"), vec![b'x'; 4 << 20]).unwrap();
+    let script = "trap '' XFSZ && ulimit -f 2048 && exec \"$0\" \"$@\"";
+    let output = Command::new("sh")
+        .args(["-c", script, env!("CARGO_BIN_EXE_ampoule-seal")])
+        .args(arguments)
+        .current_dir(folder.path())
+        .output()
+        .unwrap();
+    let text = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(1), "{text}");
+    assert!(text.contains("cannot write out.bundle\n  because: File too large"), "{text}");
+    assert_eq!(text.matches("File too large").count(), 1, "{text}");
+    assert!(!folder.path().join("out.bundle").exists() && !folder.path().join("out.bundle.partial").exists());
+}
+
+#[test]
+fn a_cause_that_the_error_names_itself_is_not_said_twice() {
+    let (folder, arguments) = ready_to_seal();
+    let output = Command::new(env!("CARGO_BIN_EXE_ampoule-seal"))
+        .args(arguments)
+        .current_dir(folder.path())
+        .stdout(std::fs::OpenOptions::new().write(true).open("/dev/full").unwrap())
+        .output()
+        .unwrap();
+    let text = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(1), "{text}");
+    assert_eq!(text.matches("No space left").count(), 1, "{text}");
+}
+
+#[test]
+fn a_threshold_that_the_keys_cannot_meet_is_an_error_of_usage() {
+    let folder = tempfile::tempdir().unwrap();
+    let key = fixtures().join("keys/test.pub").display().to_string();
+    for threshold in ["0", "2"] {
+        let arguments = ["trust", "init", "--root-key", &key, "--release-key", &key, "--out", "root.json"];
+        let output = run(folder.path(), &[&arguments[..], &["--release-threshold", threshold]].concat());
+        let text = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(2), "{text}");
+        assert!(text.contains(&format!("role `release` is {threshold}")), "{text}");
+        assert!(!folder.path().join("root.json").exists());
+    }
+}
+
+#[test]
+fn a_source_date_epoch_that_is_no_text_is_refused() {
+    let (folder, mut arguments) = ready_to_seal();
+    let at = arguments.iter().position(|argument| argument == "--issued-at").unwrap();
+    arguments.drain(at..at + 2);
+    let output = Command::new(env!("CARGO_BIN_EXE_ampoule-seal"))
+        .args(arguments)
+        .current_dir(folder.path())
+        .env("SOURCE_DATE_EPOCH", OsStr::from_bytes(b"17\xff"))
+        .output()
+        .unwrap();
+    let text = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(1), "{text}");
+    assert!(text.contains("SOURCE_DATE_EPOCH is `17"), "{text}");
+}
+
+#[test]
+fn a_password_that_every_user_may_read_is_warned_about() {
+    let (folder, arguments) = ready_to_seal();
+    let arguments: Vec<&str> = arguments.iter().map(String::as_str).chain(["--force"]).collect();
+    for (mode, warnings) in [(0o644, 1), (0o640, 0), (0o600, 0)] {
+        let permissions = std::fs::Permissions::from_mode(mode);
+        std::fs::set_permissions(folder.path().join("password"), permissions).unwrap();
+        let output = run(folder.path(), &arguments);
+        let text = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(output.status.success(), "{text}");
+        assert_eq!(text.matches("run `chmod 600 password`").count(), warnings, "{mode:o}: {text}");
+    }
 }
 
 #[test]

@@ -7,10 +7,14 @@ mod command_line;
 mod defects;
 /// The same input gives the same bytes.
 mod determinism;
+/// What an export writes.
+mod exporting;
 /// What is sealed comes out again.
 mod identity;
 /// Other people's tools read what was sealed.
 mod interop;
+/// What is sealed can be used.
+mod usable;
 
 mod draft;
 mod loose;
