@@ -87,9 +87,8 @@ fn exit_2_wrong_usage() {
 
 #[test]
 fn a_refusal_is_json_too_where_json_was_asked_for() {
-    let fixtures = workspace().join("bundles/fixtures");
-    let (bundle, root) = (fixtures.join("serve/generator.bundle"), fixtures.join("keys/root.json"));
-    let (bundle, root) = (bundle.display().to_string(), root.display().to_string());
+    let bundle = workspace().join("bundles/fixtures/serve/generator.bundle").display().to_string();
+    let root = workspace().join("bundles/demo/root.json").display().to_string();
     let output = run(&["verify", &bundle, "--trust-root", &root, "--json"]);
     let refusal: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
     assert_eq!((code(&output), &refusal["verified"], &refusal["exit_code"]), (11, &false.into(), &11.into()));
