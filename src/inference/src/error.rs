@@ -96,6 +96,15 @@ pub enum InferenceError {
         found: f32,
     },
 
+    /// The weights say nothing: whatever goes in, all that comes out is alike.
+    #[error(
+        "the model computes {found} for everything: its weights hold no usable numbers; seal it again from good ones"
+    )]
+    OneNumber {
+        /// What came out.
+        found: f32,
+    },
+
     /// The release statement records answers, but no tolerance for this backend.
     #[error("the release records known answers, but states no tolerance for the backend {backend}")]
     NoKnownAnswerTolerance {

@@ -21,8 +21,8 @@ const MILLIONTHS: f64 = 1e-6;
 /// How many tokens the first computation has: enough for attention to look back.
 const PROBE_TOKENS: usize = 3;
 
-/// Runs the vocabulary's first tokens through the model and refuses what is not a finite number: such weights would fail
-/// each request alone, with nobody told at the start.
+/// Runs the vocabulary's first tokens through the model and refuses what is not a finite number, or the same number over
+/// and over: such weights would fail each request alone, with nobody told at the start.
 pub(crate) fn compute(model: &Model, vocabulary_size: usize) -> Result<(), InferenceError> {
     let tokens: Vec<u32> = (0..u32::MAX).take(PROBE_TOKENS.min(vocabulary_size)).collect();
     let numbers = match model {
@@ -33,9 +33,14 @@ pub(crate) fn compute(model: &Model, vocabulary_size: usize) -> Result<(), Infer
         }
         Model::Encoder(encoder) => encoder.embed(&[&tokens])?.into_iter().next().unwrap_or_default(),
     };
-    match numbers.into_iter().find(|number| !number.is_finite()) {
-        Some(found) => Err(InferenceError::NotANumber { found }),
-        None => Ok(()),
+    if let Some(&found) = numbers.iter().find(|number| !number.is_finite()) {
+        return Err(InferenceError::NotANumber { found });
+    }
+    match numbers[..] {
+        [found, ref others @ ..] if !others.is_empty() && others.iter().all(|other| *other == found) => {
+            Err(InferenceError::OneNumber { found })
+        }
+        _ => Ok(()),
     }
 }
 

@@ -530,7 +530,19 @@ fn weights_that_are_not_what_was_signed_never_become_a_model() {
 }
 
 #[test]
-fn weights_that_are_no_numbers_are_refused_before_anybody_asks() {
+fn weights_that_hold_nothing_are_refused_before_anybody_asks() {
+    let prove = |value: f32| {
+        let folder = model_with_every_weight(value);
+        let loaded = LoadedModel::load(common::admitted(folder.path(), |_| ()), &LoadOptions::default()).unwrap();
+        loaded.prove().err().unwrap()
+    };
+    let refused = prove(f32::NAN);
+    assert!(matches!(refused, InferenceError::NotANumber { .. }), "{refused}");
+    let refused = prove(0.0);
+    assert!(matches!(refused, InferenceError::OneNumber { .. }), "{refused}");
+}
+
+fn model_with_every_weight(number: f32) -> tempfile::TempDir {
     let folder = tempfile::tempdir().unwrap();
     for entry in std::fs::read_dir(common::fixture("engine/llama")).unwrap().map(Result::unwrap) {
         std::fs::copy(entry.path(), folder.path().join(entry.file_name())).unwrap();
@@ -539,10 +551,8 @@ fn weights_that_are_no_numbers_are_refused_before_anybody_asks() {
     let mut weights = std::fs::read(&path).unwrap();
     let header = usize::try_from(u64::from_le_bytes(weights[..8].try_into().unwrap())).unwrap();
     for value in weights[8 + header..].chunks_exact_mut(4) {
-        value.copy_from_slice(&f32::NAN.to_le_bytes());
+        value.copy_from_slice(&number.to_le_bytes());
     }
     std::fs::write(&path, weights).unwrap();
-    let loaded = LoadedModel::load(common::admitted(folder.path(), |_| ()), &LoadOptions::default()).unwrap();
-    let refused = loaded.prove().err().unwrap();
-    assert!(matches!(refused, InferenceError::NotANumber { .. }), "{refused}");
+    folder
 }

@@ -13,6 +13,7 @@ use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::Read;
 use std::net::SocketAddr;
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
@@ -41,6 +42,9 @@ use crate::state::State;
 
 /// A trust root is a page of JSON with a few keys.
 const TRUST_ROOT_LIMIT_BYTES: u64 = 4 * 1024 * 1024;
+
+/// Whoever may write the root decides whom this host trusts.
+const WRITABLE_BY_ALL: u32 = 0o002;
 
 /// Serves until it is asked to stop, then drains.
 ///
@@ -146,10 +150,14 @@ pub fn open_source(source: impl Source + 'static, name: &str) -> Result<SealedBu
 /// # Errors
 /// [`Error::OpenTrustRoot`] when there is no such file, [`Error::TrustRoot`] when it is no root.
 pub fn open_trust_root(path: &Path) -> Result<TrustRoot, Error> {
+    let at = |source| Error::OpenTrustRoot { path: path.to_owned(), source };
+    let file = File::open(path).map_err(at)?;
+    let mode = file.metadata().map_err(at)?.mode();
+    if mode & WRITABLE_BY_ALL != 0 {
+        return Err(Error::WritableTrustRoot { path: path.to_owned(), found: mode & 0o7777 });
+    }
     let mut bytes = Vec::new();
-    File::open(path)
-        .and_then(|file| file.take(TRUST_ROOT_LIMIT_BYTES).read_to_end(&mut bytes))
-        .map_err(|source| Error::OpenTrustRoot { path: path.to_owned(), source })?;
+    file.take(TRUST_ROOT_LIMIT_BYTES).read_to_end(&mut bytes).map_err(at)?;
     if bytes.trim_ascii_start().starts_with(b"-----BEGIN") {
         return Err(Error::KeyForTrustRoot { path: path.to_owned() });
     }

@@ -54,6 +54,14 @@ pub enum Error {
         /// The file.
         path: PathBuf,
     },
+    /// Every user of this host may exchange the trust root.
+    #[error("the trust root {} may be written by everybody (mode {found:o}): take that away with `chmod o-w`", path.display())]
+    WritableTrustRoot {
+        /// The file.
+        path: PathBuf,
+        /// Its mode.
+        found: u32,
+    },
     /// A trust root is refused.
     #[error("the trust root {} is refused: {source}", path.display())]
     TrustRoot {
@@ -160,7 +168,7 @@ impl Error {
                 ViolationClass::NotAdmitted => Exit::NotAdmitted,
                 ViolationClass::State => Exit::State,
             },
-            Error::Configuration(_) | Error::NoKeys { .. } => Exit::Configuration,
+            Error::Configuration(_) | Error::NoKeys { .. } | Error::WritableTrustRoot { .. } => Exit::Configuration,
             Error::Keys(source) if source.is_unusable_file() => Exit::Configuration,
             Error::Model { .. } | Error::GenerationConfig { .. } => Exit::Model,
             Error::Defect | Error::Serve(ServeError::EngineEnded) => Exit::Internal,

@@ -172,6 +172,11 @@ impl KeyStore {
         found
     }
 
+    /// Whose keys there are.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.entries.iter().map(|entry| entry.name.as_str())
+    }
+
     /// How many keys there are.
     pub fn len(&self) -> usize {
         self.entries.len()
@@ -243,7 +248,7 @@ impl KeyStore {
 
 /// One accepted key, as it is stored: everything but the key.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, expecting = "an object with name, sha256 and created, as `ampoule keys add` writes it")]
 pub struct KeyEntry {
     /// Whose key it is; the identity of quotas and logs.
     pub name: String,

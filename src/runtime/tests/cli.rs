@@ -6,6 +6,7 @@ mod support;
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 
 use support::{Site, ampoule, code, golden, refused, run, text, workspace};
 
@@ -93,6 +94,21 @@ fn a_refusal_is_json_too_where_json_was_asked_for() {
     let refusal: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
     assert_eq!((code(&output), &refusal["verified"], &refusal["exit_code"]), (11, &false.into(), &11.into()));
     assert!(text(&output.stderr).contains(refusal["error"].as_str().unwrap()), "{refusal}");
+}
+
+#[test]
+fn exit_78_files_that_everybody_may_write() {
+    let site = Site::new();
+    let folder = site.folder.path();
+    let (root, config) = (folder.join("root.json"), folder.join("site.toml"));
+    fs::copy(&site.root, &root).unwrap();
+    fs::write(&config, "").unwrap();
+    for file in [&root, &config] {
+        fs::set_permissions(file, fs::Permissions::from_mode(0o646)).unwrap();
+    }
+    let (root, config) = (root.display().to_string(), config.display().to_string());
+    refused(&["verify", &site.bundle, "--trust-root", &root], 78, &["root.json may be written by everybody", "o-w"]);
+    refused(&["config", "show", "--config", &config], 78, &["site.toml may be written by everybody", "o-w"]);
 }
 
 #[test]

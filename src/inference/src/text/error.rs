@@ -101,6 +101,12 @@ pub enum TextError {
         /// The line in the template, 0 if unknown.
         line: usize,
     },
+    /// Compiling or rendering did not end in time; the template does what no limit of steps counts.
+    #[error("the chat template did not end within {limit_seconds} s")]
+    TemplateDeadline {
+        /// The limit.
+        limit_seconds: u64,
+    },
     /// The system gives no thread to render on.
     #[error("no thread with a stack of {stack} bytes could be started for the chat template: {reason}")]
     TemplateThread {
@@ -194,6 +200,7 @@ impl TextError {
             | Self::GgufKeyMissing { .. }
             | Self::GgufKeyType { .. }
             | Self::GgufTableLength { .. }
+            | Self::TemplateDeadline { .. }
             | Self::TemplateLength { .. }
             | Self::TemplateSyntax { .. }
             | Self::TemplateThread { .. }

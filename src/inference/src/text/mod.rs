@@ -2,10 +2,11 @@
 //!
 //! A request's way: a [`Conversation`] is rendered by the bundle's sealed [`ChatTemplate`] and encoded so that no
 //! message can spell a special token ([`TextProcessor::chat_prompt`]); the model's tokens become text through a
-//! [`Detokenizer`], whole characters at a time. Nothing here knows HTTP, files or a clock.
+//! [`Detokenizer`], whole characters at a time. Nothing here knows HTTP, files or the time of day.
 
 mod added;
 mod conversation;
+mod deep_stack;
 mod detokenizer;
 mod error;
 mod gguf;

@@ -1,16 +1,19 @@
 //! Renders a conversation into a prompt, exactly as Transformers' `apply_chat_template` does.
 //!
 //! The template is the bundle's sealed one; no request can bring or change it. minijinja gives it no file, network or
-//! host access. What is left to guard is its running time, its stack and its output: steps are counted, source and
-//! output are capped, and the engine, which recurses over expressions and values, runs on a stack that holds the deepest
-//! nesting which a source of that length and that many steps can make. Not guarded is the memory of a variable that a
-//! template makes grow by itself (`x ~ x` in a loop): that takes a vendor's signature, and ends this process alone.
+//! host access. What is left to guard is its running time, its stack and its output: steps are counted, the clock too for
+//! what no step counts, source and output are capped, and the engine, which recurses over expressions and values, runs on
+//! a stack that holds the deepest nesting which a source of that length and that many steps can make. Not guarded is the
+//! memory of a variable that a template makes grow by itself (`x ~ x` in a loop): that takes a vendor's signature, and
+//! ends this process alone.
 
-use std::{io, sync::Arc, thread};
+use std::time::Duration;
+use std::{io, sync::Arc};
 
-use minijinja::{Environment, Error, ErrorKind, UndefinedBehavior, Value};
+use minijinja::value::{Kwargs, Rest, StringInput};
+use minijinja::{Environment, Error, ErrorKind, State, UndefinedBehavior, Value, filters};
 
-use super::{Conversation, Role, TextError, conversation::GenerationPrompt, python};
+use super::{Conversation, Role, TextError, conversation::GenerationPrompt, deep_stack::DeepStack, python};
 
 /// Steps of the template engine per rendering. Real templates take under 100 per message.
 const FUEL_STEPS: u64 = 3_000_000;
@@ -21,8 +24,12 @@ const RECURSION_LIMIT: usize = 64;
 /// The longest source. Real templates have under 30 KiB.
 const MAX_SOURCE_BYTES: usize = 256 << 10;
 
-/// The stack on which templates are compiled and rendered. Only pages that are touched take memory.
-const STACK_BYTES: usize = 512 << 20;
+/// How long a rendering may take. Real ones take milliseconds, which a busy machine can stretch; one that compares values
+/// which contain each other many times over would never end, and no step counts that.
+const DEADLINE: Duration = Duration::from_secs(5);
+
+/// The largest number that a filter takes for a width or a count. It decides how much memory one call asks for.
+const MAX_FILTER_NUMBER: usize = 10_000;
 
 /// The name under which the one template is registered; without extension, so that nothing is HTML-escaped.
 const NAME: &str = "chat";
@@ -35,6 +42,7 @@ pub struct ChatTemplate {
     environment: Arc<Environment<'static>>,
     special_tokens: Arc<[(String, String)]>,
     names_developer: bool,
+    stack: DeepStack,
 }
 
 impl std::fmt::Debug for ChatTemplate {
@@ -44,7 +52,7 @@ impl std::fmt::Debug for ChatTemplate {
 }
 
 /// What is done to each text of a conversation before the template sees it.
-pub(super) type Mark<'a> = &'a (dyn Fn(&str) -> String + Sync);
+pub(super) type Mark<'a> = &'a dyn Fn(&str) -> String;
 
 impl ChatTemplate {
     /// Compiles a template.
@@ -82,12 +90,22 @@ impl ChatTemplate {
             Err(Error::new(ErrorKind::InvalidOperation, "raise_exception").with_source(Raised(text)))
         });
         environment.remove_global("debug");
-        on_deep_stack(|| environment.add_template_owned(NAME, without_generation_tags(source)))?
-            .map_err(|error| TextError::TemplateSyntax { reason: reason(&error), line: error.line().unwrap_or(0) })?;
+        cap_filters(&mut environment);
+        let stack = DeepStack::default();
+        let compiled = without_generation_tags(source);
+        let environment = stack.run(DEADLINE, move || {
+            environment.add_template_owned(NAME, compiled)?;
+            Ok(environment)
+        })?;
+        let environment = environment.map_err(|error: Error| TextError::TemplateSyntax {
+            reason: reason(&error),
+            line: error.line().unwrap_or(0),
+        })?;
         Ok(Self {
             environment: Arc::new(environment),
             special_tokens: special_tokens.into_iter().collect(),
             names_developer: source.contains(Role::Developer.as_str()),
+            stack,
         })
     }
 
@@ -117,11 +135,14 @@ impl ChatTemplate {
         if conversation.messages.is_empty() {
             return Err(TextError::EmptyConversation);
         }
-        let template = self.environment.get_template(NAME).expect("the constructor added it");
-        let mut out = CappedOutput { bytes: Vec::new(), limit, exceeded: false };
-        // The values die inside too: dropping a deeply nested one recurses like everything else.
-        let rendered =
-            on_deep_stack(|| template.render_captured_to(self.variables(conversation, mark), &mut out).map(drop))?;
+        let (environment, variables) = (Arc::clone(&self.environment), self.variables(conversation, mark));
+        let (rendered, out) = self.stack.run(DEADLINE, move || {
+            let template = environment.get_template(NAME).expect("the constructor added it");
+            let mut out = CappedOutput { bytes: Vec::new(), limit, exceeded: false };
+            // The values die inside too: dropping a deeply nested one recurses like everything else.
+            let rendered = template.render_captured_to(variables, &mut out).map(drop);
+            (rendered, out)
+        })?;
         if out.exceeded {
             return Err(TextError::TemplateOutput { limit });
         }
@@ -153,15 +174,41 @@ impl ChatTemplate {
     }
 }
 
-/// Runs `work` on a thread of its own with a stack of [`STACK_BYTES`], and waits for it.
-fn on_deep_stack<T: Send>(work: impl FnOnce() -> T + Send) -> Result<T, TextError> {
-    thread::scope(|scope| {
-        let builder = thread::Builder::new().name("chat-template".to_owned()).stack_size(STACK_BYTES);
-        let worker = builder
-            .spawn_scoped(scope, work)
-            .map_err(|error| TextError::TemplateThread { stack: STACK_BYTES, reason: error.to_string() })?;
-        Ok(worker.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
-    })
+/// minijinja's own filters, for numbers that a template of good will has.
+fn cap_filters(environment: &mut Environment<'static>) {
+    fn capped(number: usize) -> Result<usize, Error> {
+        if number <= MAX_FILTER_NUMBER {
+            return Ok(number);
+        }
+        let reason = format!("a filter takes numbers up to {MAX_FILTER_NUMBER}; found {number}");
+        Err(Error::new(ErrorKind::InvalidOperation, reason))
+    }
+    environment.add_filter("slice", |state: &State, value: Value, count: usize, fill: Option<Value>| {
+        filters::slice(state, value, capped(count)?, fill)
+    });
+    environment.add_filter("batch", |state: &State, value: Value, count: usize, fill: Option<Value>| {
+        filters::batch(state, value, capped(count)?, fill)
+    });
+    environment.add_filter("format", |state: &State, pattern: &Value, values: Rest<Value>| {
+        let digits = |text: &str| text.split(|c: char| !c.is_ascii_digit()).map(str::len).max().unwrap_or(0);
+        if pattern.as_str().is_some_and(|pattern| digits(pattern) > 4) {
+            return Err(Error::new(ErrorKind::InvalidOperation, "a width in `format` has at most four digits"));
+        }
+        filters::format(state, pattern, values)
+    });
+    fn indent(
+        text: StringInput<'_>,
+        width: Option<usize>,
+        first: Option<bool>,
+        blank: Option<bool>,
+        named: Kwargs,
+    ) -> Result<Value, Error> {
+        if let Some(width) = width.or(named.peek::<Option<usize>>("width")?) {
+            capped(width)?;
+        }
+        filters::indent(text, width, first, blank, named)
+    }
+    environment.add_filter("indent", indent);
 }
 
 fn message_value(message: &super::Message, mark: Mark<'_>) -> Value {
@@ -338,8 +385,25 @@ mod tests {
         assert!(matches!(render(silent, ""), Err(TextError::TemplateFuel { .. })));
         let recursive = "{% macro f(x) %}{{ f(x + 1) }}{% endmacro %}{{ f(0) }}";
         assert!(matches!(render(recursive, ""), Err(TextError::TemplateFailed { .. })));
-        assert!(render("{{ '-' * 10000000000 }}", "").is_err());
+        for huge in [
+            "{{ '-' * 10000000000 }}",
+            "{{ range(9) | slice(1000000000) | list }}",
+            "{{ range(9) | batch(1000000000, 'x') | list }}",
+            "{{ 'a\nb' | indent(1000000000) }}",
+            "{{ 'a\nb' | indent(width=1000000000) }}",
+            "{{ '%2000000000d' | format(1) }}",
+        ] {
+            assert!(matches!(render(huge, ""), Err(TextError::TemplateFailed { .. })), "{huge}");
+        }
         assert!(render("{{ messages | tojson(indent=100000000) }}", "").is_err());
+    }
+
+    #[test]
+    fn filters_with_numbers_of_good_will_are_the_engine_s_own() {
+        let source = "{{ range(5) | slice(2) | list }}|{{ range(5) | batch(2) | list }}|{{ 'a\nb' | indent(2) }}|\
+            {{ 'a\nb' | indent(width=2, first=true) }}|{{ '%03d-%s' | format(7, 'x') }}";
+        let expected = "[[0, 1, 2], [3, 4]]|[[0, 1], [2, 3], [4]]|a\n  b|  a\n  b|007-x";
+        assert_eq!(render(source, "").unwrap(), expected);
     }
 
     #[test]

@@ -17,6 +17,14 @@ pub enum ConfigError {
         /// What the system says.
         reason: String,
     },
+    /// Every user of this host may change the file.
+    #[error("the configuration file {} may be written by everybody (mode {found:o}): take that away with `chmod o-w`", path.display())]
+    WritableFile {
+        /// The file.
+        path: PathBuf,
+        /// Its mode.
+        found: u32,
+    },
     /// A file is larger than any configuration has reason to be.
     #[error("{} has more than {limit} bytes; a configuration file is a page or two of TOML", path.display())]
     FileTooLarge {

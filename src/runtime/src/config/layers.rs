@@ -7,6 +7,7 @@
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::Read;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use figment::value::{Dict, Map, Num, Value};
@@ -289,6 +290,10 @@ fn read_toml(path: &Path) -> Result<Dict, ConfigError> {
         |error: std::io::Error| ConfigError::UnreadableFile { path: path.to_owned(), reason: error.to_string() };
     let mut text = String::new();
     let file = File::open(path).map_err(unreadable)?;
+    let mode = file.metadata().map_err(unreadable)?.mode();
+    if mode & 0o002 != 0 {
+        return Err(ConfigError::WritableFile { path: path.to_owned(), found: mode & 0o7777 });
+    }
     file.take(FILE_LIMIT_BYTES + 1).read_to_string(&mut text).map_err(unreadable)?;
     if text.len() as u64 > FILE_LIMIT_BYTES {
         return Err(ConfigError::FileTooLarge { path: path.to_owned(), limit: FILE_LIMIT_BYTES });

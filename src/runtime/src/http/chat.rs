@@ -32,7 +32,7 @@ pub(crate) async fn create(
     appliance.require_model(&request.model)?;
     refuse_unsupported(&request)?;
     let streamed = Streamed::of(request.stream, request.stream_options.as_ref())?;
-    let order = appliance.off_thread(memory, |appliance| order(appliance, request)).await?;
+    let order = appliance.off_thread(&record, memory, |appliance| order(appliance, request)).await?;
     let object = if streamed == Streamed::No { "chat.completion" } else { "chat.completion.chunk" };
     let reply = Reply {
         head: appliance.reply_head("chatcmpl", object),

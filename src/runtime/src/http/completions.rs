@@ -34,7 +34,7 @@ pub(crate) async fn create(
     appliance.require_model(&request.model)?;
     refuse_unsupported(&request)?;
     let streamed = Streamed::of(request.stream, request.stream_options.as_ref())?;
-    let (order, echoes) = appliance.off_thread(memory, |appliance| order(appliance, request)).await?;
+    let (order, echoes) = appliance.off_thread(&record, memory, |appliance| order(appliance, request)).await?;
     let reply = Reply {
         head: appliance.reply_head("cmpl", "text_completion"),
         tokenizer: appliance.engine().text().tokenizer().clone(),

@@ -29,7 +29,7 @@ pub(crate) async fn create(
         return Err(ApiError::invalid("input", message));
     }
     let read = move |appliance: &Appliance| prompt::embedding_tokens(appliance, &request.input);
-    let inputs = appliance.off_thread(memory, read).await?;
+    let inputs = appliance.off_thread(&record, memory, read).await?;
     let ticket = appliance.engine().embed(EngineRequest { inputs }).map_err(|error| refusal("input", error))?;
     let embeddings = ticket.wait().await.map_err(ApiError::internal)?;
     let prompt_tokens = embeddings.usage.prompt_tokens;

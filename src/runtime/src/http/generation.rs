@@ -177,7 +177,9 @@ pub(crate) fn refusal(prompt_param: &'static str, error: SubmitError) -> ApiErro
             ApiError::context_length(prompt_param, message)
         }
         SubmitError::TokenOutOfRange { token, vocabulary_size } => {
-            let message = format!("{token} is not the number of a token; there are {vocabulary_size}.");
+            let message = format!(
+                "`{prompt_param}` has the token {token}, which this model does not know: its tokens are numbered below {vocabulary_size}."
+            );
             ApiError::invalid(prompt_param, message)
         }
         SubmitError::NothingToGenerate => ApiError::invalid("max_tokens", "`max_tokens` must be at least 1."),

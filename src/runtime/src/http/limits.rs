@@ -26,6 +26,8 @@ pub struct HttpLimits {
     pub max_buffered_body_bytes: usize,
     /// How long a body may take to arrive.
     pub body_deadline: Duration,
+    /// How long a request may wait for a core that tokenises its prompt; then the answer is 429.
+    pub prompt_queue_deadline: Duration,
     /// How long a request's head may take to arrive, and how long an HTTP/1 connection may idle between requests.
     pub header_deadline: Duration,
     /// The longest request head in bytes.
@@ -60,6 +62,7 @@ impl Default for HttpLimits {
             max_body_bytes: 2 << 20,
             max_buffered_body_bytes: 128 << 20,
             body_deadline: Duration::from_secs(30),
+            prompt_queue_deadline: Duration::from_secs(10),
             header_deadline: Duration::from_secs(10),
             max_header_bytes: 32 << 10,
             handshake_deadline: Duration::from_secs(10),

@@ -30,6 +30,7 @@ mod models;
 mod openai;
 mod parameters;
 mod prompt;
+mod reading;
 mod request_id;
 mod router;
 mod server;

@@ -10,10 +10,12 @@ use ampoule_bundle::{BundleIdentity, Digest};
 use ampoule_inference::{EngineHandle, EngineState};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
+use super::access::RequestRecord;
 use super::defaults::SamplingDefaults;
 use super::error::ApiError;
 use super::limits::HttpLimits;
 use super::openai::ReplyHead;
+use super::reading::ReadingRoom;
 use super::request_id::random_identifier;
 use crate::keys::KeyStore;
 use crate::metrics::Metrics;
@@ -61,7 +63,7 @@ struct Inner {
     ready: AtomicBool,
     draining: AtomicBool,
     body_memory: Arc<Semaphore>,
-    tokenizer_slots: Arc<Semaphore>,
+    reading: ReadingRoom,
 }
 
 /// Memory for bodies is handed out in units of this many bytes, because a permit count is 32 bits wide.
@@ -71,7 +73,8 @@ impl Appliance {
     pub(crate) fn new(parts: ServerParts) -> Appliance {
         let fingerprint = fingerprint(&parts.served, &parts.engine.fingerprint_input());
         let body_memory = parts.limits.max_buffered_body_bytes.div_ceil(BODY_MEMORY_UNIT).min(Semaphore::MAX_PERMITS);
-        let tokenizer_slots = available_parallelism().map_or(2, usize::from);
+        let cores = available_parallelism().map_or(2, usize::from);
+        let reading = ReadingRoom::new(cores, parts.keys.names(), parts.limits.prompt_queue_deadline);
         parts.metrics.set_running(&parts.served.bundle, &parts.served.config_digest.to_string());
         Appliance(Arc::new(Inner {
             parts,
@@ -79,7 +82,7 @@ impl Appliance {
             ready: AtomicBool::new(true),
             draining: AtomicBool::new(false),
             body_memory: Arc::new(Semaphore::new(body_memory)),
-            tokenizer_slots: Arc::new(Semaphore::new(tokenizer_slots)),
+            reading,
         }))
     }
 
@@ -157,21 +160,21 @@ impl Appliance {
         BodyMemory { all: Arc::clone(&self.0.body_memory), taken: None }
     }
 
-    /// Runs `work`, which is heavy on the processor, off the threads that serve connections: at most one such work per
-    /// core at a time, so that long prompts delay each other and not the answers that are being written.
+    /// Runs `work`, which is heavy on the processor, off the threads that serve connections, when it is its key's turn.
     ///
     /// What waits here still counts against the memory for bodies, and work that has begun goes on when its client has
-    /// left, so both `memory` and the place among the cores are kept until the work is done.
+    /// left, so both `memory` and the place in the reading room are kept until the work is done.
     pub(crate) async fn off_thread<T: Send + 'static>(
         &self,
+        record: &RequestRecord,
         memory: BodyMemory,
         work: impl FnOnce(&Appliance) -> Result<T, ApiError> + Send + 'static,
     ) -> Result<T, ApiError> {
-        let slot = Arc::clone(&self.0.tokenizer_slots).acquire_owned().await.map_err(ApiError::internal)?;
+        let place = self.0.reading.enter(record.key_name()).await.ok_or_else(ApiError::overloaded)?;
         let appliance = self.clone();
         let done = tokio::task::spawn_blocking(move || {
             let done = work(&appliance);
-            drop((memory, slot));
+            drop((memory, place));
             done
         })
         .await;

@@ -97,6 +97,7 @@ fn c38_heads_that_are_no_http_are_refused() {
         b"GET / HTTP/9.9\r\n\r\n",
         b"GET /livez HTTP/1.1\r\n\r\n",
         b"GET /livez HTTP/1.1\r\nhost: a\r\nhost: b\r\n\r\n",
+        b"GET http://b/livez HTTP/1.1\r\nhost: a\r\n\r\n",
         b"\x16\x03\x01\x02\x00",
         b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
         b"GET /\x00 HTTP/1.1\r\n\r\n",

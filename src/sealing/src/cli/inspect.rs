@@ -22,7 +22,7 @@ pub(super) struct Arguments {
 pub(super) fn run(arguments: &Arguments, output: Output) -> Result<(), SealingError> {
     let sealed = files::open_bundle(&arguments.bundle)?;
     let text = sealed.claims().to_string();
-    let mut json = json!({ "claims": sealed.claims(), "verified": false });
+    let mut json = json!({ "claims": sealed.claims(), "signaturesVerified": false });
     match &arguments.trust_root {
         None => output.print(
             &format!("{text}NOT VERIFIED: this is what the file says of itself; name a trust root with --trust-root"),
@@ -31,9 +31,13 @@ pub(super) fn run(arguments: &Arguments, output: Output) -> Result<(), SealingEr
         Some(path) => {
             let verified = sealed.verify(&files::read_root(path)?)?;
             let signers: Vec<String> = verified.identity().signers.iter().map(ToString::to_string).collect();
-            json["verified"] = true.into();
+            json["signaturesVerified"] = true.into();
             json["signers"] = json!(signers);
-            output.print(&format!("{text}verified: signed by {}", signers.join(", ")), &json)
+            let verdict = format!(
+                "{text}signatures verified: signed by {}\nNOT CHECKED: the weights' digests, and whether it may run; `ampoule verify` does",
+                signers.join(", ")
+            );
+            output.print(&verdict, &json)
         }
     }
 }

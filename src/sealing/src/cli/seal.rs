@@ -39,7 +39,8 @@ pub(super) struct Arguments {
     /// The bundle's version (semver).
     #[arg(long = "version", value_name = "VERSION")]
     bundle_version: BundleVersion,
-    /// The number that stops rollback: higher than any released under this name before.
+    /// The number by which a rollback is noticed: higher than any released under this name before.  A site holds it
+    /// against the last that it accepted, with `ampoule verify --accepted`.
     #[arg(long, value_parser = parse_counter)]
     counter: Counter,
     /// The key epoch; counters of a new epoch begin anew.
@@ -114,9 +115,13 @@ pub(super) fn run(arguments: &Arguments, output: Output) -> Result<(), SealingEr
     let key_id = PublicKey::from_pem(key.public_pem())?.id();
     let (out, release, digest) = (arguments.out.display(), packed.release(), packed.manifest().digest());
     let (files, bytes) = (packed.manifest().layers().len(), packed.total_bytes());
+    let expires = release.expires.as_ref().map_or_else(|| "never expires".to_owned(), |time| format!("expires {time}"));
+    if release.expires.as_ref().is_some_and(|expires| *expires <= Timestamp::new(jiff::Timestamp::now())) {
+        eprintln!("warning: the bundle {expires}, which is past: no runtime will take it");
+    }
     output.print(
         &format!(
-            "sealed {out}: {} {} (counter {}, epoch {}), {files} files, {bytes} bytes\nmanifest {digest}\nsigned by {key_id}",
+            "sealed {out}: {} {} (counter {}, epoch {}), {files} files, {bytes} bytes, {expires}\nmanifest {digest}\nsigned by {key_id}",
             release.name, release.version, release.counter, release.epoch
         ),
         &json!({
@@ -126,6 +131,7 @@ pub(super) fn run(arguments: &Arguments, output: Output) -> Result<(), SealingEr
             "counter": release.counter,
             "epoch": release.epoch,
             "issuedAt": release.issued_at,
+            "expires": release.expires,
             "manifest": digest.to_string(),
             "keyId": key_id.to_string(),
             "files": packed.manifest().layers().iter().map(|layer| layer.path.as_str()).collect::<Vec<_>>(),

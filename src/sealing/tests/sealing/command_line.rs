@@ -44,7 +44,10 @@ fn the_four_commands_of_a_vendor_lead_to_a_plain_folder_again() {
         assert_eq!((&sealed["keyId"], sealed["counter"].as_u64()), (&key["keyId"], Some(3)));
 
         let shown = succeed(&["inspect", "--json", "--trust-root", &root, &bundle]);
-        assert_eq!((&shown["claims"]["manifest"], &shown["verified"]), (&sealed["manifest"], &Value::Bool(true)));
+        assert_eq!(
+            (&shown["claims"]["manifest"], &shown["signaturesVerified"]),
+            (&sealed["manifest"], &Value::Bool(true))
+        );
         assert_eq!(shown["claims"]["release"]["name"], "my-model");
         let plain = format!("{curve}-plain");
         let exported = succeed(&["export", "--json", "--trust-root", &root, "--dir", &plain, &bundle]);
