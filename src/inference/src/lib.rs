@@ -17,6 +17,7 @@ pub mod scheduler;
 mod stop;
 
 pub mod encoder;
+pub mod hardware;
 pub mod model;
 pub mod text;
 

@@ -140,6 +140,19 @@ impl ReadyModel {
         &self.0.text
     }
 
+    /// The tokenizer and the chat template, to be kept beside the model.
+    pub fn text_processor(&self) -> Arc<TextProcessor> {
+        Arc::clone(&self.0.text)
+    }
+
+    /// The model itself, to be trained beside; `None` for an encoder.
+    pub fn into_decoder(self) -> Option<Decoder> {
+        match self.0.model {
+            Model::Generator(decoder) => Some(*decoder),
+            Model::Encoder(_) => None,
+        }
+    }
+
     /// Starts the engine's thread, which owns the model from then on.
     pub fn spawn(self, config: EngineConfig) -> Result<EngineHandle, InferenceError> {
         let LoadedModel { model, text, profile, case, .. } = self.0;

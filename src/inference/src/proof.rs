@@ -28,7 +28,7 @@ pub(crate) fn compute(model: &Model, vocabulary_size: usize) -> Result<(), Infer
     let numbers = match model {
         Model::Generator(decoder) => {
             let mut cache = KvCache::new(decoder.config());
-            let logits = decoder.forward(&mut [SequenceStep { tokens: &tokens, cache: &mut cache }])?;
+            let logits = decoder.forward(&mut [SequenceStep { tokens: &tokens, cache: &mut cache, adapter: None }])?;
             logits.first().map(|logits| logits.to_vec1::<f32>()).transpose()?.unwrap_or_default()
         }
         Model::Encoder(encoder) => encoder.embed(&[&tokens])?.into_iter().next().unwrap_or_default(),
@@ -96,7 +96,7 @@ fn replay_generation(
     let mut cache = KvCache::new(decoder.config());
     let mut tokens = prompt;
     for (number, step) in steps.iter().enumerate() {
-        let logits = decoder.forward(&mut [SequenceStep { tokens, cache: &mut cache }])?;
+        let logits = decoder.forward(&mut [SequenceStep { tokens, cache: &mut cache, adapter: None }])?;
         let logits = logits.first().map(|logits| logits.to_vec1::<f32>()).transpose()?.unwrap_or_default();
         for top in &step.top {
             let found = logits.get(top.token as usize).copied().unwrap_or(f32::NAN);

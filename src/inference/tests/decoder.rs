@@ -77,7 +77,7 @@ impl Fixture {
 
     /// The largest difference over the whole prompt and all steps.
     fn difference(&self, decoder: &Decoder) -> Result<f32, ModelError> {
-        let prefill: Vec<Vec<f32>> = decoder.forward_all(self.prompt())?.to_vec2()?;
+        let prefill: Vec<Vec<f32>> = decoder.forward_all(self.prompt(), None)?.to_vec2()?;
         let mut largest = difference(&prefill, &self.prefill);
         let mut cache = KvCache::new(decoder.config());
         extend(decoder, self.prompt(), &mut cache)?;
@@ -90,7 +90,7 @@ impl Fixture {
 }
 
 fn extend(decoder: &Decoder, tokens: &[u32], cache: &mut KvCache) -> Result<Vec<f32>, ModelError> {
-    let logits = decoder.forward(&mut [SequenceStep { tokens, cache }])?;
+    let logits = decoder.forward(&mut [SequenceStep { tokens, cache, adapter: None }])?;
     Ok(logits[0].to_vec1()?)
 }
 
@@ -121,7 +121,7 @@ fn logits_equal_those_of_transformers() {
         assert_eq!(fixture.steps.len(), 32);
         let decoder = fixture.decoder();
 
-        let prefill: Vec<Vec<f32>> = decoder.forward_all(fixture.prompt()).unwrap().to_vec2().unwrap();
+        let prefill: Vec<Vec<f32>> = decoder.forward_all(fixture.prompt(), None).unwrap().to_vec2().unwrap();
         let found = difference(&prefill, &fixture.prefill);
         println!("{name}: prefill differs by {found:e}");
         assert!(found <= TOLERANCE, "{name}: prefill differs by {found:e}");
@@ -182,7 +182,7 @@ fn neighbours_and_repetition_do_not_change_a_bit() {
                     .enumerate()
                     .map(|(index, cache)| {
                         let own = if index == neighbours { tokens } else { &tokens[..1 + (step + index) % 7] };
-                        SequenceStep { tokens: own, cache }
+                        SequenceStep { tokens: own, cache, adapter: None }
                     })
                     .collect();
                 let logits = decoder.forward(&mut batch).unwrap();
@@ -215,7 +215,10 @@ fn training_computes_the_same_logits_and_reaches_every_weight() {
         let row = Tensor::new(fixture.prompt(), &Device::Cpu).unwrap();
         let batch = Tensor::stack(&[&row, &row], 0).unwrap();
 
-        let logits = decoder.forward_training(&batch).unwrap();
+        let positions = Tensor::arange(0, 2 * fixture.prompt_length as u32, &Device::Cpu).unwrap();
+        let run =
+            || decoder.forward_training(&batch, &positions, None).unwrap().reshape((2, fixture.prompt_length, ()));
+        let logits = run().unwrap();
         for index in 0..2 {
             let found: Vec<Vec<f32>> = logits.get(index).unwrap().to_vec2().unwrap();
             let found = difference(&found, &fixture.prefill);
@@ -234,7 +237,7 @@ fn training_computes_the_same_logits_and_reaches_every_weight() {
         let step = 1e-3;
         let weight = &variables["model.layers.0.input_layernorm.weight"];
         weight.set(&(weight.as_tensor() + step).unwrap()).unwrap();
-        let changed: Vec<Vec<f32>> = decoder.forward_training(&batch).unwrap().get(0).unwrap().to_vec2().unwrap();
+        let changed: Vec<Vec<f32>> = run().unwrap().get(0).unwrap().to_vec2().unwrap();
         assert!(difference(&changed, &fixture.prefill) > TOLERANCE, "{name}: a changed weight is not seen");
     }
 }

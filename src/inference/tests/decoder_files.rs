@@ -40,12 +40,13 @@ impl Expected {
     /// The largest difference over the prompt and all steps.
     fn difference(&self, decoder: &Decoder) -> Result<f32, ModelError> {
         let prompt = &self.tokens[..self.prefill.len()];
-        let prefill: Vec<Vec<f32>> = decoder.forward_all(prompt)?.to_vec2()?;
+        let prefill: Vec<Vec<f32>> = decoder.forward_all(prompt, None)?.to_vec2()?;
         let mut rows = prefill;
         let mut cache = KvCache::new(decoder.config());
-        decoder.forward(&mut [SequenceStep { tokens: prompt, cache: &mut cache }])?;
+        decoder.forward(&mut [SequenceStep { tokens: prompt, cache: &mut cache, adapter: None }])?;
         for token in &self.tokens[prompt.len()..] {
-            let logits = decoder.forward(&mut [SequenceStep { tokens: &[*token], cache: &mut cache }])?;
+            let logits =
+                decoder.forward(&mut [SequenceStep { tokens: &[*token], cache: &mut cache, adapter: None }])?;
             rows.push(logits[0].to_vec1()?);
         }
         let expected = self.prefill.iter().chain(&self.steps);

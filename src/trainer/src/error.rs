@@ -73,6 +73,40 @@ pub enum TrainerError {
         /// What it produced.
         question: String,
     },
+    /// The training data cannot be used.
+    #[error(transparent)]
+    Data(#[from] crate::tuning::examples::DataError),
+    /// The base cannot be used.
+    #[error(transparent)]
+    Base(#[from] crate::tuning::base::BaseError),
+    /// A target that no module of the model is called.
+    #[error("no linear layer of this model is called {found}: there are {known}")]
+    UnknownTarget {
+        /// The name.
+        found: String,
+        /// Those that there are.
+        known: String,
+    },
+    /// An interrupted run stands where a new one was to begin.
+    #[error("{path} holds an interrupted run: go on with it by --resume, or remove that folder to begin anew")]
+    Interrupted {
+        /// The run's folder.
+        path: PathBuf,
+    },
+    /// A checkpoint of a run that was made of something else.
+    #[error("{path} holds a run with another {what}: give what it was begun with, or remove that folder to begin anew")]
+    OtherRun {
+        /// The run's folder.
+        path: PathBuf,
+        /// What differs.
+        what: &'static str,
+    },
+    /// A checkpoint lacks a tensor although its digest matches: it was not written by this trainer.
+    #[error("the checkpoint of step {step} lacks a tensor: remove it to go on from the one before")]
+    IncompleteCheckpoint {
+        /// Its step.
+        step: usize,
+    },
     /// Training left the finite numbers.
     #[error("the loss became {loss} at step {step}: lower the learning rate or the clipping norm")]
     Diverged {

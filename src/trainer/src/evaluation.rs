@@ -127,7 +127,8 @@ impl Model {
         let mut cache = KvCache::new(self.decoder.config());
         let mut answer = Vec::new();
         while answer.len() < ANSWER_TOKENS && cache.position() + next.len() < self.context_length {
-            let logits = self.decoder.forward(&mut [SequenceStep { tokens: &next, cache: &mut cache }])?;
+            let logits =
+                self.decoder.forward(&mut [SequenceStep { tokens: &next, cache: &mut cache, adapter: None }])?;
             let token = logits[0].argmax(D::Minus1)?.to_scalar::<u32>()?;
             if token == END {
                 break;

@@ -5,19 +5,21 @@
 
 use std::collections::BTreeMap;
 
-use ampoule_inference::model::{Config, Decoder, Weights};
+use ampoule_inference::model::{Adapter, Config, Decoder, Weights};
 use candle_core::backprop::GradStore;
 use candle_core::{Device, Tensor, Var};
-use candle_nn::{AdamW, Optimizer, ParamsAdamW, loss};
+use candle_nn::loss;
 
 use crate::error::TrainerError;
+use crate::optimizer::{AdamW, AdamWSettings};
 use crate::recipe::Training;
 use crate::rows::Batch;
 
-/// A model under training.
+/// A model under training: all of its weights, or an adapter beside them.
 #[derive(Debug)]
 pub struct Learner {
     decoder: Decoder,
+    adapter: Option<Adapter>,
     variables: BTreeMap<String, Var>,
     optimizer: AdamW,
     clip_norm: f64,
@@ -35,15 +37,29 @@ impl Learner {
             .collect::<Result<_, candle_core::Error>>()?;
         let tensors = variables.iter().map(|(name, variable)| (name.clone(), variable.as_tensor().clone())).collect();
         let decoder = Decoder::new(config, Weights::from_tensors(tensors)?)?;
-        let parameters = ParamsAdamW {
-            lr: training.peak_learning_rate,
-            beta1: training.beta_1,
-            beta2: training.beta_2,
-            eps: 1e-8,
+        let settings = AdamWSettings {
+            beta_1: training.beta_1,
+            beta_2: training.beta_2,
+            epsilon: 1e-8,
             weight_decay: training.weight_decay,
         };
-        let optimizer = AdamW::new(variables.values().cloned().collect(), parameters)?;
-        Ok(Self { decoder, variables, optimizer, clip_norm: training.clip_norm })
+        let optimizer = AdamW::new(&variables, settings)?;
+        Ok(Self { decoder, adapter: None, variables, optimizer, clip_norm: training.clip_norm })
+    }
+
+    /// Starts from an adapter whose matrices are these variables, beside a model that stays as it is.
+    ///
+    /// # Errors
+    /// What the tensor library refuses.
+    pub fn of_adapter(
+        decoder: Decoder,
+        adapter: Adapter,
+        variables: BTreeMap<String, Var>,
+        settings: AdamWSettings,
+        clip_norm: f64,
+    ) -> Result<Self, TrainerError> {
+        let optimizer = AdamW::new(&variables, settings)?;
+        Ok(Self { decoder, adapter: Some(adapter), variables, optimizer, clip_norm })
     }
 
     /// Moves the weights once and returns the loss before the move: the mean of the negative log likelihood, in nats,
@@ -55,8 +71,7 @@ impl Learner {
         let loss = self.loss(batch)?;
         let mut gradients = loss.backward()?;
         clip(&mut gradients, self.variables.values(), self.clip_norm)?;
-        self.optimizer.set_learning_rate(learning_rate);
-        self.optimizer.step(&gradients)?;
+        self.optimizer.step(&self.variables, &gradients, learning_rate)?;
         Ok(loss.to_scalar()?)
     }
 
@@ -69,13 +84,28 @@ impl Learner {
         let inputs = Tensor::from_slice(&batch.inputs, (batch.rows, batch.row_tokens), &device)?;
         let positions = Tensor::from_slice(&batch.positions, batch.positions.len(), &device)?;
         let targets = Tensor::from_slice(&batch.targets, batch.targets.len(), &device)?;
-        let logits = self.decoder.forward_training(&inputs)?.flatten(0, 1)?.index_select(&positions, 0)?;
+        let logits = self.decoder.forward_training(&inputs, &positions, self.adapter.as_ref())?;
         Ok(loss::cross_entropy(&logits, &targets)?)
     }
 
     /// The weights by name, as they are now.
     pub fn weights(&self) -> BTreeMap<String, Tensor> {
         self.variables.iter().map(|(name, variable)| (name.clone(), variable.as_detached_tensor())).collect()
+    }
+
+    /// The model.
+    pub fn decoder(&self) -> &Decoder {
+        &self.decoder
+    }
+
+    /// The adapter under training.
+    pub fn adapter(&self) -> Option<&Adapter> {
+        self.adapter.as_ref()
+    }
+
+    /// The optimizer, for checkpoints.
+    pub fn optimizer_mut(&mut self) -> &mut AdamW {
+        &mut self.optimizer
     }
 
     /// The variables by name, for checks of the gradient.

@@ -1,4 +1,5 @@
-//! Offline training of models that Ampoule serves: today from nothing, on text of our own.
+//! Offline training of models that Ampoule serves: from nothing, on text of our own ([`mod@pretrain`]), and of adapters to
+//! a sealed base on a site's examples ([`tuning`]).
 //!
 //! Read in this order: a [`recipe`] names a [`corpus`] of [`pattern`]s, which [`surface`] dresses and [`rows`] lays out
 //! as the tokens of a [`vocabulary`]; the [`learner`] moves the weights, [`pretrain`] holds it all together, and
@@ -12,10 +13,12 @@ pub mod error;
 pub mod evaluation;
 pub mod export;
 pub mod learner;
+pub mod optimizer;
 pub mod pattern;
 pub mod pretrain;
 pub mod progress;
 pub mod recipe;
 pub mod rows;
 pub mod surface;
+pub mod tuning;
 pub mod vocabulary;

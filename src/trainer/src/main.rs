@@ -1,44 +1,15 @@
 //! The command line of `ampoule-trainer`; it only parses, runs and maps errors to exit codes.
 
-use std::path::PathBuf;
+mod cli;
+
 use std::process::ExitCode;
 
 use ampoule_trainer::error::TrainerError;
-use ampoule_trainer::pretrain::pretrain;
-use ampoule_trainer::progress::Progress;
-use clap::{Parser, Subcommand};
-
-/// Trains small models offline, for Ampoule to seal and serve.
-#[derive(Debug, Parser)]
-#[command(name = "ampoule-trainer", version, about)]
-struct Arguments {
-    #[command(subcommand)]
-    command: Command,
-}
-
-#[derive(Debug, Subcommand)]
-enum Command {
-    /// Trains a model from nothing by a recipe and writes it as a Hugging Face folder, ready for `ampoule-seal seal`.
-    ///
-    /// Ends with the held-out questions; exit code 3 means that the model misses the recipe's pass marks.
-    Pretrain {
-        /// The recipe (TOML): seed, corpus, shape, steps, pass marks.
-        #[arg(long, value_name = "FILE")]
-        recipe: PathBuf,
-        /// The folder to write; must not exist yet.
-        #[arg(long, value_name = "FOLDER")]
-        out: PathBuf,
-    },
-}
+use clap::Parser;
 
 fn main() -> ExitCode {
-    let Arguments { command: Command::Pretrain { recipe, out } } = Arguments::parse();
-    match pretrain(&recipe, &out, Progress::Shown) {
-        Ok(report) => {
-            println!("{report}");
-            println!("the model is in {}", out.display());
-            ExitCode::SUCCESS
-        }
+    match cli::Arguments::parse().run() {
+        Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("ampoule-trainer: {error}");
             ExitCode::from(exit_code(&error))
@@ -48,17 +19,38 @@ fn main() -> ExitCode {
 
 /// The codes that all of Ampoule's binaries share; README.md has the table.
 fn exit_code(error: &TrainerError) -> u8 {
+    use ampoule_bundle::{ErrorClass, ViolationClass};
+    use ampoule_trainer::tuning::base::BaseError;
+
     const OTHER_FAILURE: u8 = 1;
+    const USAGE: u8 = 2;
     const CHECK_FAILED: u8 = 3;
+    const UNREADABLE: u8 = 10;
+    const SIGNATURE: u8 = 11;
+    const NOT_ADMITTED: u8 = 12;
+    const STATE: u8 = 13;
+    const MODEL: u8 = 20;
     const CONFIGURATION: u8 = 78;
     match error {
-        TrainerError::BelowPassMark { .. } => CHECK_FAILED,
+        TrainerError::BelowPassMark { .. } | TrainerError::Data(_) => CHECK_FAILED,
         TrainerError::Toml { .. }
         | TrainerError::Recipe { .. }
         | TrainerError::Pattern { .. }
         | TrainerError::DuplicateFact { .. }
         | TrainerError::UnknownFact { .. }
         | TrainerError::HeldOutLeak { .. } => CONFIGURATION,
+        TrainerError::UnknownTarget { .. } => USAGE,
+        TrainerError::OtherRun { .. } | TrainerError::IncompleteCheckpoint { .. } => STATE,
+        TrainerError::Base(BaseError::Open { .. }) => UNREADABLE,
+        TrainerError::Base(BaseError::Refused { source, .. }) => match source.class() {
+            ErrorClass::Unreadable => UNREADABLE,
+            ErrorClass::Signature => SIGNATURE,
+        },
+        TrainerError::Base(BaseError::NotAdmitted { violation, .. }) => match violation.class() {
+            ViolationClass::NotAdmitted => NOT_ADMITTED,
+            ViolationClass::State => STATE,
+        },
+        TrainerError::Base(BaseError::Model { .. } | BaseError::NoGenerator { .. }) => MODEL,
         _ => OTHER_FAILURE,
     }
 }

@@ -26,6 +26,10 @@ pub enum Purpose {
     Weights = 2,
     /// Training rows.
     Rows = 3,
+    /// Initial matrices of an adapter.
+    Adapter = 4,
+    /// The order of examples.
+    Order = 5,
 }
 
 /// A generator for one purpose and one counter below 2^56.

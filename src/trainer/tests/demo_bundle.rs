@@ -37,7 +37,7 @@ impl Demo {
         let mut cache = KvCache::new(self.decoder.config());
         let mut answer = Vec::new();
         while answer.len() < 200 {
-            let step = SequenceStep { tokens: &next, cache: &mut cache };
+            let step = SequenceStep { tokens: &next, cache: &mut cache, adapter: None };
             let logits = self.decoder.forward(&mut [step]).unwrap();
             let token = logits[0].argmax(D::Minus1).unwrap().to_scalar::<u32>().unwrap();
             if self.text.end_of_sequence().contains(&token) {

@@ -284,7 +284,7 @@ fn forward(
             Some(Part::Generated) => std::slice::from_ref(last),
             None => continue,
         };
-        batch.push(SequenceStep { tokens, cache });
+        batch.push(SequenceStep { tokens, cache, adapter: None });
     }
     let logits = decoder.forward(&mut batch)?;
     logits.iter().map(|logits| Ok(logits.to_vec1::<f32>()?)).collect()

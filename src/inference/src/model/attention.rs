@@ -6,7 +6,7 @@ use candle_nn::ops;
 use super::cache::LayerCache;
 use super::linear::Linear;
 use super::norm::RmsNorm;
-use super::pass::{LayerView, Pass};
+use super::pass::{LayerView, Mode, Pass};
 use super::{Config, Gradient, LayerConfig, ModelError, Projections, QueryKeyNorm, Weights};
 
 /// The attention of one layer.
@@ -73,21 +73,21 @@ impl Attention {
     pub(super) fn forward(
         &self,
         input: &Tensor,
-        pass: &Pass,
+        pass: &Pass<'_>,
         cache: Option<&mut LayerCache>,
     ) -> Result<Tensor, ModelError> {
         let (batch, count, _) = input.dims3()?;
-        let (query, key, value) = self.project(input)?;
+        let (query, key, value) = self.project(input, pass.mode)?;
         let mut query = self.split_heads(&query, self.head_count)?;
         let mut key = self.split_heads(&key, self.key_value_head_count)?;
         let value = self.split_heads(&value, self.key_value_head_count)?;
         if let Some((query_norm, key_norm)) = &self.norms {
-            query = query_norm.forward(&query, pass.gradient)?;
-            key = key_norm.forward(&key, pass.gradient)?;
+            query = query_norm.forward(&query, pass.mode.gradient)?;
+            key = key_norm.forward(&key, pass.mode.gradient)?;
         }
         if let Some(rope) = self.layer.rope {
-            query = pass.rope(rope).rotate(&query, pass.gradient)?;
-            key = pass.rope(rope).rotate(&key, pass.gradient)?;
+            query = pass.rope(rope).rotate(&query, pass.mode.gradient)?;
+            key = pass.rope(rope).rotate(&key, pass.mode.gradient)?;
         }
 
         let view = pass.view(self.layer.span);
@@ -97,22 +97,22 @@ impl Attention {
         if let Some(cache) = cache {
             (key, value) = cache.append(&key, &value, pass.position, view.first_key)?;
         }
-        let mixed = self.attend(&query, &key, &value, view, pass.gradient)?;
+        let mixed = self.attend(&query, &key, &value, view, pass.mode.gradient)?;
         let mixed = mixed.reshape((batch, self.head_count, count, self.head_dimension))?.transpose(1, 2)?.reshape((
             batch,
             count,
             self.head_count * self.head_dimension,
         ))?;
-        self.output.forward(&mixed)
+        self.output.forward(&mixed, pass.mode)
     }
 
-    fn project(&self, input: &Tensor) -> Result<(Tensor, Tensor, Tensor), ModelError> {
+    fn project(&self, input: &Tensor, mode: Mode<'_>) -> Result<(Tensor, Tensor, Tensor), ModelError> {
         match &self.input {
             QueryKeyValue::Separate { query, key, value } => {
-                Ok((query.forward(input)?, key.forward(input)?, value.forward(input)?))
+                Ok((query.forward(input, mode)?, key.forward(input, mode)?, value.forward(input, mode)?))
             }
             QueryKeyValue::Fused(all) => {
-                let all = all.forward(input)?;
+                let all = all.forward(input, mode)?;
                 let query = self.head_count * self.head_dimension;
                 let key = self.key_value_head_count * self.head_dimension;
                 Ok((

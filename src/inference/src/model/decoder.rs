@@ -7,9 +7,9 @@ use super::cache::LayerCache;
 use super::feed_forward::FeedForward;
 use super::linear::Linear;
 use super::norm::RmsNorm;
-use super::pass::Pass;
+use super::pass::{Mode, Pass};
 use super::rope::Rope;
-use super::{Config, Gradient, KvCache, ModelError, NormPlacement, OutputProjection, Weight, Weights};
+use super::{Adapter, Config, Gradient, KvCache, ModelError, NormPlacement, OutputProjection, Weight, Weights};
 
 /// How many tokens of a long text are computed at once, so that scores take memory in proportion to the length and not
 /// to its square.
@@ -33,6 +33,8 @@ pub struct SequenceStep<'a> {
     pub tokens: &'a [u32],
     /// The sequence so far; grows by `tokens`.
     pub cache: &'a mut KvCache,
+    /// The adapter that all of the sequence's tokens go through.
+    pub adapter: Option<&'a Adapter>,
 }
 
 impl Decoder {
@@ -80,10 +82,11 @@ impl Decoder {
         batch
             .iter_mut()
             .map(|step| {
-                self.prepare_reach(step.tokens.len(), step.cache)?;
-                let hidden = self.extend(step.tokens, step.cache)?;
+                let mode = Mode { gradient: Gradient::Untracked, adapter: step.adapter };
+                self.prepare_reach(step.tokens.len(), step.cache, mode)?;
+                let hidden = self.extend(step.tokens, step.cache, mode)?;
                 let last = hidden.narrow(1, hidden.dim(1)? - 1, 1)?;
-                Ok(self.logits(&last, Gradient::Untracked)?.flatten_all()?)
+                Ok(self.logits(&last, mode)?.flatten_all()?)
             })
             .collect()
     }
@@ -92,53 +95,62 @@ impl Decoder {
     ///
     /// # Errors
     /// As [`Decoder::forward`].
-    pub fn forward_all(&self, tokens: &[u32]) -> Result<Tensor, ModelError> {
+    pub fn forward_all(&self, tokens: &[u32], adapter: Option<&Adapter>) -> Result<Tensor, ModelError> {
+        let mode = Mode { gradient: Gradient::Untracked, adapter };
         self.check_tokens(tokens, 0)?;
         let mut cache = KvCache::reaching(&self.config, tokens.len());
         let logits = tokens
             .chunks(PIECE_TOKENS)
-            .map(|piece| Ok(self.logits(&self.extend(piece, &mut cache)?, Gradient::Untracked)?.squeeze(0)?))
+            .map(|piece| Ok(self.logits(&self.extend(piece, &mut cache, mode)?, mode)?.squeeze(0)?))
             .collect::<Result<Vec<_>, ModelError>>()?;
         Ok(Tensor::cat(&logits, 0)?)
     }
 
-    /// The logits `[b, t, vocabulary]` for token ids `[b, t]`, differentiable with respect to weights that are
-    /// variables.  Changes of those variables are seen by the next pass.
+    /// The logits `[positions, vocabulary]` for token ids `[b, t]` at these positions of the flattened ids, differentiable
+    /// with respect to weights, and matrices of the adapter, that are variables.  Changes of those variables are seen by
+    /// the next pass.
     ///
     /// # Errors
     /// Refuses sequences beyond the context length; candle refuses tokens outside of the vocabulary.
-    pub fn forward_training(&self, tokens: &Tensor) -> Result<Tensor, ModelError> {
+    pub fn forward_training(
+        &self,
+        tokens: &Tensor,
+        positions: &Tensor,
+        adapter: Option<&Adapter>,
+    ) -> Result<Tensor, ModelError> {
+        let mode = Mode { gradient: Gradient::Tracked, adapter };
         let (_, count) = tokens.dims2()?;
         self.check_length(0, count)?;
-        let pass = Pass::new(0, count, count, &self.ropes, &self.config.layers, Gradient::Tracked)?;
+        let pass = Pass::new(0, count, count, &self.ropes, &self.config.layers, mode)?;
         let mut hidden = self.embed(tokens)?;
         for layer in &self.layers {
             hidden = layer.forward(&hidden, &pass, None)?;
         }
-        self.logits(&hidden, Gradient::Tracked)
+        // Positions that nothing is learnt from need no logits, which are the widest tensor of all.
+        self.logits(&hidden.flatten(0, 1)?.index_select(positions, 0)?, mode)
     }
 
     /// Makes the cache fit for `count` more tokens.
     ///
     /// LongRoPE rotates with other frequencies once a sequence leaves the original context.  What was computed with the
     /// first set cannot be mixed with the second, so everything is computed anew, once in a sequence's life.
-    fn prepare_reach(&self, count: usize, cache: &mut KvCache) -> Result<(), ModelError> {
+    fn prepare_reach(&self, count: usize, cache: &mut KvCache, mode: Mode<'_>) -> Result<(), ModelError> {
         let (before, needed) = (cache.reach(), cache.position() + count);
         cache.extend_reach(needed);
         let Some(original_context) = self.ropes.iter().find_map(Rope::original_context) else { return Ok(()) };
         if before <= original_context && needed > original_context {
             for piece in cache.rewind().chunks(PIECE_TOKENS) {
-                self.extend(piece, cache)?;
+                self.extend(piece, cache, mode)?;
             }
         }
         Ok(())
     }
 
     /// Hidden states `[1, t, hidden]` of `tokens`, which the cache then holds too.
-    fn extend(&self, tokens: &[u32], cache: &mut KvCache) -> Result<Tensor, ModelError> {
+    fn extend(&self, tokens: &[u32], cache: &mut KvCache, mode: Mode<'_>) -> Result<Tensor, ModelError> {
         let ids = Tensor::new(tokens, &Device::Cpu)?.unsqueeze(0)?;
         let (position, reach) = (cache.position(), cache.reach());
-        let pass = Pass::new(position, tokens.len(), reach, &self.ropes, &self.config.layers, Gradient::Untracked)?;
+        let pass = Pass::new(position, tokens.len(), reach, &self.ropes, &self.config.layers, mode)?;
         let mut hidden = self.embed(&ids)?;
         for (index, layer) in self.layers.iter().enumerate() {
             hidden = layer.forward(&hidden, &pass, Some(cache.layer(index)))?;
@@ -162,9 +174,9 @@ impl Decoder {
         })
     }
 
-    /// Hidden states `[b, t, hidden]` to logits `[b, t, vocabulary]`.
-    fn logits(&self, hidden: &Tensor, gradient: Gradient) -> Result<Tensor, ModelError> {
-        let mut logits = self.output.forward(&self.norm.forward(hidden, gradient)?)?;
+    /// Hidden states `[.., hidden]` to logits `[.., vocabulary]`.
+    fn logits(&self, hidden: &Tensor, mode: Mode<'_>) -> Result<Tensor, ModelError> {
+        let mut logits = self.output.forward(&self.norm.forward(hidden, mode.gradient)?, mode)?;
         if let Some(divisor) = self.config.logit_divisor {
             logits = (logits / divisor)?;
         }
@@ -239,12 +251,14 @@ impl Layer {
         })
     }
 
-    fn forward(&self, input: &Tensor, pass: &Pass, cache: Option<&mut LayerCache>) -> Result<Tensor, ModelError> {
-        let gradient = pass.gradient;
+    fn forward(&self, input: &Tensor, pass: &Pass<'_>, cache: Option<&mut LayerCache>) -> Result<Tensor, ModelError> {
+        let gradient = pass.mode.gradient;
         let attended =
             self.attention.around(input, gradient, |normed, attention| attention.forward(normed, pass, cache))?;
         let middle = self.add(input, attended)?;
-        let fed = self.feed_forward.around(&middle, gradient, |normed, feed_forward| feed_forward.forward(normed))?;
+        let fed = self
+            .feed_forward
+            .around(&middle, gradient, |normed, feed_forward| feed_forward.forward(normed, pass.mode))?;
         self.add(&middle, fed)
     }
 

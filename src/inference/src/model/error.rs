@@ -20,6 +20,11 @@ pub enum ModelError {
         /// The model's context length in tokens.
         limit: usize,
     },
+    /// An adapter that changes nothing.
+    #[error(
+        "the adapter has no matrices for any module of this model: it belongs to another one, or its export failed"
+    )]
+    EmptyAdapter,
     /// A forward pass was asked for over no tokens at all.
     #[error("a forward pass needs at least one token, found none")]
     EmptyInput,
@@ -109,6 +114,22 @@ pub enum ModelError {
     UnknownTensor {
         /// The tensor's name as it stands in the file.
         name: String,
+    },
+    /// An adapter names a module that the model does not have.
+    #[error("the adapter has matrices for {name}, which is no linear layer of this model")]
+    UnknownModule {
+        /// The module's name.
+        name: String,
+    },
+    /// An adapter asks for what is not computed here.
+    #[error("the adapter's {field} is {found}: this runtime takes {supported}")]
+    UnsupportedAdapter {
+        /// The member of its configuration.
+        field: String,
+        /// What stands there.
+        found: String,
+        /// What would be accepted.
+        supported: &'static str,
     },
     /// The model is of a family that this runtime does not have.
     #[error("model type {found} is not supported: supported are {supported}")]

@@ -3,6 +3,7 @@
 use candle_core::{D, Tensor};
 
 use super::linear::Linear;
+use super::pass::Mode;
 use super::{Activation, Config, ModelError, Projections, Weights};
 
 /// The feed-forward network of one layer.
@@ -30,11 +31,11 @@ impl FeedForward {
         Ok(Self { input, down: linear("down_proj")?, activation: config.activation, width: config.intermediate_size })
     }
 
-    pub(super) fn forward(&self, input: &Tensor) -> Result<Tensor, ModelError> {
+    pub(super) fn forward(&self, input: &Tensor, mode: Mode<'_>) -> Result<Tensor, ModelError> {
         let (gate, up) = match &self.input {
-            GateAndUp::Separate { gate, up } => (gate.forward(input)?, up.forward(input)?),
+            GateAndUp::Separate { gate, up } => (gate.forward(input, mode)?, up.forward(input, mode)?),
             GateAndUp::Fused(both) => {
-                let both = both.forward(input)?;
+                let both = both.forward(input, mode)?;
                 (both.narrow(D::Minus1, 0, self.width)?, both.narrow(D::Minus1, self.width, self.width)?)
             }
         };
@@ -43,6 +44,6 @@ impl FeedForward {
             Activation::Gelu => gate.gelu_erf()?,
             Activation::GeluTanh => gate.gelu()?,
         };
-        self.down.forward(&(gate * up)?)
+        self.down.forward(&(gate * up)?, mode)
     }
 }

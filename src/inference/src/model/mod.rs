@@ -10,20 +10,24 @@
 //! express is refused by name.  Weights in half precision are widened to single precision while they are loaded, which
 //! is exact; all arithmetic outside of quantised products is in single precision.
 
+mod adapter;
 mod attention;
 mod cache;
 mod config;
 mod decoder;
 mod error;
 mod feed_forward;
+mod frozen;
 mod gguf_layout;
 mod linear;
 mod norm;
 mod pass;
+mod peft;
 mod rope;
 mod sink;
 mod weights;
 
+pub use adapter::{Adapter, LowRank};
 pub use cache::KvCache;
 pub use config::{
     Activation, Architecture, AttentionBias, AttentionSpan, Bias, Config, LayerConfig, LongRopeFactors, NormPlacement,

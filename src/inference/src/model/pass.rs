@@ -3,14 +3,22 @@
 use candle_core::{Device, Tensor};
 
 use super::rope::{Rope, RopeTable};
-use super::{AttentionSpan, Gradient, LayerConfig, ModelError};
+use super::{Adapter, AttentionSpan, Gradient, LayerConfig, ModelError};
+
+/// How a pass computes.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Mode<'a> {
+    pub(super) gradient: Gradient,
+    /// What is added to the projections.
+    pub(super) adapter: Option<&'a Adapter>,
+}
 
 /// One run of `count` tokens through the layers.
 #[derive(Debug)]
-pub(super) struct Pass {
+pub(super) struct Pass<'a> {
     /// Position of the first of them.
     pub(super) position: usize,
-    pub(super) gradient: Gradient,
+    pub(super) mode: Mode<'a>,
     ropes: Vec<RopeTable>,
     views: Vec<(AttentionSpan, LayerView)>,
 }
@@ -24,7 +32,7 @@ pub(super) struct LayerView {
     pub(super) mask: Option<Tensor>,
 }
 
-impl Pass {
+impl<'a> Pass<'a> {
     /// Prepares `count` tokens from `position` on, of a sequence of `reach` tokens.
     pub(super) fn new(
         position: usize,
@@ -32,7 +40,7 @@ impl Pass {
         reach: usize,
         ropes: &[Rope],
         layers: &[LayerConfig],
-        gradient: Gradient,
+        mode: Mode<'a>,
     ) -> Result<Self, ModelError> {
         let mut views: Vec<(AttentionSpan, LayerView)> = Vec::new();
         for layer in layers {
@@ -41,7 +49,7 @@ impl Pass {
             }
         }
         let ropes = ropes.iter().map(|rope| rope.table(position, count, reach)).collect::<Result<_, _>>()?;
-        Ok(Self { position, gradient, ropes, views })
+        Ok(Self { position, mode, ropes, views })
     }
 
     pub(super) fn rope(&self, index: usize) -> &RopeTable {

@@ -1,0 +1,124 @@
+//! The base model of a fine-tuning: a sealed bundle, verified, admitted and proven like one that is served.
+
+use std::collections::BTreeSet;
+use std::fs::File;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use ampoule_bundle::limits::MAX_TRUST_ROOT_BYTES;
+use ampoule_bundle::statement::Endpoint;
+use ampoule_bundle::{
+    AcceptedVersions, BundleError, BundleIdentity, HostFacts, PolicyViolation, RuntimePolicy, SealedBundle, Timestamp,
+    TrustRoot,
+};
+use ampoule_inference::model::Decoder;
+use ampoule_inference::text::TextProcessor;
+use ampoule_inference::{InferenceError, LoadOptions, LoadedModel, hardware};
+
+/// Why a bundle cannot be a base.
+#[derive(Debug, thiserror::Error)]
+pub enum BaseError {
+    /// A file cannot be opened.
+    #[error("cannot open {path}: {source}")]
+    Open {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// The bundle or its trust root is refused.
+    #[error("{path} is refused: {source}")]
+    Refused {
+        /// The file.
+        path: PathBuf,
+        /// The defect.
+        source: Box<BundleError>,
+    },
+    /// The bundle is authentic and may not be used here.
+    #[error("{path} may not be used here: {violation}")]
+    NotAdmitted {
+        /// The file.
+        path: PathBuf,
+        /// The rule that it breaks.
+        violation: Box<PolicyViolation>,
+    },
+    /// The model cannot be computed with.
+    #[error("the model of {path} cannot be trained on: {source}")]
+    Model {
+        /// The file.
+        path: PathBuf,
+        /// The defect.
+        source: Box<InferenceError>,
+    },
+    /// The model embeds texts and does not write any.
+    #[error("{path} holds an embedding model: only models that write text can be fine-tuned")]
+    NoGenerator {
+        /// The file.
+        path: PathBuf,
+    },
+}
+
+/// A model that can be trained beside.
+pub struct Base {
+    /// What it is.
+    pub identity: BundleIdentity,
+    /// The model.
+    pub decoder: Decoder,
+    /// Its tokenizer and chat template.
+    pub text: Arc<TextProcessor>,
+}
+
+impl Base {
+    /// Opens a sealed bundle as a base.
+    ///
+    /// # Errors
+    /// The first step of the line that refuses.
+    pub fn open(bundle: &Path, trust_root: &Path) -> Result<Base, BaseError> {
+        let refused = |path: &Path| {
+            let path = path.to_owned();
+            move |source| BaseError::Refused { path, source: Box::new(source) }
+        };
+        let root = TrustRoot::parse(&read_capped(trust_root)?).map_err(refused(trust_root))?;
+        let sealed = SealedBundle::open(open(bundle)?).map_err(refused(bundle))?;
+        let verified = sealed.verify(&root).map_err(refused(bundle))?;
+        let admitted = verified
+            .admit(&policy(), &host(), &AcceptedVersions::none())
+            .map_err(|violation| BaseError::NotAdmitted { path: bundle.to_owned(), violation: Box::new(violation) })?;
+        let identity = admitted.identity().clone();
+        let of_model = |source| BaseError::Model { path: bundle.to_owned(), source: Box::new(source) };
+        let ready =
+            LoadedModel::load(admitted, &LoadOptions::default()).and_then(LoadedModel::prove).map_err(of_model)?;
+        let text = ready.text_processor();
+        let decoder = ready.into_decoder().ok_or_else(|| BaseError::NoGenerator { path: bundle.to_owned() })?;
+        Ok(Base { identity, decoder, text })
+    }
+}
+
+fn open(path: &Path) -> Result<File, BaseError> {
+    File::open(path).map_err(|source| BaseError::Open { path: path.to_owned(), source })
+}
+
+fn read_capped(path: &Path) -> Result<Vec<u8>, BaseError> {
+    let mut bytes = Vec::new();
+    open(path)?
+        .take(MAX_TRUST_ROOT_BYTES)
+        .read_to_end(&mut bytes)
+        .map_err(|source| BaseError::Open { path: path.to_owned(), source })?;
+    Ok(bytes)
+}
+
+fn policy() -> RuntimePolicy {
+    let version = env!("CARGO_PKG_VERSION").parse().expect("cargo's own version is a semantic version");
+    RuntimePolicy::new(version, [Endpoint::ChatCompletions, Endpoint::Completions, Endpoint::Embeddings])
+}
+
+/// How much memory training takes is asked before it starts and depends on the data, so it is no matter of admission.
+fn host() -> HostFacts {
+    HostFacts {
+        now: Timestamp::new(jiff::Timestamp::now()),
+        cpu_features: hardware::cpu_features(),
+        memory_bytes: u64::MAX,
+        accelerators: BTreeSet::new(),
+    }
+}

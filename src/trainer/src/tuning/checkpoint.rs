@@ -1,0 +1,166 @@
+//! What an interrupted run goes on from. A checkpoint is complete or it is not there: it is written beside its place,
+//! brought to the disk, and renamed; and it is believed only when its digest matches.
+//!
+//! ```text
+//! RUN/checkpoint-120/state.safetensors   matrices, moments, best matrices
+//! RUN/checkpoint-120/state.json          step, what the run is made of, the digest of the other file
+//! ```
+
+use std::collections::{BTreeMap, HashMap};
+use std::fs::{self, File};
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use ampoule_bundle::Digest;
+use candle_core::{Device, Tensor};
+use serde::{Deserialize, Serialize};
+
+use crate::error::TrainerError;
+
+const TENSORS: &str = "state.safetensors";
+const FACTS: &str = "state.json";
+const PREFIX: &str = "checkpoint-";
+
+/// How many checkpoints are kept: the newest, and one to fall back on.
+const KEPT: usize = 2;
+
+/// Everything that a run is a function of, by digest or value. A run goes on only with exactly the same.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Ingredients {
+    /// The trainer's version.
+    pub trainer: String,
+    /// The manifest digest of the base bundle.
+    pub base: String,
+    /// The digest of the lessons, marks included.
+    pub lessons: String,
+    /// The digest of the held-out lessons.
+    pub held_out: String,
+    /// The settings, spelled out.
+    pub settings: String,
+    /// The modules that are adapted.
+    pub modules: String,
+}
+
+/// Where a run stands.
+#[derive(Clone, Debug)]
+pub struct Checkpoint {
+    /// Steps that were taken.
+    pub step: usize,
+    /// What the run is made of.
+    pub ingredients: Ingredients,
+    /// Matrices, moments and best matrices, by name.
+    pub tensors: BTreeMap<String, Tensor>,
+    /// The best held-out loss so far and how many evaluations ago it was.
+    pub best: Option<(f32, usize)>,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Facts {
+    step: usize,
+    ingredients: Ingredients,
+    best: Option<(f32, usize)>,
+    tensors: String,
+}
+
+impl Checkpoint {
+    /// Writes the checkpoint into the folder of the run, and drops older ones.
+    ///
+    /// # Errors
+    /// What the file system refuses.
+    pub fn write(&self, run: &Path) -> Result<(), TrainerError> {
+        let place = run.join(format!("{PREFIX}{:08}", self.step));
+        let staged = run.join(format!("{PREFIX}{:08}.partial", self.step));
+        let failed = |path: &Path| {
+            let path = path.to_owned();
+            move |source| TrainerError::Write { path, source }
+        };
+        if staged.exists() {
+            fs::remove_dir_all(&staged).map_err(failed(&staged))?;
+        }
+        fs::create_dir_all(&staged).map_err(failed(&staged))?;
+        let tensors = safetensors::serialize(&self.tensors, None::<HashMap<String, String>>)?;
+        let facts = Facts {
+            step: self.step,
+            ingredients: self.ingredients.clone(),
+            best: self.best,
+            tensors: Digest::of(&tensors).to_string(),
+        };
+        let facts = serde_json::to_vec_pretty(&facts).expect("plain values always serialise");
+        for (name, bytes) in [(TENSORS, tensors), (FACTS, facts)] {
+            let path = staged.join(name);
+            let written = File::create(&path).and_then(|mut file| {
+                file.write_all(&bytes)?;
+                file.sync_all()
+            });
+            written.map_err(failed(&path))?;
+        }
+        sync_folder(&staged)?;
+        if place.exists() {
+            fs::remove_dir_all(&place).map_err(failed(&place))?;
+        }
+        fs::rename(&staged, &place).map_err(failed(&place))?;
+        sync_folder(run)?;
+        for old in all(run)?.into_iter().rev().skip(KEPT) {
+            fs::remove_dir_all(&old).map_err(failed(&old))?;
+        }
+        Ok(())
+    }
+
+    /// The newest checkpoint that is whole; `None` when there is none.
+    ///
+    /// # Errors
+    /// [`TrainerError::OtherRun`] when it belongs to other data, settings or another base, naming which.
+    pub fn newest(run: &Path, ingredients: &Ingredients) -> Result<Option<Checkpoint>, TrainerError> {
+        let Some(found) = all(run)?.iter().rev().find_map(|folder| read(folder)) else { return Ok(None) };
+        match difference(&found.ingredients, ingredients) {
+            None => Ok(Some(found)),
+            Some(what) => Err(TrainerError::OtherRun { path: run.to_owned(), what }),
+        }
+    }
+}
+
+fn difference(found: &Ingredients, wanted: &Ingredients) -> Option<&'static str> {
+    let pairs = [
+        ("trainer version", &found.trainer, &wanted.trainer),
+        ("base bundle", &found.base, &wanted.base),
+        ("training data", &found.lessons, &wanted.lessons),
+        ("held-out data", &found.held_out, &wanted.held_out),
+        ("settings", &found.settings, &wanted.settings),
+        ("target modules", &found.modules, &wanted.modules),
+    ];
+    pairs.into_iter().find(|(_, found, wanted)| found != wanted).map(|(what, _, _)| what)
+}
+
+/// All complete folders, oldest first.
+fn all(run: &Path) -> Result<Vec<PathBuf>, TrainerError> {
+    let failed = |source| TrainerError::Read { path: run.to_owned(), source };
+    let mut folders = Vec::new();
+    for entry in fs::read_dir(run).map_err(failed)? {
+        let path = entry.map_err(failed)?.path();
+        let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+        if name.strip_prefix(PREFIX).is_some_and(|number| number.bytes().all(|byte| byte.is_ascii_digit())) {
+            folders.push(path);
+        }
+    }
+    folders.sort();
+    Ok(folders)
+}
+
+/// A damaged checkpoint is passed over: the one before it is as good a place to go on from.
+fn read(folder: &Path) -> Option<Checkpoint> {
+    let facts: Facts = serde_json::from_slice(&fs::read(folder.join(FACTS)).ok()?).ok()?;
+    let bytes = fs::read(folder.join(TENSORS)).ok()?;
+    if Digest::of(&bytes).to_string() != facts.tensors {
+        return None;
+    }
+    let tensors = candle_core::safetensors::load_buffer(&bytes, &Device::Cpu).ok()?;
+    let Facts { step, ingredients, best, .. } = facts;
+    Some(Checkpoint { step, ingredients, tensors: tensors.into_iter().collect(), best })
+}
+
+fn sync_folder(path: &Path) -> Result<(), TrainerError> {
+    let synced = File::open(path).and_then(|folder| folder.sync_all());
+    synced.map_err(|source| TrainerError::Write { path: path.to_owned(), source })
+}

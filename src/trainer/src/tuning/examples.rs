@@ -1,0 +1,258 @@
+//! Training data as a site writes it: JSON Lines, one example a line, either `messages` or `prompt` and `completion`.
+
+use std::fs::File;
+use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
+
+use ampoule_inference::text::{Message, Role};
+use serde_json::Value;
+
+/// The longest line that is read, in bytes: far beyond any context.
+const MAX_LINE_BYTES: u64 = 4 << 20;
+
+/// How many defects are listed before the rest is only counted.
+const MAX_LISTED: usize = 20;
+
+/// One example, and the line it came from.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Example {
+    /// Counted from 1.
+    pub line: usize,
+    /// What it says.
+    pub content: Content,
+}
+
+/// What an example says.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Content {
+    /// A conversation; every message of the assistant is learnt.
+    Chat(Vec<Message>),
+    /// A text and how it goes on; only the second is learnt.
+    Completion {
+        /// What is given.
+        prompt: String,
+        /// What is learnt.
+        completion: String,
+    },
+}
+
+/// Why a data file cannot be trained on.
+#[derive(Debug, thiserror::Error)]
+pub enum DataError {
+    /// The file cannot be read.
+    #[error("cannot read {path}: {source}")]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// There is nothing in it.
+    #[error("{path} holds no example: write one JSON object a line, such as {EXAMPLE}")]
+    Empty {
+        /// The file.
+        path: PathBuf,
+    },
+    /// Lines that are no examples.
+    #[error("{path} has {count} lines that cannot be used:{}", listed(.path, .defects, *.count))]
+    Defects {
+        /// The file.
+        path: PathBuf,
+        /// The first of them.
+        defects: Vec<Defect>,
+        /// How many there are.
+        count: usize,
+    },
+}
+
+/// What a line looks like.
+const EXAMPLE: &str = r#"{"messages":[{"role":"user","content":"Hi"},{"role":"assistant","content":"Hello."}]}"#;
+
+/// One line that cannot be used.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Defect {
+    /// Counted from 1.
+    pub line: usize,
+    /// What is wrong, and what to do.
+    pub reason: String,
+}
+
+fn listed(path: &Path, defects: &[Defect], count: usize) -> String {
+    let mut text = String::new();
+    for Defect { line, reason } in defects {
+        text.push_str(&format!("\n  {}:{line}: {reason}", path.display()));
+    }
+    if count > defects.len() {
+        text.push_str(&format!("\n  and {} more", count - defects.len()));
+    }
+    text
+}
+
+/// Collects defects, so that all are told at once.
+#[derive(Debug, Default)]
+pub(crate) struct Defects {
+    listed: Vec<Defect>,
+    count: usize,
+}
+
+impl Defects {
+    pub(crate) fn add(&mut self, line: usize, reason: impl Into<String>) {
+        self.count += 1;
+        if self.listed.len() < MAX_LISTED {
+            self.listed.push(Defect { line, reason: reason.into() });
+        }
+    }
+
+    pub(crate) fn into_result(self, path: &Path) -> Result<(), DataError> {
+        match self.count {
+            0 => Ok(()),
+            count => Err(DataError::Defects { path: path.to_owned(), defects: self.listed, count }),
+        }
+    }
+}
+
+/// Reads all examples of a file.
+///
+/// # Errors
+/// [`DataError`] with every line that is no example.
+pub fn read(path: &Path) -> Result<Vec<Example>, DataError> {
+    let failed = |source| DataError::Read { path: path.to_owned(), source };
+    let mut reader = BufReader::new(File::open(path).map_err(failed)?);
+    let (mut examples, mut defects) = (Vec::new(), Defects::default());
+    for line in 1.. {
+        let mut bytes = Vec::new();
+        let read = std::io::Read::take(&mut reader, MAX_LINE_BYTES).read_until(b'\n', &mut bytes).map_err(failed)?;
+        if read == 0 {
+            break;
+        }
+        if read as u64 == MAX_LINE_BYTES {
+            defects.add(line, format!("the line is longer than {MAX_LINE_BYTES} bytes: one example a line"));
+            break;
+        }
+        match std::str::from_utf8(&bytes).map(str::trim) {
+            Ok("") => {}
+            Ok(text) => match parse(text) {
+                Ok(content) => examples.push(Example { line, content }),
+                Err(reason) => defects.add(line, reason),
+            },
+            Err(_) => defects.add(line, "the line is not UTF-8: save the file as UTF-8"),
+        }
+    }
+    defects.into_result(path)?;
+    if examples.is_empty() {
+        return Err(DataError::Empty { path: path.to_owned() });
+    }
+    Ok(examples)
+}
+
+fn parse(text: &str) -> Result<Content, String> {
+    let value: Value = serde_json::from_str(text).map_err(|error| format!("not JSON: {error}"))?;
+    let Value::Object(fields) = &value else { return Err(format!("not an object: write a line such as {EXAMPLE}")) };
+    let known = ["messages", "prompt", "completion"];
+    if let Some(unknown) = fields.keys().find(|name| !known.contains(&name.as_str())) {
+        return Err(format!("the field `{unknown}` is not known: known are messages, or prompt and completion"));
+    }
+    match (fields.get("messages"), fields.get("prompt"), fields.get("completion")) {
+        (Some(messages), None, None) => chat(messages),
+        (None, Some(prompt), Some(completion)) => Ok(Content::Completion {
+            prompt: text_of("prompt", prompt)?,
+            completion: not_empty("completion", text_of("completion", completion)?)?,
+        }),
+        (Some(_), _, _) => {
+            Err("`messages` stands beside `prompt` or `completion`: keep one of the two forms".to_owned())
+        }
+        (None, None, None) => Err("neither `messages` nor `prompt` and `completion`".to_owned()),
+        (None, None, Some(_)) => Err("`completion` without `prompt`: add one, if need be an empty one".to_owned()),
+        (None, Some(_), None) => Err("`prompt` without `completion`: there is nothing to learn".to_owned()),
+    }
+}
+
+fn chat(messages: &Value) -> Result<Content, String> {
+    let messages = messages.as_array().filter(|messages| !messages.is_empty());
+    let messages = messages.ok_or("`messages` must be a list with at least one message")?;
+    let read: Vec<Message> = messages
+        .iter()
+        .enumerate()
+        .map(|(index, value)| message(value).map_err(|reason| format!("messages[{index}]: {reason}")))
+        .collect::<Result<_, _>>()?;
+    if read[0].role == Role::Assistant {
+        return Err("the first message is the assistant's: there is nothing that it answers".to_owned());
+    }
+    if !read.iter().any(|message| message.role == Role::Assistant) {
+        return Err("no message of the assistant: there is nothing to learn".to_owned());
+    }
+    Ok(Content::Chat(read))
+}
+
+fn message(value: &Value) -> Result<Message, String> {
+    let fields = value.as_object().ok_or("not an object with role and content")?;
+    if let Some(unknown) = fields.keys().find(|name| !["role", "content"].contains(&name.as_str())) {
+        return Err(format!("the field `{unknown}` is not known: known are role and content"));
+    }
+    let role = fields.get("role").and_then(Value::as_str).ok_or("no `role`: system, user or assistant")?;
+    let role: Role = match role {
+        "system" | "user" | "assistant" => role.parse().map_err(|_| "no such role".to_owned())?,
+        other => return Err(format!("the role `{other}` is not known: known are system, user, assistant")),
+    };
+    let content = text_of("content", fields.get("content").ok_or("no `content`")?)?;
+    let content = if role == Role::Assistant { not_empty("content", content)? } else { content };
+    Ok(Message::new(role, content))
+}
+
+fn text_of(name: &str, value: &Value) -> Result<String, String> {
+    value.as_str().map(str::to_owned).ok_or_else(|| format!("`{name}` must be a text"))
+}
+
+fn not_empty(name: &str, text: String) -> Result<String, String> {
+    if text.trim().is_empty() { Err(format!("`{name}` is empty: there is nothing to learn")) } else { Ok(text) }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+
+    #[test]
+    fn both_forms_are_read_and_empty_lines_passed_over() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("data.jsonl");
+        std::fs::write(&path, format!("{EXAMPLE}\n\n{{\"prompt\":\"1+1=\",\"completion\":\"2\"}}\n")).unwrap();
+        let examples = read(&path).unwrap();
+        assert_eq!(examples.iter().map(|example| example.line).collect::<Vec<_>>(), [1, 3]);
+        assert!(matches!(&examples[0].content, Content::Chat(messages) if messages.len() == 2));
+        assert!(matches!(&examples[1].content, Content::Completion { prompt, .. } if prompt == "1+1="));
+    }
+
+    #[test]
+    fn every_defect_is_named_with_its_line_and_a_cure() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("data.jsonl");
+        for (line, expected) in [
+            ("nonsense", "not JSON"),
+            ("[]", "not an object"),
+            ("{}", "neither `messages` nor"),
+            (r#"{"text":"a"}"#, "`text` is not known"),
+            (r#"{"prompt":"a"}"#, "nothing to learn"),
+            (r#"{"completion":"a"}"#, "`completion` without `prompt`"),
+            (r#"{"prompt":1,"completion":"a"}"#, "`prompt` must be a text"),
+            (r#"{"prompt":"","completion":" "}"#, "`completion` is empty"),
+            (r#"{"messages":[],"prompt":"a"}"#, "keep one of the two forms"),
+            (r#"{"messages":[]}"#, "at least one message"),
+            (r#"{"messages":[{"role":"user","content":"a"}]}"#, "no message of the assistant"),
+            (r#"{"messages":[{"role":"bot","content":"a"}]}"#, "messages[0]: the role `bot` is not known"),
+            (r#"{"messages":[{"role":"assistant","content":""}]}"#, "`content` is empty"),
+            (r#"{"messages":[{"role":"assistant","content":"a"}]}"#, "nothing that it answers"),
+            (r#"{"messages":[{"role":"assistant","content":"a","tool":1}]}"#, "`tool` is not known"),
+        ] {
+            std::fs::write(&path, format!("{EXAMPLE}\n{line}\n")).unwrap();
+            let error = read(&path).unwrap_err().to_string();
+            assert!(error.contains("data.jsonl:2: ") && error.contains(expected), "{line}: {error}");
+        }
+        std::fs::write(&path, "x\n".repeat(25)).unwrap();
+        let error = read(&path).unwrap_err().to_string();
+        assert!(error.contains("25 lines") && error.contains("and 5 more"), "{error}");
+        std::fs::write(&path, "\n").unwrap();
+        assert!(matches!(read(&path), Err(DataError::Empty { .. })));
+    }
+}

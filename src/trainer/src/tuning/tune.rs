@@ -1,0 +1,250 @@
+//! The run: step after step, evaluated after each pass over the data, interruptible at any moment.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use ampoule_bundle::Digest;
+use candle_core::{Tensor, Var};
+
+use crate::error::TrainerError;
+use crate::learner::Learner;
+use crate::optimizer::{AdamWSettings, Moments};
+use crate::progress::Progress;
+
+use super::base::Base;
+use super::checkpoint::{Checkpoint, Ingredients};
+use super::lessons::Lesson;
+use super::low_rank::{self, Targets};
+use super::peft;
+use super::schedule::{Settings, lay_out};
+
+/// Evaluations without improvement after which a run ends early.
+const PATIENCE: usize = 3;
+
+/// Steps between two checkpoints, beside the one at the end of each pass.
+const CHECKPOINT_STEPS: usize = 50;
+
+/// What a run is given.
+pub struct Run<'a> {
+    /// Where the PEFT folder appears at the end; the run's own folder stands beside it.
+    pub out: &'a Path,
+    /// Whether an interrupted run goes on.
+    pub start: Start,
+    /// What is learnt.
+    pub lessons: &'a [Lesson],
+    /// What is only tested.
+    pub held_out: &'a [Lesson],
+    /// Which modules are adapted.
+    pub targets: &'a Targets,
+    /// How.
+    pub settings: &'a Settings,
+    /// Where progress is shown.
+    pub progress: Progress,
+}
+
+/// How a run begins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Start {
+    /// At the beginning; an interrupted run must not be there.
+    Fresh,
+    /// Where an interrupted run stopped; at the beginning if there is none.
+    Resume,
+}
+
+/// How a run ended.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Outcome {
+    /// Steps that were taken.
+    pub steps: usize,
+    /// The loss of each step that this process took.
+    pub losses: Vec<f32>,
+    /// The held-out loss of the adapter that was written, in nats a token.
+    pub held_out: Option<f32>,
+    /// Whether held-out examples ended the run before its last step.
+    pub ended_early: bool,
+}
+
+/// Trains an adapter and writes it as a PEFT folder.
+///
+/// # Errors
+/// Everything that [`TrainerError`] names. What was learnt until the last checkpoint stays in the run's folder.
+pub fn tune(base: Base, run: &Run<'_>) -> Result<Outcome, TrainerError> {
+    let folder = run_folder(run)?;
+    let Base { identity, decoder, text } = base;
+    let variables = low_rank::initial(decoder.config(), run.targets, run.settings)?;
+    let ingredients = ingredients(run, &identity.manifest.to_string(), &variables);
+    let tensors = variables.iter().map(|(name, variable)| (name.clone(), variable.as_tensor().clone())).collect();
+    let adapter = low_rank::adapter(decoder.config(), &tensors, run.settings.alpha / run.settings.rank as f64)?;
+    let optimizer =
+        AdamWSettings { beta_1: 0.9, beta_2: 0.999, epsilon: 1e-8, weight_decay: run.settings.weight_decay };
+    let learner = Learner::of_adapter(decoder, adapter, variables, optimizer, run.settings.clip_norm)?;
+    let filler = text.tokenizer().padding().or(text.end_of_sequence().first().copied()).unwrap_or(0);
+    let mut state = State { learner, done: 0, best: None, best_matrices: BTreeMap::new(), filler };
+    if let Some(checkpoint) = Checkpoint::newest(&folder, &ingredients)? {
+        state.restore(checkpoint)?;
+    }
+
+    let steps = run.settings.steps(run.lessons.len());
+    let per_epoch = run.lessons.len().div_ceil(run.settings.batch);
+    let bar = run.progress.start(steps);
+    let (mut losses, mut ended_early) = (Vec::new(), false);
+    while state.done < steps && !ended_early {
+        let step = state.done + 1;
+        let batch = lay_out(&run.settings.batch_at(step, run.lessons), filler);
+        let loss = state.learner.step(&batch, run.settings.rate(step, steps))?;
+        if !loss.is_finite() {
+            return Err(TrainerError::Diverged { step, loss });
+        }
+        losses.push(loss);
+        state.done = step;
+        bar.step(step, loss, batch.inputs.len());
+        let ends_epoch = step.is_multiple_of(per_epoch);
+        if ends_epoch && !run.held_out.is_empty() {
+            ended_early = state.evaluate(run.held_out, run.settings.batch)? == Verdict::Stop;
+        }
+        if ends_epoch || step.is_multiple_of(CHECKPOINT_STEPS) {
+            state.checkpoint(&ingredients).write(&folder)?;
+        }
+    }
+    bar.finish();
+
+    write_peft(run, &identity.name.to_string(), &state.result())?;
+    std::fs::remove_dir_all(&folder).map_err(|source| TrainerError::Write { path: folder, source })?;
+    let held_out = state.best.map(|(loss, _)| loss);
+    Ok(Outcome { steps: state.done, losses, held_out, ended_early: ended_early && state.done < steps })
+}
+
+/// The folder of the run itself, beside its result.
+fn run_folder(run: &Run<'_>) -> Result<PathBuf, TrainerError> {
+    if run.out.exists() {
+        return Err(TrainerError::OutputExists { path: run.out.to_owned() });
+    }
+    let folder = with_ending(run.out, ".run");
+    if run.start == Start::Fresh && folder.exists() {
+        return Err(TrainerError::Interrupted { path: folder });
+    }
+    std::fs::create_dir_all(&folder).map_err(|source| TrainerError::Write { path: folder.clone(), source })?;
+    Ok(folder)
+}
+
+fn ingredients(run: &Run<'_>, base: &str, variables: &BTreeMap<String, Var>) -> Ingredients {
+    let digest = |lessons: &[Lesson]| {
+        let mut bytes = Vec::new();
+        for lesson in lessons {
+            bytes.extend((lesson.tokens.len() as u64).to_le_bytes());
+            bytes.extend(lesson.tokens.iter().flat_map(|token| token.to_le_bytes()));
+            bytes.extend(lesson.is_learnt.iter().map(|is_learnt| u8::from(*is_learnt)));
+        }
+        Digest::of(&bytes).to_string()
+    };
+    Ingredients {
+        trainer: env!("CARGO_PKG_VERSION").to_owned(),
+        base: base.to_owned(),
+        lessons: digest(run.lessons),
+        held_out: digest(run.held_out),
+        settings: serde_json::to_string(run.settings).expect("plain values always serialise"),
+        modules: variables.keys().cloned().collect::<Vec<_>>().join(" "),
+    }
+}
+
+fn write_peft(run: &Run<'_>, base: &str, matrices: &BTreeMap<String, Tensor>) -> Result<(), TrainerError> {
+    let partial = with_ending(run.out, ".partial");
+    let failed = |path: &Path| {
+        let path = path.to_owned();
+        move |source| TrainerError::Write { path, source }
+    };
+    if partial.exists() {
+        std::fs::remove_dir_all(&partial).map_err(failed(&partial))?;
+    }
+    std::fs::create_dir_all(&partial).map_err(failed(&partial))?;
+    peft::write(&partial, base, matrices, run.settings)?;
+    std::fs::rename(&partial, run.out).map_err(failed(run.out))
+}
+
+fn with_ending(path: &Path, ending: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(ending);
+    PathBuf::from(name)
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Verdict {
+    GoOn,
+    Stop,
+}
+
+/// Everything of a run that changes.
+struct State {
+    learner: Learner,
+    done: usize,
+    best: Option<(f32, usize)>,
+    best_matrices: BTreeMap<String, Tensor>,
+    filler: u32,
+}
+
+const FIRST: &str = "first.";
+const SECOND: &str = "second.";
+const BEST: &str = "best.";
+
+impl State {
+    /// The mean loss over the learnt tokens of held-out lessons decides which matrices are kept.
+    fn evaluate(&mut self, held_out: &[Lesson], batch: usize) -> Result<Verdict, TrainerError> {
+        let (mut sum, mut count) = (0.0_f64, 0);
+        for lessons in held_out.chunks(batch) {
+            let batch = lay_out(&lessons.iter().collect::<Vec<_>>(), self.filler);
+            let loss: f32 = self.learner.loss(&batch)?.to_scalar()?;
+            sum += f64::from(loss) * batch.targets.len() as f64;
+            count += batch.targets.len();
+        }
+        let loss = (sum / count.max(1) as f64) as f32;
+        match self.best {
+            Some((best, age)) if loss >= best => {
+                self.best = Some((best, age + 1));
+                Ok(if age + 1 >= PATIENCE { Verdict::Stop } else { Verdict::GoOn })
+            }
+            _ => {
+                self.best = Some((loss, 0));
+                self.best_matrices = self.matrices()?;
+                Ok(Verdict::GoOn)
+            }
+        }
+    }
+
+    fn matrices(&self) -> Result<BTreeMap<String, Tensor>, TrainerError> {
+        let copy = |(name, variable): (&String, &Var)| Ok((name.clone(), variable.as_detached_tensor().copy()?));
+        self.learner.variables().iter().map(copy).collect()
+    }
+
+    /// What is written at the end: the best by the held-out examples, or the last.
+    fn result(&self) -> BTreeMap<String, Tensor> {
+        if self.best_matrices.is_empty() { self.learner.weights() } else { self.best_matrices.clone() }
+    }
+
+    fn checkpoint(&mut self, ingredients: &Ingredients) -> Checkpoint {
+        let mut tensors = self.learner.weights();
+        let (_, moments) = self.learner.optimizer_mut().state();
+        for (name, Moments { first, second }) in moments {
+            tensors.insert(format!("{FIRST}{name}"), first.clone());
+            tensors.insert(format!("{SECOND}{name}"), second.clone());
+        }
+        tensors.extend(self.best_matrices.iter().map(|(name, tensor)| (format!("{BEST}{name}"), tensor.clone())));
+        Checkpoint { step: self.done, ingredients: ingredients.clone(), tensors, best: self.best }
+    }
+
+    fn restore(&mut self, checkpoint: Checkpoint) -> Result<(), TrainerError> {
+        let Checkpoint { step, tensors, best, .. } = checkpoint;
+        let named = |name: &str| tensors.get(name).cloned().ok_or(TrainerError::IncompleteCheckpoint { step });
+        let mut moments = BTreeMap::new();
+        for (name, variable) in self.learner.variables() {
+            variable.set(&named(name)?)?;
+            let (first, second) = (named(&format!("{FIRST}{name}"))?, named(&format!("{SECOND}{name}"))?);
+            moments.insert(name.clone(), Moments { first, second });
+        }
+        self.learner.optimizer_mut().resume(step as u64, moments);
+        let kept = |(name, tensor): (&String, &Tensor)| Some((name.strip_prefix(BEST)?.to_owned(), tensor.clone()));
+        self.best_matrices = tensors.iter().filter_map(kept).collect();
+        self.best = best;
+        self.done = step;
+        Ok(())
+    }
+}

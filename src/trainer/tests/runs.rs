@@ -1,0 +1,139 @@
+//! Whole runs of the binary on a sealed base: data that is refused, a run that is killed and goes on, a run that may not.
+
+#![allow(clippy::unwrap_used)]
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+use std::time::Duration;
+
+fn fixtures() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../bundles/fixtures/serve")
+}
+
+fn trainer(command: &str, data: &Path) -> Command {
+    let mut process = Command::new(env!("CARGO_BIN_EXE_ampoule-trainer"));
+    process.arg(command).arg("--base").arg(fixtures().join("generator.bundle"));
+    process.arg("--trust-root").arg(fixtures().join("root.json")).arg("--data").arg(data);
+    process
+}
+
+fn text(output: &Output) -> String {
+    String::from_utf8_lossy(&[&output.stdout[..], &output.stderr[..]].concat()).into_owned()
+}
+
+/// Twelve short talks.
+fn examples(path: &Path, word: &str) {
+    let line = |number: usize| {
+        format!(
+            r#"{{"messages":[{{"role":"user","content":"say {number}"}},{{"role":"assistant","content":"{word} {number}"}}]}}"#
+        ) + "\n"
+    };
+    std::fs::write(path, (0..12).map(line).collect::<String>()).unwrap();
+}
+
+#[test]
+fn data_is_checked_before_anything_is_trained() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path().join("data.jsonl");
+    examples(&data, "ok");
+    let output = trainer("check", &data).output().unwrap();
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output));
+    assert!(text(&output).contains("ok: 12 examples"), "{}", text(&output));
+
+    std::fs::write(&data, "{\"prompt\":\"a\",\"completion\":\"b\"}\n{\"prompt\":\"a\"}\n").unwrap();
+    let output = trainer("train", &data).arg("--out").arg(folder.path().join("adapter")).output().unwrap();
+    assert_eq!(output.status.code(), Some(3), "{}", text(&output));
+    assert!(text(&output).contains("data.jsonl:2: `prompt` without `completion`"), "{}", text(&output));
+    assert!(!folder.path().join("adapter.run").exists(), "something was begun");
+
+    examples(&data, "ok");
+    let output = trainer("check", &data).args(["--max-tokens", "4"]).output().unwrap();
+    assert_eq!(output.status.code(), Some(3), "{}", text(&output));
+    assert!(
+        text(&output).contains("data.jsonl:1: nothing of it is left to learn within 4 tokens"),
+        "{}",
+        text(&output)
+    );
+    let unknown = trainer("train", &data).args(["--targets", "q_proj,nothing", "--out", "x"]).output().unwrap();
+    assert_eq!(unknown.status.code(), Some(2), "{}", text(&unknown));
+    assert!(text(&unknown).contains("nothing: there are down_proj"), "{}", text(&unknown));
+}
+
+#[test]
+fn a_run_that_is_killed_again_and_again_makes_the_same_adapter() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path().join("data.jsonl");
+    examples(&data, "ok");
+    let run = |out: &Path| {
+        let mut process = trainer("train", &data);
+        process.args(["--epochs", "80", "--batch", "3", "--rank", "4", "--learning-rate", "0.01", "--seed", "5"]);
+        process.arg("--held-out").arg(&data).arg("--out").arg(out);
+        process
+    };
+    let whole = folder.path().join("whole");
+    let started = std::time::Instant::now();
+    let output = run(&whole).output().unwrap();
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output));
+    let duration = started.elapsed();
+
+    let killed = folder.path().join("killed");
+    let mut kills = 0;
+    for attempt in 1.. {
+        let mut process = run(&killed);
+        process.arg("--resume").stderr(std::process::Stdio::null()).stdout(std::process::Stdio::null());
+        let mut child = process.spawn().unwrap();
+        // A little longer each time, so that checkpoints are reached and other moments are hit.
+        std::thread::sleep(duration.mul_f64(0.3 + 0.037 * f64::from(attempt)).min(Duration::from_secs(20)));
+        if child.try_wait().unwrap().is_some() {
+            break;
+        }
+        child.kill().unwrap();
+        child.wait().unwrap();
+        kills += 1;
+        assert!(attempt < 40, "the run does not come to its end");
+    }
+    assert!(kills > 0, "the run ended before it could be killed");
+    for file in ["adapter_model.safetensors", "adapter_config.json"] {
+        let read = |folder: &Path| std::fs::read(folder.join(file)).unwrap();
+        assert!(read(&whole) == read(&killed), "{file} differs after {kills} kills");
+    }
+    assert!(!folder.path().join("killed.run").exists());
+}
+
+#[test]
+fn a_run_goes_on_only_with_what_it_was_begun_with() {
+    let folder = tempfile::tempdir().unwrap();
+    let (data, out) = (folder.path().join("data.jsonl"), folder.path().join("adapter"));
+    examples(&data, "ok");
+    let run = |more: &[&str]| {
+        let mut process = trainer("train", &data);
+        process.args(["--epochs", "60", "--rank", "2", "--out"]).arg(&out).args(more);
+        process
+    };
+    let mut child = run(&[]).stderr(std::process::Stdio::null()).stdout(std::process::Stdio::null()).spawn().unwrap();
+    let has_checkpoint = || {
+        let entries = std::fs::read_dir(folder.path().join("adapter.run")).into_iter().flatten().flatten();
+        let mut names = entries.map(|entry| entry.file_name().to_string_lossy().into_owned());
+        names.any(|name| name.starts_with("checkpoint-") && !name.ends_with(".partial"))
+    };
+    while !has_checkpoint() && child.try_wait().unwrap().is_none() {
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    child.kill().unwrap();
+    child.wait().unwrap();
+    if !folder.path().join("adapter.run").exists() {
+        panic!("the run ended before it could be killed");
+    }
+    let output = run(&[]).output().unwrap();
+    assert!(text(&output).contains("an interrupted run") && text(&output).contains("--resume"), "{}", text(&output));
+    for (more, what) in
+        [(&["--resume", "--seed", "9"][..], "settings"), (&["--resume", "--targets", "q_proj"], "modules")]
+    {
+        let output = run(more).output().unwrap();
+        assert_eq!(output.status.code(), Some(13), "{}", text(&output));
+        assert!(text(&output).contains(what), "{}", text(&output));
+    }
+    examples(&data, "no");
+    let output = run(&["--resume"]).output().unwrap();
+    assert!(text(&output).contains("another training data"), "{}", text(&output));
+}

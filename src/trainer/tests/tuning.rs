@@ -1,0 +1,197 @@
+//! Fine-tuning against PyTorch and PEFT: logits, gradients and 150 steps of a LoRA on a tiny Llama.
+//!
+//! `fixtures/tuning.py` made what is expected; the names in brackets are those of the exactness tests that the trainer
+//! promises.
+
+#![allow(clippy::unwrap_used)]
+
+use std::collections::BTreeMap;
+
+use ampoule_inference::model::{Config, Decoder, Weights};
+use ampoule_trainer::learner::Learner;
+use ampoule_trainer::optimizer::AdamWSettings;
+use ampoule_trainer::rows::Batch;
+use ampoule_trainer::tuning::low_rank;
+use ampoule_trainer::tuning::schedule::Settings;
+use candle_core::{Device, Tensor, Var};
+use serde::Deserialize;
+
+#[derive(Deserialize)]
+struct Fixture {
+    config: serde_json::Value,
+    rows: usize,
+    row_tokens: usize,
+    steps: usize,
+    rank: usize,
+    alpha: f64,
+    peak: f64,
+    warmup: usize,
+    decay: f64,
+    clip: f64,
+    probe: BatchFixture,
+    batches: Vec<BatchFixture>,
+    losses: Vec<f32>,
+}
+
+#[derive(Deserialize)]
+struct BatchFixture {
+    inputs: Vec<u32>,
+    positions: Vec<u32>,
+    targets: Vec<u32>,
+}
+
+/// Largest accepted difference of a logit and of a loss from PyTorch's in single precision.
+const TOLERANCE: f32 = 1e-5;
+
+struct Torch {
+    fixture: Fixture,
+    tensors: BTreeMap<String, Tensor>,
+}
+
+impl Torch {
+    fn read() -> Torch {
+        let tensors = include_bytes!("fixtures/tuning.safetensors");
+        Torch {
+            fixture: serde_json::from_slice(include_bytes!("fixtures/tuning.json")).unwrap(),
+            tensors: candle_core::safetensors::load_buffer(tensors, &Device::Cpu).unwrap().into_iter().collect(),
+        }
+    }
+
+    /// The tensors under a prefix, without it.
+    fn group(&self, prefix: &str) -> BTreeMap<String, Tensor> {
+        let strip = |(name, tensor): (&String, &Tensor)| Some((name.strip_prefix(prefix)?.to_owned(), tensor.clone()));
+        self.tensors.iter().filter_map(strip).collect()
+    }
+
+    fn decoder(&self) -> Decoder {
+        let config = Config::from_hugging_face(self.fixture.config.to_string().as_bytes()).unwrap();
+        Decoder::new(config, Weights::from_tensors(self.group("base.")).unwrap()).unwrap()
+    }
+
+    fn scale(&self) -> f64 {
+        self.fixture.alpha / self.fixture.rank as f64
+    }
+
+    /// A learner whose adapter begins with these matrices.
+    fn learner(&self, matrices: &str, scale: f64, clip: f64) -> Learner {
+        let decoder = self.decoder();
+        let variables: BTreeMap<String, Var> =
+            self.group(matrices).into_iter().map(|(name, tensor)| (name, Var::from_tensor(&tensor).unwrap())).collect();
+        let tensors = variables.iter().map(|(name, variable)| (name.clone(), variable.as_tensor().clone())).collect();
+        let adapter = low_rank::adapter(decoder.config(), &tensors, scale).unwrap();
+        let decay = self.fixture.decay;
+        let settings = AdamWSettings { beta_1: 0.9, beta_2: 0.999, epsilon: 1e-8, weight_decay: decay };
+        Learner::of_adapter(decoder, adapter, variables, settings, clip).unwrap()
+    }
+
+    fn batch(&self, batch: &BatchFixture) -> Batch {
+        Batch {
+            rows: self.fixture.rows,
+            row_tokens: self.fixture.row_tokens,
+            inputs: batch.inputs.clone(),
+            positions: batch.positions.clone(),
+            targets: batch.targets.clone(),
+        }
+    }
+
+    fn schedule(&self) -> Settings {
+        Settings {
+            seed: 0,
+            epochs: 1,
+            batch: 1,
+            max_tokens: 64,
+            rank: self.fixture.rank,
+            alpha: self.fixture.alpha,
+            learning_rate: self.fixture.peak,
+            warmup_share: self.fixture.warmup as f64 / self.fixture.steps as f64,
+            weight_decay: self.fixture.decay,
+            clip_norm: self.fixture.clip,
+        }
+    }
+
+    /// The largest difference of a step's loss from PyTorch's, over all steps, and the learner after them.
+    fn curve(&self, scale: f64, clip: f64) -> (f32, Learner) {
+        let mut learner = self.learner("initial.", scale, clip);
+        let mut largest = 0.0_f32;
+        for (index, expected) in self.fixture.losses.iter().enumerate() {
+            let step = index + 1;
+            let batch = self.batch(&self.fixture.batches[step % self.fixture.batches.len()]);
+            let found = learner.step(&batch, self.schedule().rate(step, self.fixture.steps)).unwrap();
+            largest = largest.max((found - expected).abs());
+        }
+        (largest, learner)
+    }
+}
+
+fn difference(left: &Tensor, right: &Tensor) -> f32 {
+    (left - right).unwrap().abs().unwrap().flatten_all().unwrap().max(0).unwrap().to_scalar().unwrap()
+}
+
+fn size(tensor: &Tensor) -> f32 {
+    tensor.abs().unwrap().flatten_all().unwrap().max(0).unwrap().to_scalar().unwrap()
+}
+
+#[test]
+fn logits_with_an_adapter_equal_those_of_peft() {
+    let torch = Torch::read();
+    let logits = |scale: f64| {
+        let learner = torch.learner("probe.", scale, 1.0);
+        let batch = torch.batch(&torch.fixture.probe);
+        let inputs = Tensor::from_slice(&batch.inputs, (batch.rows, batch.row_tokens), &Device::Cpu).unwrap();
+        let positions = Tensor::from_slice(&batch.positions, batch.positions.len(), &Device::Cpu).unwrap();
+        let trained = learner.decoder().forward_training(&inputs, &positions, learner.adapter()).unwrap();
+        // What is served goes another way through the decoder, and must come to the same.
+        let rows: Vec<Tensor> = batch
+            .inputs
+            .chunks(batch.row_tokens)
+            .map(|row| learner.decoder().forward_all(row, learner.adapter()).unwrap())
+            .collect();
+        let served = Tensor::cat(&rows, 0).unwrap().index_select(&positions, 0).unwrap();
+        (trained, served)
+    };
+    let (trained, served) = logits(torch.scale());
+    let expected = &torch.tensors["probe_logits"];
+    println!("[B1] training {:e}, serving {:e}", difference(&trained, expected), difference(&served, expected));
+    assert!(difference(&trained, expected) <= TOLERANCE);
+    assert!(difference(&served, expected) <= TOLERANCE);
+    let (doubled, _) = logits(2.0 * torch.scale());
+    assert!(difference(&doubled, expected) > 100.0 * TOLERANCE, "[B11] a doubled scale is not seen");
+}
+
+#[test]
+fn gradients_equal_those_of_pytorch_in_double_precision() {
+    let torch = Torch::read();
+    let learner = torch.learner("probe.", torch.scale(), 1.0);
+    let gradients = learner.loss(&torch.batch(&torch.fixture.probe)).unwrap().backward().unwrap();
+    let expected = torch.group("gradient.");
+    assert_eq!(expected.len(), learner.variables().len());
+    let mut largest = 0.0_f32;
+    for (name, variable) in learner.variables() {
+        let expected = &expected[name];
+        let relative = difference(gradients.get(variable).unwrap(), expected) / size(expected);
+        largest = largest.max(relative);
+        assert!(relative <= 1e-4, "{name}: differs by {relative:e}");
+    }
+    println!("[B2] largest relative difference of a gradient: {largest:e}");
+}
+
+#[test]
+fn a_hundred_and_fifty_steps_follow_pytorch() {
+    let torch = Torch::read();
+    let (largest, learner) = torch.curve(torch.scale(), torch.fixture.clip);
+    println!("[B4] largest difference of a loss: {largest:e}");
+    assert!(largest <= TOLERANCE, "{largest:e}");
+    for (name, found) in learner.weights() {
+        let expected = &torch.group("final.")[&name];
+        assert!(difference(&found, expected) <= 1e-3 * size(expected), "{name}");
+    }
+}
+
+#[test]
+fn a_broken_trainer_leaves_the_curve() {
+    let torch = Torch::read();
+    let (unclipped, _) = torch.curve(torch.scale(), 1e9);
+    assert!(unclipped > 100.0 * TOLERANCE, "[B11] clipping is not seen: {unclipped:e}");
+    let (doubled, _) = torch.curve(2.0 * torch.scale(), torch.fixture.clip);
+    assert!(doubled > 100.0 * TOLERANCE, "[B11] a doubled scale is not seen: {doubled:e}");
+}
