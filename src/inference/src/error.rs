@@ -53,6 +53,40 @@ pub enum InferenceError {
         found: usize,
     },
 
+    /// A bundle that was to be an adapter is a model of its own.
+    #[error("{name} is no adapter: serve it as a model of its own")]
+    NotAnAdapter {
+        /// The bundle.
+        name: String,
+    },
+
+    /// An adapter beside a model that takes none.
+    #[error("the adapter {name} cannot be used: the served model takes no adapters")]
+    NoAdaptersHere {
+        /// The adapter.
+        name: String,
+    },
+
+    /// An adapter of another model.
+    #[error("the adapter {name} belongs to another {what}: it is bound to {found}, the served model has {expected}")]
+    AdapterOfOther {
+        /// The adapter.
+        name: String,
+        /// What differs.
+        what: &'static str,
+        /// The digest that it is bound to.
+        found: String,
+        /// The digest that is there.
+        expected: String,
+    },
+
+    /// Two adapters, or an adapter and the model, have one name.
+    #[error("the name {name} is taken: seal the adapter again under another one")]
+    AdapterNameTaken {
+        /// The name.
+        name: String,
+    },
+
     /// Constraints and options leave no room for a prompt and an answer.
     #[error("the context length is {found} tokens; at least 2 are needed: raise the configured context length")]
     ContextTooShort {
@@ -200,6 +234,13 @@ pub enum SubmitError {
     Overloaded {
         /// How many requests may wait and run together.
         limit: usize,
+    },
+
+    /// No adapter of this name is loaded.
+    #[error("there is no adapter {name}")]
+    UnknownAdapter {
+        /// The name.
+        name: String,
     },
 
     /// The engine is draining, stopped or has failed.

@@ -43,7 +43,7 @@ impl Generation {
         end_of_sequence: &[u32],
         detokenizer: Detokenizer,
     ) -> (Vec<u32>, Generation) {
-        let GenerationRequest { prompt, max_tokens: _, sampling, stop, logprobs, mask } = request;
+        let GenerationRequest { prompt, max_tokens: _, sampling, stop, logprobs, mask, .. } = request;
         let mut last_tokens: BTreeSet<u32> = stop.tokens.into_iter().collect();
         if stop.end_of_sequence == EndOfSequence::Stops {
             last_tokens.extend(end_of_sequence);

@@ -26,7 +26,7 @@ mod error;
 pub use engine::{EngineConfig, EngineHandle, EngineState, EngineStats};
 pub use error::{InferenceError, SubmitError};
 pub use event::{EmbeddingTicket, Embeddings, FinishReason, Ticket, TokenEvent, TokenLogprobs, Usage};
-pub use load::{LoadOptions, LoadedModel, ReadyModel};
+pub use load::{LoadOptions, LoadedAdapter, LoadedModel, ReadyModel};
 pub use profile::{ModelKind, ModelProfile};
 pub use request::{
     EmbeddingRequest, EndOfSequence, GenerationRequest, MAX_STOP_STRING_BYTES, MAX_STOP_STRINGS, Sampling, StopRules,

@@ -17,17 +17,18 @@
 //! }
 //! ```
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
-use ampoule_bundle::statement::KnownAnswers;
-use ampoule_bundle::{AdmittedBundle, BundleIdentity, GgufHeader, LoadError, TensorInfo, WeightHeader};
+use ampoule_bundle::statement::{AdapterBinding, KnownAnswers};
+use ampoule_bundle::{AdmittedBundle, BundleIdentity, Digest, GgufHeader, LoadError, TensorInfo, WeightHeader};
 use serde::Deserialize;
 
 use crate::encoder::{Case, Encoder, EncoderConfig, EncoderWeights};
 use crate::engine::{EngineConfig, EngineHandle};
 use crate::error::InferenceError;
-use crate::model::{Config, Decoder, WeightsSink};
+use crate::model::{Adapter, Config, Decoder, WeightsSink};
 use crate::profile::{ModelKind, ModelProfile};
 use crate::proof;
 use crate::text::TextProcessor;
@@ -55,10 +56,23 @@ pub struct LoadedModel {
     case: Case,
     identity: BundleIdentity,
     known_answers: Option<KnownAnswers>,
+    /// What an adapter must be bound to.
+    binding: Option<AdapterBinding>,
 }
 
-/// A model that gives the answers here that its vendor recorded.
-pub struct ReadyModel(LoadedModel);
+/// A model that gives the answers here that its vendor recorded, and the adapters that may be asked for beside it.
+pub struct ReadyModel {
+    loaded: LoadedModel,
+    adapters: BTreeMap<String, LoadedAdapter>,
+}
+
+/// An adapter in memory, built from verified bytes alone.
+#[derive(Debug, Clone)]
+pub struct LoadedAdapter {
+    /// Which bundle it came from.
+    pub identity: BundleIdentity,
+    pub(crate) adapter: Arc<Adapter>,
+}
 
 /// What computes.
 pub(crate) enum Model {
@@ -105,6 +119,7 @@ impl LoadedModel {
             case,
             identity: bundle.identity().clone(),
             known_answers: bundle.release().known_answers.clone(),
+            binding: binding_to(&bundle),
         })
     }
 
@@ -120,34 +135,62 @@ impl LoadedModel {
         if let Some(expected) = &self.known_answers {
             proof::replay(&self.model, expected)?;
         }
-        Ok(ReadyModel(self))
+        Ok(ReadyModel { loaded: self, adapters: BTreeMap::new() })
     }
 }
 
 impl ReadyModel {
     /// What the model is.
     pub fn profile(&self) -> &ModelProfile {
-        &self.0.profile
+        &self.loaded.profile
     }
 
     /// Which bundle it came from.
     pub fn identity(&self) -> &BundleIdentity {
-        &self.0.identity
+        &self.loaded.identity
     }
 
-    /// The tokenizer and the chat template.
-    pub fn text(&self) -> &TextProcessor {
-        &self.0.text
+    /// Loads an adapter, to be asked for by the name of its bundle.
+    ///
+    /// # Errors
+    /// [`InferenceError::NotAnAdapter`] for another bundle, [`InferenceError::AdapterOfOther`] for one that is bound to
+    /// another base, tokenizer or chat template, [`InferenceError::AdapterNameTaken`], and what is wrong with its matrices.
+    pub fn add_adapter(&mut self, bundle: AdmittedBundle) -> Result<(), InferenceError> {
+        let identity = bundle.identity().clone();
+        let name = identity.name.to_string();
+        let Some(found) = &bundle.release().adapter else { return Err(InferenceError::NotAnAdapter { name }) };
+        let (Model::Generator(decoder), Some(expected)) = (&self.loaded.model, &self.loaded.binding) else {
+            return Err(InferenceError::NoAdaptersHere { name });
+        };
+        let digest = |digest: Option<Digest>| digest.map_or_else(|| "none".to_owned(), |digest| digest.to_string());
+        for (what, found, expected) in [
+            ("base", Some(found.base), Some(expected.base)),
+            ("tokenizer", Some(found.tokenizer), Some(expected.tokenizer)),
+            ("chat template", found.chat_template, expected.chat_template),
+        ] {
+            if found != expected {
+                let (found, expected) = (digest(found), digest(expected));
+                return Err(InferenceError::AdapterOfOther { name, what, found, expected });
+            }
+        }
+        if name == self.loaded.identity.name.to_string() || self.adapters.contains_key(&name) {
+            return Err(InferenceError::AdapterNameTaken { name });
+        }
+        let config = bundle.file("adapter_config.json").ok_or_else(|| missing("adapter_config.json"))?;
+        let tensors = load_weights(&bundle, EncoderWeights::default(), &LoadOptions::default())?;
+        let adapter = Adapter::from_peft(decoder.config(), config, tensors.into_iter().collect())?;
+        self.adapters.insert(name, LoadedAdapter { identity, adapter: Arc::new(adapter) });
+        Ok(())
     }
 
     /// The tokenizer and the chat template, to be kept beside the model.
     pub fn text_processor(&self) -> Arc<TextProcessor> {
-        Arc::clone(&self.0.text)
+        Arc::clone(&self.loaded.text)
     }
 
     /// The model itself, to be trained beside; `None` for an encoder.
     pub fn into_decoder(self) -> Option<Decoder> {
-        match self.0.model {
+        match self.loaded.model {
             Model::Generator(decoder) => Some(*decoder),
             Model::Encoder(_) => None,
         }
@@ -155,8 +198,8 @@ impl ReadyModel {
 
     /// Starts the engine's thread, which owns the model from then on.
     pub fn spawn(self, config: EngineConfig) -> Result<EngineHandle, InferenceError> {
-        let LoadedModel { model, text, profile, case, .. } = self.0;
-        EngineHandle::start(model, text, profile, case, config)
+        let LoadedModel { model, text, profile, case, .. } = self.loaded;
+        EngineHandle::start(model, text, profile, case, self.adapters, config)
     }
 }
 
@@ -169,6 +212,12 @@ fn gguf_header(bundle: &AdmittedBundle) -> Result<Option<&GgufHeader>, Inference
         _ if headers.iter().all(|header| matches!(header, WeightHeader::Safetensors(_))) => Ok(None),
         _ => Err(InferenceError::MixedWeights { found: headers.len() }),
     }
+}
+
+fn binding_to(bundle: &AdmittedBundle) -> Option<AdapterBinding> {
+    let small = bundle.files().map(|(path, bytes)| (path.as_str(), Digest::of(bytes)));
+    let weights = bundle.weights().iter().map(|file| (file.path.as_str(), file.digest));
+    AdapterBinding::to(bundle.identity().manifest, small.chain(weights))
 }
 
 fn model_type(config: &[u8]) -> Result<String, InferenceError> {

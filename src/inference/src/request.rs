@@ -19,6 +19,8 @@ pub struct GenerationRequest {
     pub stop: StopRules,
     /// Ask for log-probabilities: `Some(n)` gives the chosen token's and those of the `n` most likely tokens.
     pub logprobs: Option<u8>,
+    /// The adapter to compute with, by its name; the model alone if absent.
+    pub adapter: Option<String>,
     /// Restricts each step to a set of tokens (structured output).
     pub mask: Option<Box<dyn TokenMask>>,
 }
@@ -32,6 +34,7 @@ impl GenerationRequest {
             sampling: Sampling::default(),
             stop: StopRules::default(),
             logprobs: None,
+            adapter: None,
             mask: None,
         }
     }

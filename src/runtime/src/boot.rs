@@ -14,7 +14,7 @@ use std::fs::File;
 use std::io::Read;
 use std::net::SocketAddr;
 use std::os::unix::fs::MetadataExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -116,7 +116,8 @@ fn prepare(layers: &Layers, config: &RuntimeConfig) -> Result<Prepared, Error> {
     let config = RuntimeConfig::require(&settled)?;
     let listener = opened.listener.bind()?;
     let metrics = config.metrics.as_ref().map(BoundSocket::for_metrics).transpose()?;
-    let running = start(admitted, &config.limits, &opened.name)?;
+    let adapters = adapters(&config.adapters, &opened.trust_root)?;
+    let running = start(admitted, adapters, &config.limits, &opened.name)?;
     Ok(Prepared {
         running,
         keys: opened.keys,
@@ -196,6 +197,16 @@ pub fn settle(layers: &Layers, admitted: &AdmittedBundle) -> Result<Effective, E
     Ok(Contract::of(release, schema)?.apply(layers)?)
 }
 
+/// Opens, verifies and admits the adapters. What they belong to is known when the model is.
+fn adapters(paths: &[PathBuf], root: &TrustRoot) -> Result<Vec<(String, AdmittedBundle)>, Error> {
+    let admit_one = |path: &PathBuf| {
+        let name = path.display().to_string();
+        let verified = verify(open_bundle(path)?, root, &name)?;
+        Ok((name.clone(), admit(verified, &State::Unkept.accepted(), &name)?))
+    };
+    paths.iter().map(admit_one).collect()
+}
+
 /// A model that runs, and what is told about it.
 pub struct Running {
     /// The engine.
@@ -212,7 +223,12 @@ pub struct Running {
 ///
 /// # Errors
 /// [`Error::Model`] with the defect, [`Error::Bundle`] when a weight is not what was signed.
-pub fn start(admitted: AdmittedBundle, limits: &Limits, name: &str) -> Result<Running, Error> {
+pub fn start(
+    admitted: AdmittedBundle,
+    adapters: Vec<(String, AdmittedBundle)>,
+    limits: &Limits,
+    name: &str,
+) -> Result<Running, Error> {
     let began = Instant::now();
     let refused = |source| Error::from_inference(name, source);
     let identity = admitted.identity().clone();
@@ -226,7 +242,11 @@ pub fn start(admitted: AdmittedBundle, limits: &Limits, name: &str) -> Result<Ru
     };
     let loaded = LoadedModel::load(admitted, &options).map_err(refused)?;
     progress.finish();
-    let ready = loaded.prove().map_err(refused)?;
+    let mut ready = loaded.prove().map_err(refused)?;
+    for (path, adapter) in adapters {
+        report::log(adapter.identity());
+        ready.add_adapter(adapter).map_err(|source| Error::from_inference(&path, source))?;
+    }
     let profile = ready.profile();
     tracing::info!(
         architecture = profile.architecture,

@@ -77,6 +77,14 @@ pub enum SealingError {
     /// There is nothing that OpenSSF's client could check.
     #[error("the bundle carries no model signing statement, so there is no model.sig to write")]
     NoModelSignature,
+    /// The base of an adapter has no tokenizer that the adapter could be bound to.
+    #[error(
+        "{path} has no tokenizer, so no adapter can belong to it: name the bundle that the adapter was trained beside"
+    )]
+    NoTokenizer {
+        /// The bundle.
+        path: PathBuf,
+    },
     /// Standard input is no terminal and no password file was named.
     #[error("no password: name a file with --password-file, or run this on a terminal")]
     NoTerminal(#[source] io::Error),

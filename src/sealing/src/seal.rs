@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 
 use ampoule_bundle::archive;
 use ampoule_bundle::limits::MAX_SMALL_LAYER_BYTES;
-use ampoule_bundle::statement::{ExpiryPolicy, WeightHeaderDigest};
+use ampoule_bundle::statement::{AdapterBinding, ExpiryPolicy, WeightHeaderDigest};
 use ampoule_bundle::{
     Attestation, BundleName, BundlePath, BundleVersion, Channel, CosignStatement, Counter, Digest, Epoch, Layer,
     LayerKind, Manifest, ModelConfig, OmsStatement, PAYLOAD_TYPE, PublicKey, ReleaseStatement, SealedBundle, Source,
@@ -64,6 +64,8 @@ pub struct SealRequest {
     pub trust_root_version: u64,
     /// Requirements, constraints and the other parts of the contract.
     pub contract: Contract,
+    /// For an adapter: what it belongs to.
+    pub adapter: Option<AdapterBinding>,
     /// Where weights are cut; [`SHARD_BYTES`] unless a test wants small shards.
     pub shard_bytes: u64,
 }
@@ -256,6 +258,7 @@ fn release_statement(request: &SealRequest, oms_root: Digest, weights: Vec<Weigh
         slo: contract.slo,
         known_answers: contract.known_answers,
         reference_profile: contract.reference_profile,
+        adapter: request.adapter.clone(),
         trust_root_version: request.trust_root_version,
         ..plain
     }

@@ -64,7 +64,8 @@ pub struct ModelSource {
 }
 
 /// Files of the folder's top level that the runtime reads.
-const CONFIGURATION: [&str; 11] = [
+const CONFIGURATION: [&str; 12] = [
+    "adapter_config.json",
     "added_tokens.json",
     "chat_template.jinja",
     "chat_template.json",

@@ -54,9 +54,11 @@ fn data_is_checked_before_anything_is_trained() {
         "{}",
         text(&output)
     );
-    let unknown = trainer("train", &data).args(["--targets", "q_proj,nothing", "--out", "x"]).output().unwrap();
+    let out = folder.path().join("unknown");
+    let unknown = trainer("train", &data).args(["--targets", "q_proj,nothing", "--out"]).arg(&out).output().unwrap();
     assert_eq!(unknown.status.code(), Some(2), "{}", text(&unknown));
     assert!(text(&unknown).contains("nothing: there are down_proj"), "{}", text(&unknown));
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1, "something was begun");
 }
 
 #[test]

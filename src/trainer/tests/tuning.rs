@@ -7,7 +7,7 @@
 
 use std::collections::BTreeMap;
 
-use ampoule_inference::model::{Config, Decoder, Weights};
+use ampoule_inference::model::{Adapter, Config, Decoder, ModelError, Weights};
 use ampoule_trainer::learner::Learner;
 use ampoule_trainer::optimizer::AdamWSettings;
 use ampoule_trainer::rows::Batch;
@@ -156,6 +156,47 @@ fn logits_with_an_adapter_equal_those_of_peft() {
     assert!(difference(&served, expected) <= TOLERANCE);
     let (doubled, _) = logits(2.0 * torch.scale());
     assert!(difference(&doubled, expected) > 100.0 * TOLERANCE, "[B11] a doubled scale is not seen");
+}
+
+#[test]
+fn an_adapter_that_peft_saved_is_read_as_peft_means_it() {
+    let torch = Torch::read();
+    let decoder = torch.decoder();
+    let config_json: serde_json::Value =
+        serde_json::from_slice(include_bytes!("fixtures/peft/adapter_config.json")).unwrap();
+    let saved = include_bytes!("fixtures/peft/adapter_model.safetensors");
+    let saved: BTreeMap<String, Tensor> =
+        candle_core::safetensors::load_buffer(saved, &Device::Cpu).unwrap().into_iter().collect();
+    let read = |config: &serde_json::Value, tensors: BTreeMap<String, Tensor>| {
+        Adapter::from_peft(decoder.config(), config.to_string().as_bytes(), tensors)
+    };
+    let logits = |adapter: &Adapter| {
+        let batch = &torch.fixture.probe;
+        let rows = batch.inputs.chunks(torch.fixture.row_tokens);
+        let rows: Vec<Tensor> = rows.map(|row| decoder.forward_all(row, Some(adapter)).unwrap()).collect();
+        let positions = Tensor::from_slice(&batch.positions, batch.positions.len(), &Device::Cpu).unwrap();
+        Tensor::cat(&rows, 0).unwrap().index_select(&positions, 0).unwrap()
+    };
+    let found = difference(&logits(&read(&config_json, saved.clone()).unwrap()), &torch.tensors["probe_logits"]);
+    println!("[B9] {found:e}");
+    assert!(found <= TOLERANCE);
+
+    // What PEFT takes with a warning is refused here.
+    let mut misnamed = saved.clone();
+    let (name, tensor) = misnamed.pop_first().unwrap();
+    misnamed.insert(name.replace("lora_A", "lora_a"), tensor.clone());
+    assert!(matches!(read(&config_json, misnamed), Err(ModelError::UnknownTensor { .. })));
+    let mut half = saved.clone();
+    half.pop_first();
+    assert!(matches!(read(&config_json, half), Err(ModelError::MissingTensor { .. })));
+    assert!(matches!(read(&config_json, BTreeMap::new()), Err(ModelError::EmptyAdapter)));
+    let elsewhere = saved.iter().map(|(name, tensor)| (name.replace("layers.0.", "layers.7."), tensor.clone()));
+    assert!(matches!(read(&config_json, elsewhere.collect()), Err(ModelError::UnknownModule { .. })));
+    for (member, value) in [("use_dora", serde_json::json!(true)), ("bias", "all".into()), ("r", 8.into())] {
+        let mut other = config_json.clone();
+        other[member] = value;
+        assert!(matches!(read(&other, saved.clone()), Err(ModelError::UnsupportedAdapter { .. })), "{member}");
+    }
 }
 
 #[test]

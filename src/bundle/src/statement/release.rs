@@ -373,6 +373,21 @@ pub struct AdapterBinding {
     pub chat_template: Option<Digest>,
 }
 
+impl AdapterBinding {
+    /// What an adapter of the bundle with the manifest `base` is bound to, by the paths and digests of its files.
+    ///
+    /// The tokenizer is `tokenizer.json`, or the GGUF file, which holds it; the chat template is `chat_template.jinja`, or
+    /// `tokenizer_config.json`, which holds it. `None` when there is no tokenizer.
+    #[must_use]
+    pub fn to<'a>(base: Digest, files: impl Iterator<Item = (&'a str, Digest)>) -> Option<Self> {
+        let files: BTreeMap<&str, Digest> = files.collect();
+        let gguf = || files.iter().find(|(path, _)| path.ends_with(".gguf")).map(|(_, digest)| digest);
+        let tokenizer = *files.get("tokenizer.json").or_else(gguf)?;
+        let template = files.get("chat_template.jinja").or_else(|| files.get("tokenizer_config.json"));
+        Some(Self { base, tokenizer, chat_template: template.copied() })
+    }
+}
+
 /// How the layers are encrypted.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]

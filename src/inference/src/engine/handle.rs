@@ -1,6 +1,7 @@
 //! The engine as its users see it: requests go in, tickets come out.  Everything that can be refused is refused here,
 //! on the caller's thread and at once; what passes is certain to be answered.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::mpsc::Sender;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -14,7 +15,8 @@ use crate::engine::worker::Worker;
 use crate::engine::{EngineConfig, EngineState, EngineStats};
 use crate::error::{InferenceError, SubmitError};
 use crate::event::{EmbeddingTicket, Embeddings, Ticket, TokenEvent};
-use crate::load::Model;
+use crate::load::{LoadedAdapter, Model};
+use crate::model::Adapter;
 use crate::profile::{ModelKind, ModelProfile};
 use crate::request::{EmbeddingRequest, GenerationRequest};
 use crate::text::{Affixes, ByteLimit, SpecialTokens, TextError, TextProcessor};
@@ -23,6 +25,7 @@ use crate::text::{Affixes, ByteLimit, SpecialTokens, TextError, TextProcessor};
 #[derive(Debug)]
 pub(crate) struct GenerationJob {
     pub(crate) request: GenerationRequest,
+    pub(crate) adapter: Option<Arc<Adapter>>,
     pub(crate) events: mpsc::UnboundedSender<TokenEvent>,
     /// Given back when the job is dropped, however it ends.
     pub(crate) _permit: OwnedSemaphorePermit,
@@ -67,6 +70,7 @@ struct Shared {
     text: Arc<TextProcessor>,
     profile: ModelProfile,
     case: Case,
+    adapters: BTreeMap<String, LoadedAdapter>,
     config: EngineConfig,
     thread: Mutex<Option<JoinHandle<()>>>,
 }
@@ -78,6 +82,7 @@ impl EngineHandle {
         text: Arc<TextProcessor>,
         profile: ModelProfile,
         case: Case,
+        adapters: BTreeMap<String, LoadedAdapter>,
         config: EngineConfig,
     ) -> Result<EngineHandle, InferenceError> {
         let (commands, receiver) = std::sync::mpsc::channel();
@@ -88,7 +93,7 @@ impl EngineHandle {
         let thread = thread.map_err(|source| InferenceError::ThreadNotStarted { source })?;
         let permits = Arc::new(Semaphore::new(config.open_requests().min(Semaphore::MAX_PERMITS)));
         let thread = Mutex::new(Some(thread));
-        let shared = Shared { commands, permits, monitor, text, profile, case, config, thread };
+        let shared = Shared { commands, permits, monitor, text, profile, case, adapters, config, thread };
         Ok(EngineHandle { shared: Arc::new(shared) })
     }
 
@@ -101,9 +106,16 @@ impl EngineHandle {
         }
         request.sampling.check(self.profile().vocabulary_size)?;
         request.stop.check()?;
+        let adapter = match &request.adapter {
+            None => None,
+            Some(name) => {
+                let unknown = || SubmitError::UnknownAdapter { name: name.clone() };
+                Some(Arc::clone(&self.adapters().get(name).ok_or_else(unknown)?.adapter))
+            }
+        };
         let _permit = self.reserve()?;
         let (events, receiver) = mpsc::unbounded_channel();
-        self.send(Command::Generate(Box::new(GenerationJob { request, events, _permit })))?;
+        self.send(Command::Generate(Box::new(GenerationJob { request, adapter, events, _permit })))?;
         Ok(Ticket::new(receiver))
     }
 
@@ -125,6 +137,11 @@ impl EngineHandle {
     /// What the model is.
     pub fn profile(&self) -> &ModelProfile {
         &self.shared.profile
+    }
+
+    /// The adapters that may be asked for, by name.
+    pub fn adapters(&self) -> &BTreeMap<String, LoadedAdapter> {
+        &self.shared.adapters
     }
 
     /// The tokenizer and the chat template.

@@ -17,7 +17,7 @@ use crate::error::InferenceError;
 use crate::event::{FinishReason, TokenEvent};
 use crate::generation::{Generation, Progress};
 use crate::load::Model;
-use crate::model::{Decoder, KvCache, ModelError, SequenceStep};
+use crate::model::{Adapter, Decoder, KvCache, ModelError, SequenceStep};
 use crate::scheduler::{Part, Scheduler, SchedulerLimits, SequenceId, Work};
 use crate::text::{SpecialTokensInOutput, TextProcessor};
 
@@ -41,6 +41,7 @@ struct Sequence {
     /// The token that was chosen last.
     last: u32,
     cache: KvCache,
+    adapter: Option<Arc<Adapter>>,
     generation: Generation,
     events: UnboundedSender<TokenEvent>,
     _permit: OwnedSemaphorePermit,
@@ -152,7 +153,8 @@ impl Worker {
         let (prompt, generation) = Generation::new(job.request, completion as u64, end, detokenizer);
         self.scheduler.enqueue(id, length, completion);
         let cache = KvCache::reaching(decoder.config(), length);
-        let sequence = Sequence { prompt, last: 0, cache, generation, events: job.events, _permit: job._permit };
+        let (adapter, events, _permit) = (job.adapter, job.events, job._permit);
+        let sequence = Sequence { prompt, last: 0, cache, adapter, generation, events, _permit };
         self.sequences.insert(id, sequence);
     }
 
@@ -278,13 +280,13 @@ fn forward(
 ) -> Result<Vec<Vec<f32>>, ModelError> {
     let mut batch = Vec::with_capacity(parts.len());
     for (id, sequence) in sequences.iter_mut() {
-        let Sequence { prompt, last, cache, .. } = sequence;
+        let Sequence { prompt, last, cache, adapter, .. } = sequence;
         let tokens = match parts.get(id) {
             Some(Part::Prompt(range) | Part::LastOfPrompt(range)) => &prompt[range.clone()],
             Some(Part::Generated) => std::slice::from_ref(last),
             None => continue,
         };
-        batch.push(SequenceStep { tokens, cache, adapter: None });
+        batch.push(SequenceStep { tokens, cache, adapter: adapter.as_deref() });
     }
     let logits = decoder.forward(&mut batch)?;
     logits.iter().map(|logits| Ok(logits.to_vec1::<f32>()?)).collect()

@@ -14,6 +14,8 @@ pub struct RawConfig {
     pub bundle: Option<PathBuf>,
     /// The trust root (root.json) whose keys may sign the bundle. There is no default trust.
     pub trust_root: Option<PathBuf>,
+    /// Sealed adapters of that bundle to serve beside it, each by its own name as `model`: paths, separated by commas.
+    pub adapters: Option<String>,
     /// The file of API keys that `ampoule keys add` writes; it holds hashes, never keys.
     pub keys_file: Option<PathBuf>,
     /// The name that clients give as `model`; the bundle's own name when unset.

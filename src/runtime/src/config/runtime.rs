@@ -18,6 +18,8 @@ pub struct RuntimeConfig {
     pub bundle: PathBuf,
     /// The trust root.
     pub trust_root: PathBuf,
+    /// Adapters beside the bundle.
+    pub adapters: Vec<PathBuf>,
     /// The API keys.
     pub keys_file: PathBuf,
     /// The name that clients use, if not the bundle's own.
@@ -129,6 +131,7 @@ impl RuntimeConfig {
             (Some(bundle), Some(trust_root), Some(keys_file), Some(listen), true) => Ok(RuntimeConfig {
                 bundle,
                 trust_root,
+                adapters: paths(effective, "adapters", raw.adapters.as_deref()),
                 keys_file,
                 listen,
                 metrics,
@@ -189,6 +192,11 @@ fn required(
         errors.push(ConfigError::Missing { key, remedy });
     }
     path.as_deref().map(|path| effective.resolve(key, path))
+}
+
+fn paths(effective: &Effective, key: &str, list: Option<&str>) -> Vec<PathBuf> {
+    let entries = list.unwrap_or_default().split(',').map(str::trim).filter(|entry| !entry.is_empty());
+    entries.map(|entry| effective.resolve(key, Path::new(entry))).collect()
 }
 
 fn listen_plan(effective: &Effective, errors: &mut Vec<ConfigError>) -> Option<ListenPlan> {

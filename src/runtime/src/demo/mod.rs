@@ -159,7 +159,7 @@ fn prepare(listen: Option<SocketAddr>, metrics: Option<SocketAddr>) -> Result<(P
     let listener = PlannedListener::prepare(&ListenPlan::LoopbackPlain(listen.unwrap_or_else(first_free_address)))?;
     let listener = listener.bind()?;
     let metrics = metrics.map(|address| BoundSocket::for_metrics(&MetricsPlan { address })).transpose()?;
-    let running = boot::start(admitted, &limits, NAME)?;
+    let running = boot::start(admitted, Vec::new(), &limits, NAME)?;
     let (keys, key) = KeyStore::for_this_run("demo", jiff::Timestamp::now())?;
     let prepared = Prepared {
         running,

@@ -29,13 +29,14 @@ pub(crate) async fn create(
     Extension(record): Extension<RequestRecord>,
     Json(request, memory): Json<ChatCompletionRequest>,
 ) -> Result<Response, ApiError> {
-    appliance.require_model(&request.model)?;
+    let target = appliance.require_model(&request.model)?;
     refuse_unsupported(&request)?;
     let streamed = Streamed::of(request.stream, request.stream_options.as_ref())?;
-    let order = appliance.off_thread(&record, memory, |appliance| order(appliance, request)).await?;
+    let read = |appliance: &Appliance| order(appliance, request);
+    let order = Order { adapter: target.adapter.clone(), ..appliance.off_thread(&record, memory, read).await? };
     let object = if streamed == Streamed::No { "chat.completion" } else { "chat.completion.chunk" };
     let reply = Reply {
-        head: appliance.reply_head("chatcmpl", object),
+        head: appliance.reply_head("chatcmpl", object, &target),
         tokenizer: appliance.engine().text().tokenizer().clone(),
     };
     let generation = Generation::start(&appliance, &record, order)?;
@@ -81,7 +82,8 @@ fn order(appliance: &Appliance, request: ChatCompletionRequest) -> Result<Order,
     let stop = stop_rules(request.stop)?;
     let conversation = prompt::conversation(appliance, request.messages, request.chat_template_kwargs)?;
     let prompt = prompt::chat_tokens(appliance, &conversation)?;
-    Ok(Order { prompts: vec![prompt], prompt_param: "messages", choices, output, sampling, stop, logprobs })
+    let prompts = vec![prompt];
+    Ok(Order { prompts, prompt_param: "messages", adapter: None, choices, output, sampling, stop, logprobs })
 }
 
 fn logprobs(wanted: Option<bool>, top: Option<Integer>) -> Result<Option<u8>, ApiError> {

@@ -31,12 +31,13 @@ pub(crate) async fn create(
     Extension(record): Extension<RequestRecord>,
     Json(request, memory): Json<CompletionRequest>,
 ) -> Result<Response, ApiError> {
-    appliance.require_model(&request.model)?;
+    let target = appliance.require_model(&request.model)?;
     refuse_unsupported(&request)?;
     let streamed = Streamed::of(request.stream, request.stream_options.as_ref())?;
     let (order, echoes) = appliance.off_thread(&record, memory, |appliance| order(appliance, request)).await?;
+    let order = Order { adapter: target.adapter.clone(), ..order };
     let reply = Reply {
-        head: appliance.reply_head("cmpl", "text_completion"),
+        head: appliance.reply_head("cmpl", "text_completion", &target),
         tokenizer: appliance.engine().text().tokenizer().clone(),
         choices_per_prompt: order.choices,
         echoes,
@@ -90,7 +91,7 @@ fn order(appliance: &Appliance, request: CompletionRequest) -> Result<(Order, Op
             lists.iter().map(|list| tokenizer.decode(list, SpecialTokensInOutput::Keep)).collect()
         }
     });
-    let order = Order { prompts, prompt_param: "prompt", choices, output, sampling, stop, logprobs };
+    let order = Order { prompts, prompt_param: "prompt", adapter: None, choices, output, sampling, stop, logprobs };
     Ok((order, echoes))
 }
 

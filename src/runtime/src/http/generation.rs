@@ -24,6 +24,8 @@ pub(crate) struct Order {
     pub(crate) prompts: Vec<Vec<u32>>,
     /// The field that the prompts came from, for refusals.
     pub(crate) prompt_param: &'static str,
+    /// The adapter that was asked for, by its name.
+    pub(crate) adapter: Option<String>,
     pub(crate) choices: usize,
     pub(crate) output: OutputLimit,
     pub(crate) sampling: Sampling,
@@ -73,6 +75,7 @@ impl Generation {
                     sampling: Sampling { seed, ..order.sampling.clone() },
                     stop: order.stop.clone(),
                     logprobs: order.logprobs,
+                    adapter: order.adapter.clone(),
                     ..GenerationRequest::new(prompt.clone(), max_tokens)
                 };
                 let ticket = appliance.engine().submit(request);

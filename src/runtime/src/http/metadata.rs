@@ -39,6 +39,18 @@ pub(crate) async fn metadata(State(appliance): State<Appliance>) -> Json<Metadat
             vocabulary_size: profile.vocabulary_size,
             embedding_dimension: profile.embedding_dimension,
         },
+        adapters: appliance
+            .engine()
+            .adapters()
+            .values()
+            .map(|adapter| Adapter {
+                name: adapter.identity.name.to_string(),
+                version: adapter.identity.version.to_string(),
+                counter: adapter.identity.counter.0,
+                digest: adapter.identity.manifest.to_string(),
+                signers: adapter.identity.signers.iter().map(ToString::to_string).collect(),
+            })
+            .collect(),
         config_digest: served.config_digest.to_string(),
         system_fingerprint: appliance.fingerprint().to_owned(),
         // No part of the runtime opens an outbound connection; a configured trace collector will change this word.
@@ -52,6 +64,7 @@ pub(crate) struct Metadata {
     runtime: Runtime,
     bundle: Bundle,
     model: Model,
+    adapters: Vec<Adapter>,
     config_digest: String,
     system_fingerprint: String,
     egress: &'static str,
@@ -75,6 +88,15 @@ struct Bundle {
     trust_root: String,
     issued_at: String,
     expires: Option<String>,
+}
+
+#[derive(Debug, Serialize)]
+struct Adapter {
+    name: String,
+    version: String,
+    counter: u64,
+    digest: String,
+    signers: Vec<String>,
 }
 
 #[derive(Debug, Serialize)]

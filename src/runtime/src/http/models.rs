@@ -1,5 +1,6 @@
-//! `GET /v1/models` and `GET /v1/models/{id}`: the one model that is served.
+//! `GET /v1/models` and `GET /v1/models/{id}`: the model that is served, and the adapters beside it.
 
+use ampoule_bundle::BundleIdentity;
 use axum::Json;
 use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, State};
@@ -9,7 +10,11 @@ use super::openai::models::{Model, ModelList};
 use super::state::Appliance;
 
 pub(crate) async fn list(State(appliance): State<Appliance>) -> Json<ModelList> {
-    Json(ModelList { object: "list", data: vec![model(&appliance)] })
+    let adapters = appliance.engine().adapters().values();
+    let adapters = adapters.map(|adapter| model(&appliance, &adapter.identity, adapter.identity.name.to_string()));
+    let served = appliance.served();
+    let data = std::iter::once(model(&appliance, &served.bundle, served.name.clone())).chain(adapters).collect();
+    Json(ModelList { object: "list", data })
 }
 
 pub(crate) async fn one(
@@ -18,17 +23,18 @@ pub(crate) async fn one(
 ) -> Result<Json<Model>, ApiError> {
     // A name that is no text at all is, for the client, a name that is not served.
     let id = id.map_or_else(|_| String::new(), |Path(id)| id);
-    appliance.require_model(&id)?;
-    Ok(Json(model(&appliance)))
+    let target = appliance.require_model(&id)?;
+    let adapter = target.adapter.and_then(|name| appliance.engine().adapters().get(&name));
+    let identity = adapter.map_or(&appliance.served().bundle, |adapter| &adapter.identity);
+    Ok(Json(model(&appliance, identity, id)))
 }
 
-fn model(appliance: &Appliance) -> Model {
-    let served = appliance.served();
+fn model(appliance: &Appliance, identity: &BundleIdentity, id: String) -> Model {
     Model {
-        id: served.name.clone(),
+        id,
         object: "model",
         // When its vendor sealed it, so that the list is the same after each start.
-        created: served.bundle.issued_at.as_second(),
+        created: identity.issued_at.as_second(),
         owned_by: "ampoule".to_owned(),
         max_model_len: appliance.engine().context_limit(),
     }

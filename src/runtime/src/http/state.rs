@@ -52,6 +52,13 @@ pub struct ServedModel {
     pub defaults: SamplingDefaults,
 }
 
+/// What a request's `model` names: the model itself, or an adapter beside it.
+#[derive(Debug, Clone)]
+pub(crate) struct Target {
+    /// The adapter's name.
+    pub(crate) adapter: Option<String>,
+}
+
 /// The handlers' shared state; clones share it.
 #[derive(Debug, Clone)]
 pub(crate) struct Appliance(Arc<Inner>);
@@ -116,19 +123,34 @@ impl Appliance {
     }
 
     /// What every part of a new reply repeats; `kind` begins its identifier.
-    pub(crate) fn reply_head(&self, kind: &str, object: &'static str) -> ReplyHead {
+    pub(crate) fn reply_head(&self, kind: &str, object: &'static str, target: &Target) -> ReplyHead {
         ReplyHead {
             id: format!("{kind}-{}", random_identifier()),
             object,
             created: self.now().as_second(),
-            model: self.served().name.clone(),
-            system_fingerprint: self.fingerprint().to_owned(),
+            model: target.adapter.as_ref().unwrap_or(&self.served().name).clone(),
+            system_fingerprint: match &target.adapter {
+                None => self.fingerprint().to_owned(),
+                Some(name) => self.fingerprint_with(name),
+            },
         }
     }
 
-    /// Refuses a model name other than the one that is served.
-    pub(crate) fn require_model(&self, name: &str) -> Result<(), ApiError> {
-        if name == self.served().name { Ok(()) } else { Err(ApiError::model_not_found(name)) }
+    /// As [`Appliance::fingerprint`], of answers through an adapter.
+    fn fingerprint_with(&self, adapter: &str) -> String {
+        let manifest = self.engine().adapters().get(adapter).map(|adapter| adapter.identity.manifest.to_string());
+        short_digest(&format!("{};adapter={}", self.fingerprint(), manifest.unwrap_or_default()))
+    }
+
+    /// What a model name asks for; refuses one that is not served.
+    pub(crate) fn require_model(&self, name: &str) -> Result<Target, ApiError> {
+        if name == self.served().name {
+            return Ok(Target { adapter: None });
+        }
+        match self.engine().adapters().contains_key(name) {
+            true => Ok(Target { adapter: Some(name.to_owned()) }),
+            false => Err(ApiError::model_not_found(name)),
+        }
     }
 
     /// From now on readiness says no.  Requests are still served.
@@ -209,6 +231,9 @@ impl BodyMemory {
 fn fingerprint(served: &ServedModel, engine: &str) -> String {
     let (runtime, bundle, config) = (env!("CARGO_PKG_VERSION"), served.bundle.manifest, served.config_digest);
     let text = format!("runtime={runtime};bundle={bundle};config={config};{engine}");
-    let hex = Digest::of(text.as_bytes()).to_hex();
-    format!("fp_{}", &hex[..16])
+    short_digest(&text)
+}
+
+fn short_digest(text: &str) -> String {
+    format!("fp_{}", &Digest::of(text.as_bytes()).to_hex()[..16])
 }

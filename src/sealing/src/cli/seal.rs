@@ -1,8 +1,8 @@
 //! `ampoule-seal seal`.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-use ampoule_bundle::statement::ExpiryPolicy;
+use ampoule_bundle::statement::{AdapterBinding, ExpiryPolicy};
 use ampoule_bundle::{BundleName, BundleVersion, Channel, Counter, Epoch, PublicKey, Timestamp};
 use serde_json::json;
 
@@ -10,6 +10,7 @@ use super::{KeyArguments, Output};
 use crate::clock;
 use crate::contract::Contract;
 use crate::error::SealingError;
+use crate::files;
 use crate::keys::SigningKey;
 use crate::password::{Password, Prompt};
 use crate::seal::{self, SHARD_BYTES, SealRequest};
@@ -64,6 +65,9 @@ pub(super) struct Arguments {
     /// The lowest trust root version that may accept the bundle.
     #[arg(long, value_name = "N", default_value_t = 1)]
     trust_root_version: u64,
+    /// Seal an adapter: --from is a PEFT folder, and this the sealed base that it was trained beside.
+    #[arg(long, value_name = "BUNDLE")]
+    adapter_of: Option<PathBuf>,
     /// Requirements, constraints, service level, known answers: a JSON file (see bundles/FORMAT.md).  The files that it
     /// names are taken from the model's folder.
     #[arg(long, value_name = "FILE")]
@@ -141,6 +145,15 @@ pub(super) fn run(arguments: &Arguments, output: Output) -> Result<(), SealingEr
     )
 }
 
+/// The digests that bind an adapter to a base. They name exactly one bundle, so its signatures need not be looked at here:
+/// where the adapter is served, base and adapter are verified.
+fn binding_to(base: &Path) -> Result<AdapterBinding, SealingError> {
+    let sealed = files::open_bundle(base)?;
+    let manifest = sealed.unverified_manifest();
+    let layers = manifest.layers().iter().map(|layer| (layer.path.as_str(), layer.digest));
+    AdapterBinding::to(manifest.digest(), layers).ok_or_else(|| SealingError::NoTokenizer { path: base.to_owned() })
+}
+
 fn request(arguments: &Arguments) -> Result<SealRequest, SealingError> {
     Ok(SealRequest {
         from: arguments.from.clone(),
@@ -163,6 +176,7 @@ fn request(arguments: &Arguments) -> Result<SealRequest, SealingError> {
         },
         trust_root_version: arguments.trust_root_version,
         contract: arguments.contract.as_deref().map(Contract::read).transpose()?.unwrap_or_default(),
+        adapter: arguments.adapter_of.as_deref().map(binding_to).transpose()?,
         shard_bytes: SHARD_BYTES,
     })
 }

@@ -109,6 +109,7 @@ pub(crate) fn request(from: &Path) -> SealRequest {
         expiry_policy: ExpiryPolicy::RefuseLoad,
         trust_root_version: 1,
         contract: Contract::default(),
+        adapter: None,
         shard_bytes: SHARD_BYTES,
     }
 }

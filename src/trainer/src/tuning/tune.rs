@@ -69,9 +69,9 @@ pub struct Outcome {
 /// # Errors
 /// Everything that [`TrainerError`] names. What was learnt until the last checkpoint stays in the run's folder.
 pub fn tune(base: Base, run: &Run<'_>) -> Result<Outcome, TrainerError> {
-    let folder = run_folder(run)?;
     let Base { identity, decoder, text } = base;
     let variables = low_rank::initial(decoder.config(), run.targets, run.settings)?;
+    let folder = run_folder(run)?;
     let ingredients = ingredients(run, &identity.manifest.to_string(), &variables);
     let tensors = variables.iter().map(|(name, variable)| (name.clone(), variable.as_tensor().clone())).collect();
     let adapter = low_rank::adapter(decoder.config(), &tensors, run.settings.alpha / run.settings.rank as f64)?;
