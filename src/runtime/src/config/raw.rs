@@ -12,6 +12,8 @@ use serde::{Deserialize, Serialize};
 pub struct RawConfig {
     /// The sealed bundle to serve.
     pub bundle: Option<PathBuf>,
+    /// The store whose active bundle is served, in place of `bundle`.
+    pub store: Option<PathBuf>,
     /// The trust root (root.json) whose keys may sign the bundle. There is no default trust.
     pub trust_root: Option<PathBuf>,
     /// The file of API keys that `ampoule keys add` writes; it holds hashes, never keys.
