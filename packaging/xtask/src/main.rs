@@ -7,10 +7,15 @@ mod bundle;
 mod clients;
 mod dist;
 mod edges;
+mod image;
+mod kubernetes;
 mod process;
+mod systemd;
 mod test;
 mod tidy;
 mod tools;
+
+use std::path::{Path, PathBuf};
 
 use clap::{Parser, Subcommand};
 
@@ -28,6 +33,14 @@ enum Command {
     Test,
     /// Build the static binary that customers receive and check what was built.
     Dist,
+    /// Write the container image of that binary as an OCI layout into `target/image`, and check it with skopeo and runc.
+    Image {
+        /// A static binary that is built already, in place of the one that `dist` builds.
+        #[arg(long, value_name = "FILE")]
+        binary: Option<PathBuf>,
+    },
+    /// Check the Kubernetes manifests and the systemd unit with kubectl and systemd-analyze.
+    Deployment,
     /// Check what no compiler checks: file headers, file lengths, stray paths, the top level of the tree.
     Tidy,
     /// Install the outside tools that the tests use (Debian packages, and cargo-deny by cargo).
@@ -44,6 +57,11 @@ fn main() -> anyhow::Result<()> {
     match Arguments::parse().command {
         Command::Test => test::run(),
         Command::Dist => dist::run().map(|_| ()),
+        Command::Image { binary } => image::run(binary).map(|skips| test::tell_skips(&skips)),
+        Command::Deployment => {
+            let binary = Path::new(test::BINARY);
+            kubernetes::run(binary).and_then(|()| systemd::run(binary))
+        }
         Command::Tidy => tidy::run(),
         Command::Tools => tools::install(),
         Command::Bundle { name } => bundle::run(&name),

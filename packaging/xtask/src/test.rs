@@ -11,10 +11,13 @@ use std::time::Instant;
 
 use anyhow::{Context, bail};
 
-use crate::{bundle, clients, dist, edges, process, tidy, tools};
+use crate::{bundle, clients, dist, edges, image, kubernetes, process, systemd, tidy, tools};
 
 /// The prefix with which a test says that it did not do its work.
 const SKIP_PREFIX: &str = "skipped: ";
+
+/// The binary that the tests are built with.
+pub(crate) const BINARY: &str = "target/x86_64-unknown-linux-gnu/release/ampoule";
 
 /// What a skip that CI allows contains: the shared fixtures lie beside the checkout or nowhere.
 const ALLOWED_SKIP: &str = "../shared is missing";
@@ -27,9 +30,7 @@ pub(crate) fn run() -> anyhow::Result<()> {
         .iter()
         .map(|tool| format!("{} ({} is missing; `cargo xtask tools` installs it)", tool.used_for, tool.program))
         .collect();
-    for skip in &skips {
-        println!("{SKIP_PREFIX}{skip}");
-    }
+    tell_skips(&skips);
     let is_installed = |program: &str| !missing.iter().any(|tool| tool.program == program);
 
     step("format", || process::run(process::cargo().args(["fmt", "--all", "--check"])))?;
@@ -54,28 +55,39 @@ pub(crate) fn run() -> anyhow::Result<()> {
     } else {
         None
     };
+    if is_installed("python3") && is_installed("kubectl") {
+        step("kubernetes", || kubernetes::run(Path::new(BINARY)))?;
+    }
+    if is_installed("systemd-analyze") {
+        step("systemd", || systemd::run(Path::new(BINARY)))?;
+    }
     skips.extend(step("tests", || cargo_test(venv.as_deref()))?);
     if let Some(venv) = &venv {
         step("clients", || {
             let bundles = Path::new("target/bundles");
             let root = Path::new("bundles/fixtures/keys/root.json").to_path_buf();
-            let binary = Path::new("target/x86_64-unknown-linux-gnu/release/ampoule");
-            clients::run(venv, binary, &bundles.join("all-minilm-l6-v2.bundle"), &root)
+            clients::run(venv, Path::new(BINARY), &bundles.join("all-minilm-l6-v2.bundle"), &root)
         })?;
     }
     if is_installed("nm") && is_installed("ldd") {
-        step("dist", dist::run)?;
+        let binary = step("dist", dist::run)?;
+        skips.extend(step("image", || image::run(Some(binary)))?);
     }
 
     println!("\nall checks passed in {:.0} s, {} skipped", start.elapsed().as_secs_f64(), skips.len());
-    for skip in &skips {
-        println!("{SKIP_PREFIX}{skip}");
-    }
+    tell_skips(&skips);
     let forbidden = skips.iter().filter(|skip| !skip.contains(ALLOWED_SKIP)).count();
     if forbidden > 0 && std::env::var("CI").is_ok_and(|value| value == "true") {
         bail!("{forbidden} checks were skipped; with CI=true none may be");
     }
     Ok(())
+}
+
+/// Names each thing that was not checked.
+pub(crate) fn tell_skips(skips: &[String]) {
+    for skip in skips {
+        println!("{SKIP_PREFIX}{skip}");
+    }
 }
 
 /// Runs one check under a heading, and says how long it took.

@@ -21,6 +21,10 @@ const CARGO_DENY_VERSION: &str = "0.20.2";
 pub(crate) const TOOLS: &[Tool] = &[
     Tool { program: "python3", package: Some("python3-venv"), used_for: "the client tests and the recipes of bundles" },
     Tool { program: "skopeo", package: Some("skopeo"), used_for: "carrying a bundle with other people's tools" },
+    Tool { program: "umoci", package: Some("umoci"), used_for: "unpacking the container image" },
+    Tool { program: "runc", package: Some("runc"), used_for: "starting the container image" },
+    Tool { program: "kubectl", package: Some("kubernetes-client"), used_for: "building the Kubernetes manifests" },
+    Tool { program: "systemd-analyze", package: Some("systemd"), used_for: "checking the systemd unit" },
     Tool { program: "nm", package: Some("binutils"), used_for: "the symbols of the shipped binary" },
     Tool { program: "ldd", package: Some("libc-bin"), used_for: "the proof that the shipped binary is static" },
     Tool { program: "tar", package: Some("tar"), used_for: "listing a bundle with GNU tar" },

@@ -7,6 +7,7 @@ use crate::archive::{Layout, Pieces, copy_checked, read_pieces, step_06_compare_
 use crate::attestation::Attestation;
 use crate::claims::Claims;
 use crate::config::ModelConfig;
+use crate::digest::Digest;
 use crate::error::BundleError;
 use crate::manifest::Manifest;
 use crate::source::Source;
@@ -47,6 +48,15 @@ impl SealedBundle {
     /// [`BundleError`] at the first step that fails.
     pub fn verify(self, root: &TrustRoot) -> Result<VerifiedBundle, BundleError> {
         verify::verify(self, root)
+    }
+
+    /// The digest of this file's `index.json`. It names the manifest and every attestation by digest, and in canonical form
+    /// all other bytes follow from these: two bundle files with one content digest are the same file, byte for byte, once
+    /// their layers have been held against the manifest. (The manifest's own digest stays the same when only the
+    /// statements about it change.)
+    #[must_use]
+    pub fn content_digest(&self) -> Digest {
+        self.layout.index_digest()
     }
 
     /// Copies the content of the manifest's layer `index` to `out` and checks its digest on the way, for export.

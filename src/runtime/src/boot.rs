@@ -26,7 +26,9 @@ use ampoule_bundle::{
 use ampoule_inference::{EngineConfig, EngineHandle, LoadOptions, LoadedModel};
 use tokio::runtime::Runtime;
 
-use crate::config::{ConfigError, ConfigErrors, Contract, Effective, Layers, Limits, RuntimeConfig, Shutdown};
+use crate::config::{
+    BundleSource, ConfigError, ConfigErrors, Contract, Effective, Layers, Limits, RuntimeConfig, Shutdown,
+};
 use crate::demo;
 use crate::error::Error;
 use crate::exit::Exit;
@@ -39,6 +41,7 @@ use crate::progress::Progress;
 use crate::report;
 use crate::signals::StopSignals;
 use crate::state::State;
+use crate::store::Store;
 
 /// A trust root is a page of JSON with a few keys.
 const TRUST_ROOT_LIMIT_BYTES: u64 = 4 * 1024 * 1024;
@@ -74,7 +77,7 @@ pub fn serve(layers: &Layers, config: RuntimeConfig) -> Result<Exit, Error> {
 /// The first step that refuses.
 pub fn check(layers: &Layers, config: &RuntimeConfig) -> Result<Effective, Error> {
     let opened = Opened::open(config)?;
-    let verified = verify(opened.bundle, &opened.trust_root, &opened.name)?;
+    let verified = verify(opened.bundle, &opened.trust_root, &opened.name).map_err(|error| explain(error, config))?;
     let admitted = admit(verified, &State::Unkept.accepted(), &opened.name)?;
     let settled = settle(layers, &admitted)?;
     RuntimeConfig::require(&settled)?;
@@ -97,17 +100,32 @@ impl Opened {
         if keys.is_empty() {
             return Err(Error::NoKeys { path: config.keys_file.clone() });
         }
-        let trust_root = open_trust_root(&config.trust_root)?;
-        if demo::shares_a_key_with(&trust_root) {
-            let digest = trust_root.digest().to_string();
-            return Err(ConfigErrors::from(ConfigError::DemoRoot { digest }).into());
-        }
-        let name = config.bundle.display().to_string();
-        Ok(Opened { name, bundle: open_bundle(&config.bundle)?, trust_root, keys, listener })
+        let trust_root = serving_root(&read_trust_root(&config.trust_root)?, &config.trust_root)?;
+        let (name, bundle) = match &config.source {
+            BundleSource::File(path) => (path.display().to_string(), open_bundle(path)?),
+            BundleSource::Store(folder) => {
+                let store = Store::open(folder)?;
+                let active = store.active()?;
+                (store.describe(active), store.open_bundle(active)?)
+            }
+        };
+        Ok(Opened { name, bundle, trust_root, keys, listener })
     }
 }
 
 fn prepare(layers: &Layers, config: &RuntimeConfig) -> Result<Prepared, Error> {
+    prepare_unexplained(layers, config).map_err(|error| explain(error, config))
+}
+
+/// What to do about a refused bundle depends on where it came from.
+fn explain(error: Error, config: &RuntimeConfig) -> Error {
+    match config.source {
+        BundleSource::File(_) => error,
+        BundleSource::Store(_) => error.in_store(),
+    }
+}
+
+fn prepare_unexplained(layers: &Layers, config: &RuntimeConfig) -> Result<Prepared, Error> {
     let opened = Opened::open(config)?;
     let verified = verify(opened.bundle, &opened.trust_root, &opened.name)?;
     report::log(verified.identity());
@@ -151,6 +169,31 @@ pub fn open_source(source: impl Source + 'static, name: &str) -> Result<SealedBu
 /// # Errors
 /// [`Error::OpenTrustRoot`] when there is no such file, [`Error::TrustRoot`] when it is no root.
 pub fn open_trust_root(path: &Path) -> Result<TrustRoot, Error> {
+    parse_trust_root(&read_trust_root(path)?, path)
+}
+
+/// The trust root in `bytes`, unless it is the demo's, which serves nothing else.
+///
+/// # Errors
+/// [`Error::TrustRoot`] when it is no root, [`Error::Configuration`] when it is the demo's.
+pub fn serving_root(bytes: &[u8], path: &Path) -> Result<TrustRoot, Error> {
+    let root = parse_trust_root(bytes, path)?;
+    if demo::shares_a_key_with(&root) {
+        let digest = root.digest().to_string();
+        return Err(ConfigErrors::from(ConfigError::DemoRoot { digest }).into());
+    }
+    Ok(root)
+}
+
+fn parse_trust_root(bytes: &[u8], path: &Path) -> Result<TrustRoot, Error> {
+    TrustRoot::parse(bytes).map_err(|source| Error::TrustRoot { path: path.to_owned(), source: Box::new(source) })
+}
+
+/// The bytes of a trust root's file, which only its owner may write.
+///
+/// # Errors
+/// [`Error::OpenTrustRoot`] when there is no such file, [`Error::WritableTrustRoot`] and [`Error::KeyForTrustRoot`].
+pub fn read_trust_root(path: &Path) -> Result<Vec<u8>, Error> {
     let at = |source| Error::OpenTrustRoot { path: path.to_owned(), source };
     let file = File::open(path).map_err(at)?;
     let mode = file.metadata().map_err(at)?.mode();
@@ -162,7 +205,7 @@ pub fn open_trust_root(path: &Path) -> Result<TrustRoot, Error> {
     if bytes.trim_ascii_start().starts_with(b"-----BEGIN") {
         return Err(Error::KeyForTrustRoot { path: path.to_owned() });
     }
-    TrustRoot::parse(&bytes).map_err(|source| Error::TrustRoot { path: path.to_owned(), source: Box::new(source) })
+    Ok(bytes)
 }
 
 /// Checks signatures and digests.
@@ -171,6 +214,17 @@ pub fn open_trust_root(path: &Path) -> Result<TrustRoot, Error> {
 /// [`Error::Bundle`] with the defect.
 pub fn verify(sealed: SealedBundle, root: &TrustRoot, name: &str) -> Result<VerifiedBundle, Error> {
     sealed.verify(root).map_err(|source| Error::Bundle { name: name.to_owned(), source: Box::new(source) })
+}
+
+/// Holds every weight of a verified bundle against its digest, and shows how far that has come.
+///
+/// # Errors
+/// [`Error::Bundle`] with the first file that is not what was signed.
+pub fn check_every_byte(verified: &VerifiedBundle, name: &str) -> Result<(), Error> {
+    let progress = Progress::start("Verifying", verified.weight_bytes());
+    let outcome = verified.check_weights(&|bytes| progress.advance(bytes));
+    progress.finish();
+    outcome.map_err(|source| Error::Bundle { name: name.to_owned(), source: Box::new(source) })
 }
 
 /// Decides whether a verified bundle may run on this host, now.

@@ -11,6 +11,7 @@ use crate::config::ConfigErrors;
 use crate::exit::Exit;
 use crate::http::ServeError;
 use crate::keys::KeyStoreError;
+use crate::store::StoreError;
 use crate::tls::TlsError;
 
 /// Why a command ended without doing what it was asked for.  The large causes are boxed: success should not pay for them.
@@ -40,6 +41,18 @@ pub enum Error {
         /// The rule that it breaks.
         violation: Box<PolicyViolation>,
     },
+    /// A bundle that was verified when it was imported is refused now.
+    #[error(
+        "{source}; it was verified when it was imported, so its file or the trust root has changed since: if it is the \
+         file, import the bundle again as it was delivered"
+    )]
+    StoredBundle {
+        /// The refusal.
+        source: Box<Error>,
+    },
+    /// The store cannot be read or changed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
     /// A trust root cannot be opened.
     #[error("cannot open the trust root {}: {source}", path.display())]
     OpenTrustRoot {
@@ -156,6 +169,14 @@ impl Error {
         }
     }
 
+    /// The same cause for a bundle of the store, where a refusal means that something has changed since the import.
+    pub fn in_store(self) -> Error {
+        match self {
+            refusal @ Error::Bundle { .. } => Error::StoredBundle { source: Box::new(refusal) },
+            other => other,
+        }
+    }
+
     /// The exit code of this cause.
     pub fn exit(&self) -> Exit {
         match self {
@@ -168,6 +189,10 @@ impl Error {
                 ViolationClass::NotAdmitted => Exit::NotAdmitted,
                 ViolationClass::State => Exit::State,
             },
+            Error::StoredBundle { source } => source.exit(),
+            Error::Store(StoreError::Io { .. } | StoreError::Busy { .. }) => Exit::Failure,
+            Error::Store(StoreError::WritableByAll { .. }) => Exit::Configuration,
+            Error::Store(_) => Exit::State,
             Error::Configuration(_) | Error::NoKeys { .. } | Error::WritableTrustRoot { .. } => Exit::Configuration,
             Error::Keys(source) if source.is_unusable_file() => Exit::Configuration,
             Error::Model { .. } | Error::GenerationConfig { .. } => Exit::Model,

@@ -23,7 +23,7 @@ pub enum Exit {
     Signature = 11,
     /// The bundle is authentic but may not run here.
     NotAdmitted = 12,
-    /// The bundle is older than one already accepted, or the state that remembers this is damaged.
+    /// The bundle is older than one already accepted, or the store's state is damaged or does not allow what was asked.
     State = 13,
     /// The model could not be loaded or did not reproduce its known answers.
     Model = 20,

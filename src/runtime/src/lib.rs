@@ -20,5 +20,6 @@ pub mod progress;
 pub mod report;
 pub mod signals;
 pub mod state;
+pub mod store;
 pub mod telemetry;
 pub mod tls;

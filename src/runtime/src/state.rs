@@ -1,7 +1,7 @@
 //! What this installation remembers about the bundles that it has accepted, which is what stops a rollback.
 //!
-//! The store that keeps it between starts comes with `import` and `activate`.  Until then a process remembers nothing,
-//! and says so: the type has its place in the straight line, so that the store changes this file and not that line.
+//! Today that is nothing: the store knows which bundles are there and which one is active, and keeps no high-water marks
+//! yet.  The type says so and has its place in every straight line, so that the marks will change this file and not those.
 
 use ampoule_bundle::AcceptedVersions;
 

@@ -7,7 +7,8 @@ use std::os::unix::ffi::OsStringExt;
 use std::path::PathBuf;
 
 use ampoule::config::{
-    ConfigError, ConfigErrors, Contract, Environment, FlagValue, Layers, ListenPlan, Origin, RuntimeConfig,
+    BundleSource, ConfigError, ConfigErrors, Contract, Environment, FlagValue, Layers, ListenPlan, Origin,
+    RuntimeConfig,
 };
 use ampoule_bundle::statement::ReleaseStatement;
 use serde_json::json;
@@ -113,7 +114,7 @@ fn a_path_in_a_file_is_relative_to_that_file_and_elsewhere_to_the_working_folder
         .file("site.toml", "bundle = 'models/m.bundle'\ntrust_root = '/etc/root.json'\n")
         .variable("AMPOULE_KEYS_FILE", "keys.jsonl");
     let config = RuntimeConfig::require(&site.read().unwrap().merge()).unwrap();
-    assert_eq!(config.bundle, site.files[0].parent().unwrap().join("models/m.bundle"));
+    assert_eq!(config.source, BundleSource::File(site.files[0].parent().unwrap().join("models/m.bundle")));
     assert_eq!(config.trust_root, PathBuf::from("/etc/root.json"));
     assert_eq!(config.keys_file, PathBuf::from("keys.jsonl"));
 }

@@ -15,6 +15,7 @@ pub(crate) struct Layout {
     pieces: Vec<Piece>,
     layer_offsets: Vec<u64>,
     length: u64,
+    index_digest: Digest,
 }
 
 /// A stretch of the file.
@@ -67,7 +68,8 @@ impl Layout {
             layer_offsets.push(builder.layer(index, layer.digest, layer.size));
         }
         builder.fixed(&[0; 2 * tar::BLOCK as usize], "the end of the archive");
-        Ok(Self { pieces: builder.pieces, layer_offsets, length: builder.offset })
+        let index_digest = Digest::of(&derived.index);
+        Ok(Self { pieces: builder.pieces, layer_offsets, length: builder.offset, index_digest })
     }
 
     /// The stretches of the file, in order.
@@ -83,6 +85,11 @@ impl Layout {
     /// The length of the whole file in bytes.
     pub(crate) fn length(&self) -> u64 {
         self.length
+    }
+
+    /// The digest of `index.json`, which names manifest and attestations: all other bytes follow from these.
+    pub(crate) fn index_digest(&self) -> Digest {
+        self.index_digest
     }
 }
 

@@ -18,6 +18,9 @@ pub struct ConfigArguments {
     /// The sealed bundle to serve.
     #[arg(long, value_name = "FILE")]
     pub bundle: Option<String>,
+    /// The store whose active bundle is served, in place of --bundle.
+    #[arg(long, value_name = "DIR")]
+    pub store: Option<String>,
     /// The root.json whose keys may sign the bundle. There is no default trust.
     #[arg(long, value_name = "FILE")]
     pub trust_root: Option<String>,
@@ -77,6 +80,7 @@ impl ConfigArguments {
         let opt_out = self.allow_plain_http_beyond_loopback.then(|| "true".to_owned());
         let named = [
             ("bundle", "--bundle", &self.bundle),
+            ("store", "--store", &self.store),
             ("trust_root", "--trust-root", &self.trust_root),
             ("keys_file", "--keys-file", &self.keys_file),
             ("listen", "--listen", &self.listen),

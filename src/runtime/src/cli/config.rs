@@ -8,7 +8,7 @@ use clap::{Args, Subcommand};
 use super::arguments::ConfigArguments;
 use super::output::Output;
 use crate::boot;
-use crate::config::{ConfigError, ConfigErrors, Effective, ListenPlan, Options, RuntimeConfig};
+use crate::config::{BundleSource, ConfigError, ConfigErrors, Effective, ListenPlan, Options, RuntimeConfig};
 use crate::error::Error;
 use crate::exit::Exit;
 
@@ -100,8 +100,12 @@ fn check(arguments: &CheckArguments, output: &mut Output) -> Result<Exit, Error>
 
 /// All missing files at once, where `serve` would stop at the first.
 fn files_are_there(effective: &Effective, config: &RuntimeConfig) -> Result<(), ConfigErrors> {
+    let source: (&'static str, &Path) = match &config.source {
+        BundleSource::File(path) => ("bundle", path),
+        BundleSource::Store(folder) => ("store", folder),
+    };
     let mut files: Vec<(&'static str, &Path)> =
-        vec![("bundle", &config.bundle), ("trust_root", &config.trust_root), ("keys_file", &config.keys_file)];
+        vec![source, ("trust_root", &config.trust_root), ("keys_file", &config.keys_file)];
     if let ListenPlan::Tls(_, tls) = &config.listen {
         files.push(("tls.certificate_file", &tls.certificate));
         files.push(("tls.key_file", &tls.key));

@@ -7,6 +7,7 @@ mod health;
 mod keys;
 mod output;
 mod serve;
+mod store;
 mod verify;
 
 use std::ffi::OsString;
@@ -28,6 +29,8 @@ Examples:
   ampoule keys add alice --keys-file keys.jsonl      make an API key; it is printed once
   ampoule serve --bundle model.bundle --trust-root root.json --keys-file keys.jsonl
   ampoule serve --config /etc/ampoule/ampoule.toml   the same from a file
+  ampoule import model.bundle --store /var/lib/ampoule --trust-root root.json
+  ampoule activate my-model --store /var/lib/ampoule keep several bundles, serve one of them
 
 Exit codes: 0 ok, 1 other failure, 2 usage, 3 a check failed, 4 warnings only,
 10 unreadable bundle, 11 signature or digest, 12 not admitted, 13 rollback or state,
@@ -52,6 +55,14 @@ enum Command {
     Verify(verify::VerifyArguments),
     /// Print what a bundle says about itself, without trusting any of it.
     Inspect(verify::InspectArguments),
+    /// Bring a bundle into a store: copy it, verify every byte, stage it.
+    Import(store::ImportArguments),
+    /// List the bundles of a store and which one is active.
+    List(store::ListArguments),
+    /// Make an imported bundle the one that is served.
+    Activate(store::ActivateArguments),
+    /// Go back to the bundle that was active before.
+    Rollback(store::RollbackArguments),
     /// Show, check or describe the configuration.
     #[command(subcommand)]
     Config(config::Command),
@@ -83,6 +94,10 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> Result<Exit, Error>
         Command::Demo(arguments) => demo::run(&arguments, &mut output),
         Command::Verify(arguments) => verify::verify(&arguments, &mut output),
         Command::Inspect(arguments) => verify::inspect(&arguments, &mut output),
+        Command::Import(arguments) => store::import(&arguments, &mut output),
+        Command::List(arguments) => store::list(&arguments, &mut output),
+        Command::Activate(arguments) => store::activate(&arguments, &mut output),
+        Command::Rollback(arguments) => store::rollback(&arguments, &mut output),
         Command::Config(command) => config::run(&command, &mut output),
         Command::Keys(command) => keys::run(&command, &mut output),
         Command::Health(arguments) => health::run(&arguments, &mut output),

@@ -17,6 +17,9 @@ Examples:
     ampoule serve --bundle model.bundle --trust-root root.json --keys-file keys.jsonl \\
         --listen 0.0.0.0:8443 --tls-certificate-file chain.pem --tls-key-file key.pem
 
+  The active bundle of a store:
+    ampoule serve --store /var/lib/ampoule --trust-root root.json --keys-file keys.jsonl
+
   From a file, with one option changed by the environment:
     AMPOULE_LIMITS__RUNNING_REQUESTS=4 ampoule serve --config /etc/ampoule/ampoule.toml
 

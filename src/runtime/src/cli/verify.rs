@@ -11,7 +11,6 @@ use super::output::Output;
 use crate::boot;
 use crate::error::Error;
 use crate::exit::Exit;
-use crate::progress::Progress;
 use crate::report;
 use crate::state::State;
 
@@ -83,10 +82,7 @@ fn judge(arguments: &VerifyArguments) -> Result<BundleIdentity, Error> {
     let root = boot::open_trust_root(&arguments.trust_root)?;
     let name = arguments.bundle.display().to_string();
     let verified = boot::verify(boot::open_bundle(&arguments.bundle)?, &root, &name)?;
-    let progress = Progress::start("Verifying", verified.weight_bytes());
-    let outcome = verified.check_weights(&|bytes| progress.advance(bytes));
-    progress.finish();
-    outcome.map_err(|source| Error::Bundle { name: name.clone(), source: Box::new(source) })?;
+    boot::check_every_byte(&verified, &name)?;
     let mut accepted = State::Unkept.accepted();
     if let Some((epoch, counter)) = arguments.accepted {
         accepted.accept(&verified.identity().name, epoch, counter);

@@ -105,6 +105,17 @@ pub enum ConfigError {
         /// What to do.
         remedy: &'static str,
     },
+    /// Both a bundle and a store.
+    #[error(
+        "`bundle` (from {bundle}) and `store` (from {store}) are both set: take one away, because only one of them can say \
+         what is served"
+    )]
+    BundleAndStore {
+        /// Where the bundle was named.
+        bundle: Origin,
+        /// Where the store was named.
+        store: Origin,
+    },
     /// A file that an option names is not there or cannot be read.
     #[error("`{key}` names {}, which cannot be opened: {reason} (from {origin})", path.display())]
     MissingFile {

@@ -12,6 +12,8 @@ use serde::{Deserialize, Serialize};
 pub struct RawConfig {
     /// The sealed bundle to serve.
     pub bundle: Option<PathBuf>,
+    /// The store whose active bundle is served, in place of `bundle`.
+    pub store: Option<PathBuf>,
     /// The trust root (root.json) whose keys may sign the bundle. There is no default trust.
     pub trust_root: Option<PathBuf>,
     /// Sealed adapters of that bundle to serve beside it, each by its own name as `model`: paths, separated by commas.

@@ -14,8 +14,8 @@ use super::raw::{LogFormat, LogLevel, RawConfig};
 /// What `serve` needs, checked.
 #[derive(Debug, Clone)]
 pub struct RuntimeConfig {
-    /// The sealed bundle.
-    pub bundle: PathBuf,
+    /// Where the sealed bundle comes from.
+    pub source: BundleSource,
     /// The trust root.
     pub trust_root: PathBuf,
     /// Adapters beside the bundle.
@@ -38,6 +38,15 @@ pub struct RuntimeConfig {
     pub log_format: LogFormat,
     /// The digest of the effective values.
     pub digest: Digest,
+}
+
+/// Where the sealed bundle comes from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum BundleSource {
+    /// One file.
+    File(PathBuf),
+    /// The active bundle of a store.
+    Store(PathBuf),
 }
 
 /// The phases of an orderly end.
@@ -104,13 +113,7 @@ impl RuntimeConfig {
     pub fn require(effective: &Effective) -> Result<RuntimeConfig, ConfigErrors> {
         let raw = &effective.raw;
         let mut errors = Vec::new();
-        let bundle = required(
-            effective,
-            "bundle",
-            &raw.bundle,
-            "name the sealed bundle to serve, as in `--bundle model.bundle`",
-            &mut errors,
-        );
+        let source = bundle_source(effective, &mut errors);
         let trust_root = required(
             effective,
             "trust_root",
@@ -127,9 +130,9 @@ impl RuntimeConfig {
         );
         let listen = listen_plan(effective, &mut errors);
         let metrics = metrics_plan(effective, &mut errors);
-        match (bundle, trust_root, keys_file, listen, errors.is_empty()) {
-            (Some(bundle), Some(trust_root), Some(keys_file), Some(listen), true) => Ok(RuntimeConfig {
-                bundle,
+        match (source, trust_root, keys_file, listen, errors.is_empty()) {
+            (Some(source), Some(trust_root), Some(keys_file), Some(listen), true) => Ok(RuntimeConfig {
+                source,
                 trust_root,
                 adapters: paths(effective, "adapters", raw.adapters.as_deref()),
                 keys_file,
@@ -178,6 +181,23 @@ impl ListenPlan {
     pub fn of(effective: &Effective) -> Result<ListenPlan, ConfigErrors> {
         let mut errors = Vec::new();
         listen_plan(effective, &mut errors).ok_or(ConfigErrors(errors))
+    }
+}
+
+fn bundle_source(effective: &Effective, errors: &mut Vec<ConfigError>) -> Option<BundleSource> {
+    let raw = &effective.raw;
+    match (&raw.bundle, &raw.store) {
+        (Some(_), Some(_)) => {
+            let (bundle, store) = (effective.origin("bundle"), effective.origin("store"));
+            errors.push(ConfigError::BundleAndStore { bundle, store });
+            None
+        }
+        (None, Some(store)) => Some(BundleSource::Store(effective.resolve("store", store))),
+        (bundle, None) => {
+            let remedy = "name the sealed bundle to serve, as in `--bundle model.bundle`, or the store that holds it, as in \
+                          `--store /var/lib/ampoule`";
+            required(effective, "bundle", bundle, remedy, errors).map(BundleSource::File)
+        }
     }
 }
 

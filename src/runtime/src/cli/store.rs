@@ -1,0 +1,244 @@
+//! `ampoule import`, `list`, `activate` and `rollback`: which bundles this host holds and which of them it serves.
+
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+use indicatif::HumanBytes;
+use serde_json::{Value as Json, json};
+
+use super::output::Output;
+use crate::error::Error;
+use crate::exit::Exit;
+use crate::store::{self, Record, Standing, Store, Wanted};
+
+const IMPORT_EXAMPLES: &str = "\
+Examples:
+  ampoule import model.bundle --store /var/lib/ampoule --trust-root root.json
+  ampoule activate my-model --store /var/lib/ampoule
+
+Copies the bundle into the store, verifies every signature and every byte of the copy, and admits
+it. Then it is staged: what is served changes with `ampoule activate` alone. A refused or
+interrupted import leaves the store as it was; the store is made if there is none. Exits as
+`ampoule verify` does, or with 13 if the state of the store cannot be used.";
+
+const LIST_EXAMPLES: &str = "\
+Examples:
+  ampoule list --store /var/lib/ampoule
+  ampoule list --store /var/lib/ampoule --json
+
+  active     what `ampoule serve --store` serves when it starts
+  previous   what `ampoule rollback` goes back to
+  staged     imported, and served once it is activated
+
+It prints what was verified at the import and verifies nothing now; `activate` and `serve` do.";
+
+const ACTIVATE_EXAMPLES: &str = "\
+Examples:
+  ampoule activate my-model --store /var/lib/ampoule            its highest counter
+  ampoule activate my-model@1.1.0 --store /var/lib/ampoule      this version
+  ampoule serve --store /var/lib/ampoule --trust-root root.json --keys-file keys.jsonl
+
+Verifies every byte and admits the bundle again, then switches in one step: a reader sees the old
+bundle or the new one, whatever interrupts the switch. The bundle that was active is kept as the
+previous one. A running server goes on with what it has loaded until it is restarted. Exits as
+`ampoule verify` does, or with 13 for a bundle that is not in the store or was exchanged there.";
+
+const ROLLBACK_EXAMPLES: &str = "\
+Examples:
+  ampoule rollback --store /var/lib/ampoule
+
+Verifies and admits the previous bundle again and makes it the active one; the bundle that was
+active is staged then. Restart the server afterwards. Exits as `ampoule activate` does, with 13 if
+there is no previous bundle.";
+
+#[derive(Debug, Args)]
+#[command(after_help = IMPORT_EXAMPLES)]
+pub(super) struct ImportArguments {
+    /// The sealed bundle, as it was delivered.
+    #[arg(value_name = "FILE")]
+    bundle: PathBuf,
+    #[command(flatten)]
+    store: StoreFolder,
+    /// The root.json whose keys may sign the bundle. There is no default trust.
+    #[arg(long, value_name = "FILE", env = "AMPOULE_TRUST_ROOT")]
+    trust_root: PathBuf,
+    /// Print JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = LIST_EXAMPLES)]
+pub(super) struct ListArguments {
+    #[command(flatten)]
+    store: StoreFolder,
+    /// Print JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = ACTIVATE_EXAMPLES)]
+pub(super) struct ActivateArguments {
+    /// Which imported bundle: its name, and its version if not the one with the highest counter is meant.
+    #[arg(value_name = "NAME[@VERSION]")]
+    bundle: Wanted,
+    #[command(flatten)]
+    store: StoreFolder,
+    #[command(flatten)]
+    root: OptionalRoot,
+    /// Print JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = ROLLBACK_EXAMPLES)]
+pub(super) struct RollbackArguments {
+    #[command(flatten)]
+    store: StoreFolder,
+    #[command(flatten)]
+    root: OptionalRoot,
+    /// Print JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Debug, Args)]
+struct StoreFolder {
+    /// The folder that holds the imported bundles.
+    #[arg(long = "store", value_name = "DIR", env = "AMPOULE_STORE")]
+    folder: PathBuf,
+}
+
+#[derive(Debug, Args)]
+struct OptionalRoot {
+    /// The root.json whose keys may sign the bundle. Without it the one that the import was verified against, which the
+    /// store keeps; `serve` takes the configured one in any case.
+    #[arg(long = "trust-root", value_name = "FILE", env = "AMPOULE_TRUST_ROOT")]
+    trust_root: Option<PathBuf>,
+}
+
+pub(super) fn import(arguments: &ImportArguments, output: &mut Output) -> Result<Exit, Error> {
+    let folder = &arguments.store.folder;
+    let outcome = store::import(&arguments.bundle, folder, &arguments.trust_root);
+    tell(outcome, arguments.json, output, |(store, record), output| {
+        output.line("Imported: every signature and every byte was verified. The bundle may run on this host.")?;
+        tell_record(store, record, output)?;
+        if store.catalogue().standing(record) != Standing::Active {
+            let (name, version) = (&record.name, &record.version);
+            output.line(format_args!("Next: ampoule activate {name}@{version} --store {}", folder.display()))?;
+        }
+        Ok(())
+    })
+}
+
+pub(super) fn list(arguments: &ListArguments, output: &mut Output) -> Result<Exit, Error> {
+    let store = Store::open(&arguments.store.folder)?;
+    if arguments.json {
+        let bundles: Vec<Json> = store.catalogue().iter().map(|(record, _)| to_json(&store, record)).collect();
+        output.line(format_args!("{:#}", json!({ "bundles": bundles })))?;
+    } else {
+        let title = ["STANDING", "BUNDLE", "CHANNEL", "COUNTER", "SIZE", "IMPORTED", "DIGEST"].map(str::to_owned);
+        let rows: Vec<_> = store.catalogue().iter().map(|(record, standing)| row(&store, record, standing)).collect();
+        output.piece(table(&[vec![title], rows].concat()))?;
+    }
+    output.flush()?;
+    Ok(Exit::Ok)
+}
+
+pub(super) fn activate(arguments: &ActivateArguments, output: &mut Output) -> Result<Exit, Error> {
+    let folder = &arguments.store.folder;
+    let outcome = store::activate(&arguments.bundle, folder, arguments.root.trust_root.as_deref());
+    tell(outcome, arguments.json, output, tell_active)
+}
+
+pub(super) fn rollback(arguments: &RollbackArguments, output: &mut Output) -> Result<Exit, Error> {
+    let outcome = store::roll_back(&arguments.store.folder, arguments.root.trust_root.as_deref());
+    tell(outcome, arguments.json, output, tell_active)
+}
+
+/// Tells how a change ended: as JSON, which a refusal is too, or for a person, to whom `main` tells the refusal.
+fn tell(
+    outcome: Result<(Store, Record), Error>,
+    json: bool,
+    output: &mut Output,
+    person: impl FnOnce(&(Store, Record), &mut Output) -> Result<(), Error>,
+) -> Result<Exit, Error> {
+    match &outcome {
+        Ok((store, record)) if json => {
+            output.line(format_args!("{:#}", json!({ "bundle": to_json(store, record) })))?;
+        }
+        Ok(changed) => person(changed, output)?,
+        Err(error) if json => {
+            let refusal = json!({ "exit_code": error.exit().code(), "error": error.to_string() });
+            output.line(format_args!("{refusal:#}"))?;
+        }
+        Err(_) => {}
+    }
+    output.flush()?;
+    outcome.map(|_| Exit::Ok)
+}
+
+fn tell_active((store, record): &(Store, Record), output: &mut Output) -> Result<(), Error> {
+    output.line("Active: every signature and every byte was verified. The bundle may run on this host.")?;
+    tell_record(store, record, output)?;
+    let previous = store.catalogue().previous().map_or("none".to_owned(), Record::title);
+    output.line(format_args!("  Previous   {previous}"))?;
+    output.line("A server that is running takes it when it is restarted.")
+}
+
+fn tell_record(store: &Store, record: &Record, output: &mut Output) -> Result<(), Error> {
+    let numbers = format!("channel {}, counter {}, epoch {}", record.channel, record.counter, record.epoch);
+    output.line(format_args!("  Bundle     {} ({numbers})", record.title()))?;
+    output.line(format_args!("  Digest     {}", record.manifest))?;
+    output.line(format_args!("  Trust root {}", record.trust_root))?;
+    output.line(format_args!("  Standing   {}", store.catalogue().standing(record)))
+}
+
+fn to_json(store: &Store, record: &Record) -> Json {
+    let path = store.path(record);
+    json!({
+        "name": record.name,
+        "version": record.version,
+        "channel": record.channel,
+        "counter": record.counter,
+        "epoch": record.epoch,
+        "digest": record.manifest,
+        "trust_root": record.trust_root,
+        "bytes": record.bytes,
+        "imported": record.imported,
+        "standing": store.catalogue().standing(record).to_string(),
+        "file": path.display().to_string(),
+        "file_is_there": is_there(&path),
+    })
+}
+
+fn row(store: &Store, record: &Record, standing: Standing) -> [String; 7] {
+    let missing = if is_there(&store.path(record)) { "" } else { " (file missing)" };
+    [
+        format!("{standing}{missing}"),
+        record.title(),
+        record.channel.to_string(),
+        record.counter.to_string(),
+        HumanBytes(record.bytes).to_string(),
+        record.imported.to_string(),
+        record.manifest.to_string(),
+    ]
+}
+
+fn is_there(path: &Path) -> bool {
+    path.is_file()
+}
+
+fn table<const COLUMNS: usize>(rows: &[[String; COLUMNS]]) -> String {
+    let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
+    let widths: [usize; COLUMNS] = std::array::from_fn(width);
+    let mut table = String::new();
+    for row in rows {
+        let cells: Vec<String> = row.iter().zip(widths).map(|(cell, width)| format!("{cell:width$}")).collect();
+        table.push_str(cells.join("  ").trim_end());
+        table.push('\n');
+    }
+    table
+}

@@ -1,0 +1,300 @@
+//! The catalogue: which bundles a store holds, which one is active and which was active before.  Pure: it is parsed from
+//! bytes and written to bytes; files are the business of `store::writer`.
+//!
+//! It is canonical JSON and read strictly, so that a file that was cut short or edited by hand is noticed as a whole
+//! instead of meaning something by accident.
+
+use std::fmt;
+use std::str::FromStr;
+
+use ampoule_bundle::{
+    BundleError, BundleIdentity, BundleName, BundleVersion, Channel, Counter, Digest, Epoch, Timestamp, json,
+};
+use serde::{Deserialize, Serialize};
+
+/// The layout of a store that this code reads and writes.
+const FORMAT: u32 = 1;
+
+/// What a store holds.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Catalogue {
+    format: u32,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    active: Option<Digest>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    previous: Option<Digest>,
+    bundles: Vec<Record>,
+}
+
+/// One imported bundle, as it was verified then.  For finding and listing: whatever is served is verified anew.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Record {
+    /// The digest of the file's `index.json`, which names the file in the store.
+    pub content: Digest,
+    /// Its name.
+    pub name: BundleName,
+    /// Its version.
+    pub version: BundleVersion,
+    /// Its monotonic number.
+    pub counter: Counter,
+    /// The key epoch of the counter.
+    pub epoch: Epoch,
+    /// Its release channel.
+    pub channel: Channel,
+    /// The digest of its manifest.
+    pub manifest: Digest,
+    /// The trust root that it was verified against.
+    pub trust_root: Digest,
+    /// The length of its file.
+    pub bytes: u64,
+    /// When it was imported.
+    pub imported: Timestamp,
+}
+
+/// What a bundle is to its store.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Standing {
+    /// The one that is served.
+    Active,
+    /// The one that was served before, to which `rollback` returns.
+    Previous,
+    /// Imported and ready to be activated.
+    Staged,
+}
+
+impl fmt::Display for Standing {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(match self {
+            Standing::Active => "active",
+            Standing::Previous => "previous",
+            Standing::Staged => "staged",
+        })
+    }
+}
+
+/// A bundle by name, and by version if one was given.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Wanted {
+    name: BundleName,
+    version: Option<BundleVersion>,
+}
+
+impl FromStr for Wanted {
+    type Err = BundleError;
+
+    fn from_str(text: &str) -> Result<Wanted, BundleError> {
+        match text.split_once('@') {
+            None => Ok(Wanted { name: text.parse()?, version: None }),
+            Some((name, version)) => Ok(Wanted { name: name.parse()?, version: Some(version.parse()?) }),
+        }
+    }
+}
+
+impl fmt::Display for Wanted {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.version {
+            None => write!(formatter, "{}", self.name),
+            Some(version) => write!(formatter, "{} {version}", self.name),
+        }
+    }
+}
+
+impl Record {
+    /// The record of a bundle that was imported now.
+    pub(super) fn of(identity: &BundleIdentity, content: Digest, bytes: u64, imported: Timestamp) -> Record {
+        Record {
+            content,
+            name: identity.name.clone(),
+            version: identity.version.clone(),
+            counter: identity.counter,
+            epoch: identity.epoch,
+            channel: identity.channel.clone(),
+            manifest: identity.manifest,
+            trust_root: identity.root_digest,
+            bytes,
+            imported,
+        }
+    }
+
+    /// Name and version, as messages call it.
+    pub fn title(&self) -> String {
+        format!("{} {}", self.name, self.version)
+    }
+}
+
+impl Catalogue {
+    /// The catalogue of a new store.
+    pub(super) fn empty() -> Catalogue {
+        Catalogue { format: FORMAT, active: None, previous: None, bundles: Vec::new() }
+    }
+
+    /// Reads a catalogue, or says in words why `document` is none.
+    pub(super) fn parse(document: &str, bytes: &[u8]) -> Result<Catalogue, String> {
+        let catalogue: Catalogue = json::parse_canonical(document, bytes).map_err(|error| error.to_string())?;
+        if catalogue.format != FORMAT {
+            return Err(format!("{document} has format {}, but this ampoule knows format {FORMAT}", catalogue.format));
+        }
+        let dangling =
+            [catalogue.active, catalogue.previous].into_iter().flatten().find(|named| catalogue.get(*named).is_none());
+        match dangling {
+            Some(named) => Err(format!("{document} names the bundle {named}, which it does not list")),
+            None => Ok(catalogue),
+        }
+    }
+
+    /// The bytes of its file.
+    pub(super) fn to_bytes(&self) -> Vec<u8> {
+        json::canonical(self)
+    }
+
+    /// All bundles, in the order of their import, each with its standing.
+    pub fn iter(&self) -> impl Iterator<Item = (&Record, Standing)> {
+        self.bundles.iter().map(|record| (record, self.standing(record)))
+    }
+
+    /// What a bundle is to the store.
+    pub fn standing(&self, record: &Record) -> Standing {
+        if self.active == Some(record.content) {
+            Standing::Active
+        } else if self.previous == Some(record.content) {
+            Standing::Previous
+        } else {
+            Standing::Staged
+        }
+    }
+
+    /// The bundle that is served.
+    pub fn active(&self) -> Option<&Record> {
+        self.get(self.active?)
+    }
+
+    /// The bundle that was served before.
+    pub fn previous(&self) -> Option<&Record> {
+        self.get(self.previous?)
+    }
+
+    /// The bundle of this name (and version) with the highest epoch and counter; of equal ones the last imported.
+    pub(super) fn find(&self, wanted: &Wanted) -> Option<&Record> {
+        self.bundles
+            .iter()
+            .filter(|record| record.name == wanted.name)
+            .filter(|record| wanted.version.as_ref().is_none_or(|version| record.version == *version))
+            .max_by_key(|record| (record.epoch, record.counter))
+    }
+
+    /// Names and versions of all bundles.
+    pub(super) fn titles(&self) -> Vec<String> {
+        self.bundles.iter().map(Record::title).collect()
+    }
+
+    /// With one more bundle, or with the newer record of the same file.
+    pub(super) fn with(&self, record: Record) -> Catalogue {
+        let mut next = self.clone();
+        next.bundles.retain(|other| other.content != record.content);
+        next.bundles.push(record);
+        next
+    }
+
+    /// With this bundle active, and the one that was active kept as the previous one.
+    pub(super) fn with_active(&self, record: &Record) -> Catalogue {
+        if self.active == Some(record.content) {
+            return self.clone();
+        }
+        Catalogue { active: Some(record.content), previous: self.active, ..self.clone() }
+    }
+
+    /// With the previous bundle active again.  The one that is left is only staged then: going back twice does not end
+    /// where it began, and nothing but its name brings it back.
+    pub(super) fn rolled_back(&self) -> Catalogue {
+        Catalogue { active: self.previous, previous: None, ..self.clone() }
+    }
+
+    fn get(&self, content: Digest) -> Option<&Record> {
+        self.bundles.iter().find(|record| record.content == content)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+
+    fn record(name: &str, version: &str, counter: u64) -> Record {
+        let digest = Digest::of(format!("{name} {version} {counter}").as_bytes());
+        Record {
+            content: digest,
+            name: name.parse().unwrap(),
+            version: version.parse().unwrap(),
+            counter: Counter(counter),
+            epoch: Epoch(1),
+            channel: "stable".parse().unwrap(),
+            manifest: digest,
+            trust_root: digest,
+            bytes: 1,
+            imported: "2026-11-23T12:00:00Z".parse().unwrap(),
+        }
+    }
+
+    fn standings(catalogue: &Catalogue) -> Vec<String> {
+        catalogue.iter().map(|(record, standing)| format!("{} {standing}", record.version)).collect()
+    }
+
+    #[test]
+    fn a_switch_keeps_the_previous_bundle_and_rollback_goes_back_once() {
+        let (one, two, three) = (record("m", "1.0.0", 1), record("m", "2.0.0", 2), record("m", "3.0.0", 3));
+        let staged = Catalogue::empty().with(one.clone()).with(two.clone()).with(three.clone());
+        assert_eq!(standings(&staged), ["1.0.0 staged", "2.0.0 staged", "3.0.0 staged"]);
+        let second = staged.with_active(&one).with_active(&two);
+        assert_eq!(standings(&second), ["1.0.0 previous", "2.0.0 active", "3.0.0 staged"]);
+        assert_eq!(second.with_active(&two), second, "it is active already, and its own predecessor never");
+        let third = second.with_active(&three);
+        assert_eq!(standings(&third), ["1.0.0 staged", "2.0.0 previous", "3.0.0 active"]);
+        let back = third.rolled_back();
+        assert_eq!(standings(&back), ["1.0.0 staged", "2.0.0 active", "3.0.0 staged"]);
+        assert!(back.previous().is_none());
+    }
+
+    #[test]
+    fn a_name_means_its_highest_counter_and_a_version_only_itself() {
+        let catalogue = Catalogue::empty()
+            .with(record("m", "2.0.0", 2))
+            .with(record("m", "1.0.0", 1))
+            .with(record("n", "9.0.0", 9));
+        let check = |wanted: &str, expected: Option<&str>| {
+            let found = catalogue.find(&wanted.parse().unwrap()).map(|record| record.version.to_string());
+            assert_eq!(found.as_deref(), expected, "{wanted}");
+        };
+        check("m", Some("2.0.0"));
+        check("m@1.0.0", Some("1.0.0"));
+        check("m@3.0.0", None);
+        check("o", None);
+        assert!("m@latest".parse::<Wanted>().is_err() && "M".parse::<Wanted>().is_err());
+    }
+
+    #[test]
+    fn a_catalogue_is_read_whole_or_not_at_all() {
+        let catalogue = Catalogue::empty().with(record("m", "1.0.0", 1)).with_active(&record("m", "1.0.0", 1));
+        let bytes = catalogue.to_bytes();
+        assert_eq!(Catalogue::parse("state.json", &bytes).unwrap(), catalogue);
+        for length in 0..bytes.len() {
+            assert!(Catalogue::parse("state.json", &bytes[..length]).is_err(), "cut after {length} bytes");
+        }
+        let text = String::from_utf8(bytes).unwrap();
+        let check = |from: &str, to: &str, reason: &str| {
+            let refusal = Catalogue::parse("state.json", text.replace(from, to).as_bytes()).unwrap_err();
+            assert!(refusal.contains(reason), "{refusal}");
+        };
+        check("\"format\":1", "\"format\":2", "this ampoule knows format 1");
+        check("\"bytes\":1,", "\"bytes\":1, ", "canonical");
+        check("{\"active\":\"sha256:", "{\"active\":\"sha256:00", "");
+        let other = Digest::of(b"other").to_string();
+        check(
+            &format!("\"active\":\"{}\"", record("m", "1.0.0", 1).content),
+            &format!("\"active\":\"{other}\""),
+            &other,
+        );
+    }
+}
