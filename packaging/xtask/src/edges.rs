@@ -15,6 +15,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("ampoule-inference", &["ampoule-bundle"]),
     ("ampoule", &["ampoule-bundle", "ampoule-inference"]),
     ("ampoule-trainer", &["ampoule-bundle", "ampoule-inference", "ampoule-sealing"]),
+    ("ampoule-conformance", &[]),
     ("xtask", &[]),
 ];
 

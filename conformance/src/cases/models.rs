@@ -1,0 +1,34 @@
+//! `/v1/models`: what is served, as OpenAI's clients list it.
+
+use anyhow::{Context, ensure};
+
+use super::MODELS;
+use crate::catalogue::Case;
+use crate::target::Target;
+
+pub(super) const CASES: &[Case] = &[
+    Case::served("AMP-API-01", "GET /v1/models lists the one model that is served", models_are_listed),
+    Case::served("AMP-API-02", "GET /v1/models/{id} is the listed object; another id is 404", one_model_is_retrieved),
+];
+
+fn models_are_listed(target: &Target) -> anyhow::Result<()> {
+    let body = target.get(MODELS)?.json(200)?;
+    ensure!(body["object"] == "list", "`object` is {}", body["object"]);
+    let data = body["data"].as_array().context("`data` is no array")?;
+    ensure!(data.len() == 1, "{} models are listed", data.len());
+    let model = &data[0];
+    ensure!(model["object"] == "model" && model["created"].is_i64(), "the model is {model}");
+    ensure!(model["owned_by"].is_string() && model["id"].is_string(), "the model is {model}");
+    ensure!(model["id"] == target.facts()?.model.as_str(), "the metadata name another model than {}", model["id"]);
+    ensure!(target.get(MODELS)?.json(200)? == body, "the list differs from one request to the next");
+    Ok(())
+}
+
+fn one_model_is_retrieved(target: &Target) -> anyhow::Result<()> {
+    let listed = target.get(MODELS)?.json(200)?["data"][0].clone();
+    let id = listed["id"].as_str().context("the listed model has no id")?;
+    let one = target.get(&format!("{MODELS}/{id}"))?.json(200)?;
+    ensure!(one == listed, "the retrieved model is {one}, the listed one {listed}");
+    target.get(&format!("{MODELS}/no-such-model"))?.error(404)?.names(Some("model"))?.coded("model_not_found")?;
+    Ok(())
+}

@@ -1,0 +1,78 @@
+//! Reads what `strace -f -e trace=%network` wrote and tells which calls reach out.
+//!
+//! A server takes its listeners once, then only accepts.  So the line that begins with the first `accept` divides the
+//! trace: after it there is no reason for a new socket, for a connection, or for a datagram to an address.  A connection
+//! is never right, before it neither.
+
+/// Calls that make a socket or give it another end.
+const REACHING: [&str; 4] = ["socket(", "socketpair(", "bind(", "connect("];
+
+/// Calls that reach out only if they name an address.
+const SENDING: [&str; 3] = ["sendto(", "sendmsg(", "sendmmsg("];
+
+/// What a trace shows.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct Egress {
+    /// How many connections were accepted: a trace without any is a trace of nothing.
+    pub(crate) accepted: usize,
+    /// The calls that reach out, as strace wrote them.
+    pub(crate) calls: Vec<String>,
+}
+
+/// Judges a trace.
+pub(crate) fn egress(trace: &str) -> Egress {
+    let mut found = Egress::default();
+    for line in trace.lines() {
+        // With -f each line begins with the thread's number.
+        let call = line.trim_start_matches(|c: char| c.is_ascii_digit()).trim_start();
+        let is_accept = call.starts_with("accept(") || call.starts_with("accept4(");
+        if is_accept {
+            found.accepted += 1;
+        }
+        let is_serving = found.accepted > 0;
+        let reaches =
+            call.starts_with("connect(") || (is_serving && REACHING.iter().any(|name| call.starts_with(name)));
+        let sends = SENDING.iter().any(|name| call.starts_with(name)) && call.contains("sa_family=");
+        if reaches || sends {
+            found.calls.push(call.to_owned());
+        }
+    }
+    found
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_server_that_only_accepts_reaches_nowhere() {
+        let trace = "\
+10 socket(AF_INET, SOCK_STREAM|SOCK_CLOEXEC, IPPROTO_IP) = 9
+10 bind(9, {sa_family=AF_INET, sin_port=htons(1), sin_addr=inet_addr(\"127.0.0.1\")}, 16) = 0
+10 listen(9, 1024) = 0
+11 accept4(9, {sa_family=AF_INET, sin_port=htons(2)}, [128 => 16], SOCK_CLOEXEC) = 10
+11 recvfrom(10, \"GET\", 3, 0, NULL, NULL) = 3
+12 sendto(10, \"HTTP\", 4, MSG_NOSIGNAL, NULL, 0) = 4
+12 accept4(9,  <unfinished ...>
+12 <... accept4 resumed>0x7f, 0x7f, SOCK_CLOEXEC) = -1 EAGAIN
+";
+        assert_eq!(egress(trace), Egress { accepted: 2, calls: Vec::new() });
+    }
+
+    #[test]
+    fn each_way_out_is_seen() {
+        for (call, before_too) in [
+            ("connect(9, {sa_family=AF_INET, sin_port=htons(443)}, 16) = 0", true),
+            ("socket(AF_INET, SOCK_DGRAM, IPPROTO_UDP) = 11", false),
+            ("socketpair(AF_UNIX, SOCK_STREAM, 0, [1, 2]) = 0", false),
+            ("bind(9, {sa_family=AF_INET}, 16) = 0", false),
+            ("sendto(9, \"x\", 1, 0, {sa_family=AF_INET, sin_port=htons(53)}, 16) = 1", true),
+            ("sendmsg(9, {msg_name={sa_family=AF_INET}, msg_iov=[]}, 0) = 1", true),
+            ("connect(9, {sa_family=AF_UNIX}, 16 <unfinished ...>", true),
+        ] {
+            let serving = format!("7 accept4(3, NULL, NULL, 0) = 4\n8 {call}\n");
+            assert_eq!(egress(&serving).calls, [call]);
+            assert_eq!(egress(&format!("8 {call}\n")).calls.len(), usize::from(before_too), "{call}");
+        }
+    }
+}
