@@ -24,6 +24,11 @@ pub(crate) const TOOLS: &[Tool] = &[
     Tool { program: "nm", package: Some("binutils"), used_for: "the symbols of the shipped binary" },
     Tool { program: "ldd", package: Some("libc-bin"), used_for: "the proof that the shipped binary is static" },
     Tool { program: "tar", package: Some("tar"), used_for: "listing a bundle with GNU tar" },
+    Tool {
+        program: "promtool",
+        package: Some("prometheus"),
+        used_for: "the alert rules, the dashboard and the metrics page",
+    },
     Tool { program: "cargo-deny", package: None, used_for: "licences, sources and bans of the dependencies" },
 ];
 

@@ -41,6 +41,8 @@ struct Sequence {
     /// The token that was chosen last.
     last: u32,
     cache: KvCache,
+    /// Whether it was told that its wait is over.
+    started: bool,
     generation: Generation,
     events: UnboundedSender<TokenEvent>,
     _permit: OwnedSemaphorePermit,
@@ -152,7 +154,8 @@ impl Worker {
         let (prompt, generation) = Generation::new(job.request, completion as u64, end, detokenizer);
         self.scheduler.enqueue(id, length, completion);
         let cache = KvCache::reaching(decoder.config(), length);
-        let sequence = Sequence { prompt, last: 0, cache, generation, events: job.events, _permit: job._permit };
+        let (events, _permit) = (job.events, job._permit);
+        let sequence = Sequence { prompt, last: 0, cache, started: false, generation, events, _permit };
         self.sequences.insert(id, sequence);
     }
 
@@ -182,6 +185,7 @@ impl Worker {
         }
         let parts: BTreeMap<SequenceId, Part> = plan.into_iter().map(|Work { id, part }| (id, part)).collect();
         let prompt_tokens: usize = parts.values().map(Part::prompt_tokens).sum();
+        announce_starts(&mut self.sequences, &parts);
         let outcome = forward(decoder, &mut self.sequences, &parts);
         self.monitor.update(|stats| {
             stats.steps += 1;
@@ -267,6 +271,20 @@ impl Worker {
             stats.running = scheduler.running() + embedding;
             stats.tokens_held = scheduler.tokens_held();
         });
+    }
+}
+
+/// Tells each sequence that is in a step for the first time that its wait is over.  Whoever wants to know how long it
+/// took reads a clock; the engine has none.
+fn announce_starts(sequences: &mut BTreeMap<SequenceId, Sequence>, parts: &BTreeMap<SequenceId, Part>) {
+    for id in parts.keys() {
+        if let Some(sequence) = sequences.get_mut(id)
+            && !sequence.started
+        {
+            sequence.started = true;
+            // The ticket may be gone, which is fine.
+            let _ = sequence.events.send(TokenEvent::Started);
+        }
     }
 }
 

@@ -75,7 +75,8 @@ impl Appliance {
         let body_memory = parts.limits.max_buffered_body_bytes.div_ceil(BODY_MEMORY_UNIT).min(Semaphore::MAX_PERMITS);
         let cores = available_parallelism().map_or(2, usize::from);
         let reading = ReadingRoom::new(cores, parts.keys.names(), parts.limits.prompt_queue_deadline);
-        parts.metrics.set_running(&parts.served.bundle, &parts.served.config_digest.to_string());
+        let started = (parts.clock)();
+        parts.metrics.set_running(&parts.served.bundle, &parts.served.config_digest.to_string(), started);
         Appliance(Arc::new(Inner {
             parts,
             fingerprint,

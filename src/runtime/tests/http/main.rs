@@ -13,5 +13,6 @@ mod hostile;
 mod http2;
 mod lifecycle;
 mod observability;
+mod published_series;
 mod refusals;
 mod tls;
