@@ -29,6 +29,7 @@ pub(crate) const TOOLS: &[Tool] = &[
         package: Some("prometheus"),
         used_for: "the alert rules, the dashboard and the metrics page",
     },
+    Tool { program: "chromium", package: Some("chromium"), used_for: "the status page in a browser" },
     Tool { program: "cargo-deny", package: None, used_for: "licences, sources and bans of the dependencies" },
 ];
 

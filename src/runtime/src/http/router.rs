@@ -12,7 +12,7 @@ use tower::Layer;
 
 use super::error::ApiError;
 use super::state::Appliance;
-use super::{access, auth, chat, completions, embeddings, health, metadata, models};
+use super::{access, auth, chat, completions, embeddings, health, metadata, models, status};
 use crate::metrics::{self, Moment};
 
 /// What this runtime answers as far as a bundle's constraints allow it.
@@ -52,6 +52,8 @@ fn routes(appliance: &Appliance) -> Router {
         .route(MODELS, get(models::list))
         .route("/v1/models/{*id}", get(models::one))
         .route("/v1/metadata", get(metadata::metadata))
+        .route("/", get(status::page))
+        .route("/v1/status", get(status::status))
         .route("/v1/health/live", get(health::live))
         .route("/v1/health/ready", get(health::ready))
         .route("/livez", get(health::livez))

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::available_parallelism;
+use std::time::{Duration, Instant};
 
 use ampoule_bundle::statement::Endpoint;
 use ampoule_bundle::{BundleIdentity, Digest};
@@ -60,6 +61,7 @@ pub(crate) struct Appliance(Arc<Inner>);
 struct Inner {
     parts: ServerParts,
     fingerprint: String,
+    started: Instant,
     ready: AtomicBool,
     draining: AtomicBool,
     body_memory: Arc<Semaphore>,
@@ -80,6 +82,7 @@ impl Appliance {
         Appliance(Arc::new(Inner {
             parts,
             fingerprint,
+            started: Instant::now(),
             ready: AtomicBool::new(true),
             draining: AtomicBool::new(false),
             body_memory: Arc::new(Semaphore::new(body_memory)),
@@ -109,6 +112,11 @@ impl Appliance {
 
     pub(crate) fn now(&self) -> jiff::Timestamp {
         (self.0.parts.clock)()
+    }
+
+    /// How long this server has been running; no change of the wall clock makes it younger.
+    pub(crate) fn uptime(&self) -> Duration {
+        self.0.started.elapsed()
     }
 
     /// A digest of all that decides an answer: runtime, bundle and configuration.

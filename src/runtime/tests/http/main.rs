@@ -15,4 +15,5 @@ mod lifecycle;
 mod observability;
 mod published_series;
 mod refusals;
+mod status_page;
 mod tls;
