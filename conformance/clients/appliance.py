@@ -30,9 +30,13 @@ ENVIRONMENT = {name: value for name, value in os.environ.items() if not name.sta
 
 
 class Workshop:
-    """A folder with a vendor's key, a trust root, a sealed copy of the demo's model, and one API key."""
+    """A folder with a vendor's key, a trust root, a sealed copy of the demo's model, and one API key.
 
-    def __init__(self):
+    What else is given goes to `ampoule-seal seal`.
+    """
+
+    def __init__(self, *sealing):
+        self._sealing = sealing
         self._folder = tempfile.TemporaryDirectory(prefix="ampoule-clients-")
         self.path = pathlib.Path(self._folder.name)
         password = self.path / "password"
@@ -53,7 +57,7 @@ class Workshop:
         bundle = self.path / f"{name}.bundle"
         run(
             SEAL, "seal", "--from", model, "--name", name, "--version", "1.0.0", "--counter", "1",
-            "--key", self.path / "vendor.key", "--password-file", self.path / "password", "--out", bundle,
+            "--key", self.path / "vendor.key", "--password-file", self.path / "password", "--out", bundle, *self._sealing,
         )
         return bundle
 
@@ -74,7 +78,8 @@ class Server:
             [str(part) for part in command], stderr=self.log, stdout=self.log, env={**ENVIRONMENT, **(environment or {})},
         )
         self.scheme = scheme
-        self.port = self._wait_for_port()
+        # The port of the metrics, where `--metrics-listen` was given.
+        self.port, self.metrics_port = self._wait_for_ports()
 
     def __enter__(self):
         return self
@@ -93,14 +98,15 @@ class Server:
         self.log.close()
         return code
 
-    def _wait_for_port(self):
+    def _wait_for_ports(self):
         deadline = time.monotonic() + START_SECONDS
         while time.monotonic() < deadline:
             self.log.seek(0)
             text = self.log.read()
             found = re.search(r'"address":\s*"[^"]*:(\d+)"', text)
             if found:
-                return int(found.group(1))
+                metrics = re.search(r'"metrics_address":\s*"[^"]*:(\d+)"', text)
+                return int(found.group(1)), int(metrics.group(1)) if metrics else None
             if self.process.poll() is not None:
                 self.log.close()
                 raise AssertionError(f"the server ended with {self.process.returncode}:\n{text}")

@@ -3,6 +3,7 @@
 //! `test` is the one command that says whether a tree is good; the others are its parts, or make something from the
 //! tree.  Everything that has to be true of the whole workspace, rather than of one crate, is checked here.
 
+mod alerts;
 mod bundle;
 mod clients;
 mod dist;

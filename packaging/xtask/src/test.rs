@@ -11,7 +11,7 @@ use std::time::Instant;
 
 use anyhow::{Context, bail};
 
-use crate::{bundle, clients, dist, edges, image, kubernetes, process, systemd, tidy, tools};
+use crate::{alerts, bundle, clients, dist, edges, image, kubernetes, process, systemd, tidy, tools};
 
 /// The prefix with which a test says that it did not do its work.
 const SKIP_PREFIX: &str = "skipped: ";
@@ -39,6 +39,9 @@ pub(crate) fn run() -> anyhow::Result<()> {
     if is_installed("cargo-deny") {
         let check = ["deny", "--locked", "--config=packaging/deny.toml", "check", "bans", "licenses", "sources"];
         step("dependencies", || process::run(process::cargo().args(check)))?;
+    }
+    if is_installed("promtool") {
+        step("alert rules", alerts::run)?;
     }
     let clippy = ["clippy", "--locked", "--release", "--workspace", "--all-targets", "--", "--deny=warnings"];
     step("clippy", || process::run(process::cargo().args(clippy)))?;

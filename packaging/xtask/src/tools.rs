@@ -29,6 +29,12 @@ pub(crate) const TOOLS: &[Tool] = &[
     Tool { program: "ldd", package: Some("libc-bin"), used_for: "the proof that the shipped binary is static" },
     Tool { program: "strace", package: Some("strace"), used_for: "the proof that the appliance connects nowhere" },
     Tool { program: "tar", package: Some("tar"), used_for: "listing a bundle with GNU tar" },
+    Tool {
+        program: "promtool",
+        package: Some("prometheus"),
+        used_for: "the alert rules, the dashboard and the metrics page",
+    },
+    Tool { program: "chromium", package: Some("chromium"), used_for: "the status page in a browser" },
     Tool { program: "cargo-deny", package: None, used_for: "licences, sources and bans of the dependencies" },
 ];
 

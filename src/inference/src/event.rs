@@ -8,6 +8,8 @@ use crate::error::InferenceError;
 /// One thing that happened to a generation, in order.
 #[derive(Debug)]
 pub enum TokenEvent {
+    /// The wait is over: the engine begins with the prompt.  The first event of every generation that gets this far.
+    Started,
     /// A token was chosen and its text is certain: no stop string can begin in it any more.
     Token {
         /// The token's id.
@@ -87,7 +89,7 @@ impl Ticket {
             return None;
         }
         let event = event.unwrap_or(TokenEvent::Failed(InferenceError::EngineStopped));
-        self.ended = !matches!(event, TokenEvent::Token { .. });
+        self.ended = !matches!(event, TokenEvent::Started | TokenEvent::Token { .. });
         Some(event)
     }
 }

@@ -54,6 +54,7 @@ fn forced(prompt: &[u32], tokens: u32) -> GenerationRequest {
 /// A whole completion.
 #[derive(Debug, Default)]
 struct Completion {
+    started: bool,
     tokens: Vec<u32>,
     text: String,
     logprobs: Vec<TokenLogprobs>,
@@ -66,7 +67,12 @@ fn collect(mut ticket: Ticket) -> Completion {
     while let Some(event) = ticket.blocking_next() {
         assert!(completion.end.is_none() && completion.error.is_none(), "an event after the last");
         match event {
+            TokenEvent::Started => {
+                assert!(!completion.started && completion.tokens.is_empty(), "it starts once, and first");
+                completion.started = true;
+            }
             TokenEvent::Token { token, text, logprobs } => {
+                assert!(completion.started, "a token before the start");
                 completion.tokens.push(token);
                 completion.text.push_str(&text);
                 completion.logprobs.extend(logprobs);

@@ -42,6 +42,8 @@ struct Sequence {
     last: u32,
     cache: KvCache,
     adapter: Option<Arc<Adapter>>,
+    /// Whether it was told that its wait is over.
+    started: bool,
     generation: Generation,
     events: UnboundedSender<TokenEvent>,
     _permit: OwnedSemaphorePermit,
@@ -154,7 +156,7 @@ impl Worker {
         self.scheduler.enqueue(id, length, completion);
         let cache = KvCache::reaching(decoder.config(), length);
         let (adapter, events, _permit) = (job.adapter, job.events, job._permit);
-        let sequence = Sequence { prompt, last: 0, cache, adapter, generation, events, _permit };
+        let sequence = Sequence { prompt, last: 0, cache, adapter, started: false, generation, events, _permit };
         self.sequences.insert(id, sequence);
     }
 
@@ -184,6 +186,7 @@ impl Worker {
         }
         let parts: BTreeMap<SequenceId, Part> = plan.into_iter().map(|Work { id, part }| (id, part)).collect();
         let prompt_tokens: usize = parts.values().map(Part::prompt_tokens).sum();
+        announce_starts(&mut self.sequences, &parts);
         let outcome = forward(decoder, &mut self.sequences, &parts);
         self.monitor.update(|stats| {
             stats.steps += 1;
@@ -269,6 +272,20 @@ impl Worker {
             stats.running = scheduler.running() + embedding;
             stats.tokens_held = scheduler.tokens_held();
         });
+    }
+}
+
+/// Tells each sequence that is in a step for the first time that its wait is over.  Whoever wants to know how long it
+/// took reads a clock; the engine has none.
+fn announce_starts(sequences: &mut BTreeMap<SequenceId, Sequence>, parts: &BTreeMap<SequenceId, Part>) {
+    for id in parts.keys() {
+        if let Some(sequence) = sequences.get_mut(id)
+            && !sequence.started
+        {
+            sequence.started = true;
+            // The ticket may be gone, which is fine.
+            let _ = sequence.events.send(TokenEvent::Started);
+        }
     }
 }
 

@@ -129,6 +129,7 @@ async fn demonstrate(arguments: &Arguments, output: &mut Output) -> Result<Exit,
     output.line("")?;
     output.line("")?;
     output.line(format_args!("  {}  http://{address}/v1", look.label("Base URL")))?;
+    output.line(format_args!("  {}  http://{address}/", look.label("Web page")))?;
     output.line(format_args!("  {}  {key}", look.label("API key")))?;
     output.line(format_args!("  {}  made for this run; it ends with it", look.label("")))?;
     output.line("")?;

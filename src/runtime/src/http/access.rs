@@ -176,6 +176,9 @@ impl Drop for AccessLine {
         let duration = self.record.started().elapsed();
         self.metrics.request_ended(self.endpoint, self.status, duration);
         let facts = &self.record.0;
+        if facts.late_failure.get().is_some() {
+            self.metrics.stream_broke(self.endpoint);
+        }
         let cause = self.cause.as_deref().or(facts.late_failure.get().map(String::as_str));
         tracing::info!(
             request_id = self.id.as_str(),

@@ -14,10 +14,12 @@ use super::state::Appliance;
 /// Where Anthropic's clients put the key.
 const X_API_KEY: HeaderName = HeaderName::from_static("x-api-key");
 
-/// What answers without a key: the two probes, whose answers are a status and an empty body.
+/// What answers without a key: the two probes, whose answers are a status and an empty body, and the shell of the status
+/// page, whose bytes are part of the binary and the same at every site.
 ///
 /// Kubernetes' kubelet sends no credentials, and "alive" and "ready" tell a stranger nothing that connecting would not.
-const PUBLIC_PATHS: [&str; 2] = ["/livez", "/readyz"];
+/// A browser cannot send a key before it has a page to type it into; whatever that page shows, it asks for with the key.
+const PUBLIC_PATHS: [&str; 3] = ["/livez", "/readyz", "/"];
 
 /// Passes requests that carry an accepted key; all others get the same 401, whatever is wrong with them.
 pub(crate) async fn require_key(State(appliance): State<Appliance>, request: Request, next: Next) -> Response {
@@ -87,9 +89,22 @@ mod tests {
     }
 
     #[test]
-    fn only_the_probes_are_public() {
+    fn only_the_probes_and_the_shell_are_public() {
         assert!(is_public(&Method::GET, "/livez") && is_public(&Method::HEAD, "/readyz"));
-        for path in ["/", "/livez/", "/livez/..", "//livez", "/LIVEZ", "/v1/health/live", "/v1/models", "/metrics"] {
+        assert!(is_public(&Method::GET, "/") && !is_public(&Method::POST, "/"));
+        for path in [
+            "",
+            "//",
+            "/index.html",
+            "/v1/status",
+            "/livez/",
+            "/livez/..",
+            "//livez",
+            "/LIVEZ",
+            "/v1/health/live",
+            "/v1/models",
+            "/metrics",
+        ] {
             assert!(!is_public(&Method::GET, path), "{path}");
         }
         assert!(!is_public(&Method::POST, "/livez"));

@@ -38,6 +38,7 @@ pub(crate) struct Generation {
     events: SelectAll<BoxStream<'static, (usize, TokenEvent)>>,
     choices: Vec<ChoiceProgress>,
     wants_logprobs: bool,
+    submitted: Instant,
     usage: Usage,
     appliance: Appliance,
     record: RequestRecord,
@@ -87,6 +88,7 @@ impl Generation {
         Ok(Generation {
             choices: vec![ChoiceProgress::default(); tickets.len()],
             wants_logprobs: order.logprobs.is_some(),
+            submitted: Instant::now(),
             events: tickets.into_iter().enumerate().map(|(index, ticket)| events(index, ticket)).collect(),
             usage: Usage::new(prompt_tokens, 0),
             appliance: appliance.clone(),
@@ -106,32 +108,26 @@ impl Generation {
 
     /// The next event of any choice; `None` when all have finished.  May be dropped and called again without a loss.
     pub(crate) async fn next(&mut self) -> Option<Result<(usize, ChoiceEvent), ApiError>> {
-        let (choice, event) = self.events.next().await?;
-        Some(match event {
-            TokenEvent::Token { token, text, logprobs } => {
-                self.measure(choice);
-                // Counted one by one: a client that leaves has had what it has had.
-                self.count(choice, 1);
-                Ok((choice, ChoiceEvent::Token { token, text, logprobs }))
-            }
-            TokenEvent::Finished { reason, usage } => {
-                let cost = usage.completion_tokens;
-                self.usage = Usage::new(self.usage.prompt_tokens, self.usage.completion_tokens.saturating_add(cost));
-                // A token that ends the answer and is not part of it was generated too.
-                self.count(choice, cost.saturating_sub(self.choices[choice].tokens));
-                match reason {
-                    FinishReason::Stop => Ok((choice, ChoiceEvent::Finished("stop"))),
-                    FinishReason::Length => Ok((choice, ChoiceEvent::Finished("length"))),
-                    FinishReason::Cancelled => {
-                        Err(ApiError::unavailable("The server stopped before the answer ended."))
-                    }
+        loop {
+            let (choice, event) = self.events.next().await?;
+            return Some(match event {
+                TokenEvent::Started => {
+                    self.appliance.metrics().began_after(self.submitted.elapsed());
+                    continue;
                 }
-            }
-            TokenEvent::Failed(InferenceError::EngineStopped) => {
-                Err(ApiError::unavailable("The server stopped before the answer ended."))
-            }
-            TokenEvent::Failed(error) => Err(ApiError::internal(error)),
-        })
+                TokenEvent::Token { token, text, logprobs } => {
+                    self.measure(choice);
+                    // Counted one by one: a client that leaves has had what it has had.
+                    self.count(choice, 1);
+                    Ok((choice, ChoiceEvent::Token { token, text, logprobs }))
+                }
+                TokenEvent::Finished { reason, usage } => self.finished(choice, reason, usage.completion_tokens),
+                TokenEvent::Failed(InferenceError::EngineStopped) => {
+                    Err(ApiError::unavailable("The server stopped before the answer ended."))
+                }
+                TokenEvent::Failed(error) => Err(ApiError::internal(error)),
+            });
+        }
     }
 
     /// What the request has cost so far: all of it, once [`Generation::next`] has returned `None`.
@@ -141,6 +137,17 @@ impl Generation {
 
     pub(crate) fn record(&self) -> &RequestRecord {
         &self.record
+    }
+
+    fn finished(&mut self, choice: usize, reason: FinishReason, tokens: u64) -> Result<(usize, ChoiceEvent), ApiError> {
+        self.usage = Usage::new(self.usage.prompt_tokens, self.usage.completion_tokens.saturating_add(tokens));
+        // A token that ends the answer and is not part of it was generated too.
+        self.count(choice, tokens.saturating_sub(self.choices[choice].tokens));
+        match reason {
+            FinishReason::Stop => Ok((choice, ChoiceEvent::Finished("stop"))),
+            FinishReason::Length => Ok((choice, ChoiceEvent::Finished("length"))),
+            FinishReason::Cancelled => Err(ApiError::unavailable("The server stopped before the answer ended.")),
+        }
     }
 
     fn count(&mut self, choice: usize, tokens: u64) {

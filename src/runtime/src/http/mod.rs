@@ -11,7 +11,8 @@
 //! OpenAI's error bodies.  What is absent: no upload, no model load and no administration over HTTP, no fetch of
 //! anything a request names, no template in a request, no cross-origin permission.
 //!
-//! Without a key only `GET /livez` and `GET /readyz` answer, with a status and an empty body.
+//! Without a key only `GET /livez` and `GET /readyz` answer, with a status and an empty body, and `GET /`, with the empty
+//! shell of the status page: the same bytes at every site.
 
 mod access;
 mod auth;
@@ -36,6 +37,7 @@ mod router;
 mod server;
 mod sse;
 mod state;
+mod status;
 pub use defaults::SamplingDefaults;
 pub use limits::HttpLimits;
 pub use listener::Listener;

@@ -12,8 +12,8 @@ use tower::Layer;
 
 use super::error::ApiError;
 use super::state::Appliance;
-use super::{access, auth, chat, completions, embeddings, health, metadata, models};
-use crate::metrics;
+use super::{access, auth, chat, completions, embeddings, health, metadata, models, status};
+use crate::metrics::{self, Moment};
 
 /// What this runtime answers as far as a bundle's constraints allow it.
 pub const ENDPOINTS: [Endpoint; 3] = [Endpoint::ChatCompletions, Endpoint::Completions, Endpoint::Embeddings];
@@ -29,7 +29,8 @@ pub(crate) fn surface(appliance: &Appliance) -> Router {
 /// The metrics listener's surface: one page, no key, on an address of its own.
 pub(crate) fn metrics_surface(appliance: &Appliance) -> Router {
     let page = async |State(appliance): State<Appliance>| {
-        ([(CONTENT_TYPE, metrics::CONTENT_TYPE)], appliance.metrics().render(&appliance.engine().stats()))
+        let moment = Moment { engine: appliance.engine().stats(), is_ready: appliance.is_ready() };
+        ([(CONTENT_TYPE, metrics::CONTENT_TYPE)], appliance.metrics().render(&moment))
     };
     Router::new()
         .route(METRICS, get(page))
@@ -51,6 +52,8 @@ fn routes(appliance: &Appliance) -> Router {
         .route(MODELS, get(models::list))
         .route("/v1/models/{*id}", get(models::one))
         .route("/v1/metadata", get(metadata::metadata))
+        .route("/", get(status::page))
+        .route("/v1/status", get(status::status))
         .route("/v1/health/live", get(health::live))
         .route("/v1/health/ready", get(health::ready))
         .route("/livez", get(health::livez))

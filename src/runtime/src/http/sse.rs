@@ -120,11 +120,11 @@ impl<N: Narrator> Story<N> {
 
     /// The status line has gone, so the error becomes an event; clients raise on it.  No `[DONE]` follows.
     fn fail(&mut self, error: &ApiError) {
-        if let Some(cause) = error.internal_cause() {
-            self.generation.record().set_late_failure(cause.to_owned());
-        }
+        let body = error.body();
+        let cause = error.internal_cause().unwrap_or(&body.error.message);
+        self.generation.record().set_late_failure(cause.to_owned());
         // A body of four short members cannot fail to be written; if it did, the stream would end without `[DONE]`.
-        self.waiting.extend(line(&error.body()).ok());
+        self.waiting.extend(line(&body).ok());
         self.ended = true;
     }
 }

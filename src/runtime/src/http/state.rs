@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::available_parallelism;
+use std::time::{Duration, Instant};
 
 use ampoule_bundle::statement::Endpoint;
 use ampoule_bundle::{BundleIdentity, Digest};
@@ -67,6 +68,7 @@ pub(crate) struct Appliance(Arc<Inner>);
 struct Inner {
     parts: ServerParts,
     fingerprint: String,
+    started: Instant,
     ready: AtomicBool,
     draining: AtomicBool,
     body_memory: Arc<Semaphore>,
@@ -82,10 +84,12 @@ impl Appliance {
         let body_memory = parts.limits.max_buffered_body_bytes.div_ceil(BODY_MEMORY_UNIT).min(Semaphore::MAX_PERMITS);
         let cores = available_parallelism().map_or(2, usize::from);
         let reading = ReadingRoom::new(cores, parts.keys.names(), parts.limits.prompt_queue_deadline);
-        parts.metrics.set_running(&parts.served.bundle, &parts.served.config_digest.to_string());
+        let started = (parts.clock)();
+        parts.metrics.set_running(&parts.served.bundle, &parts.served.config_digest.to_string(), started);
         Appliance(Arc::new(Inner {
             parts,
             fingerprint,
+            started: Instant::now(),
             ready: AtomicBool::new(true),
             draining: AtomicBool::new(false),
             body_memory: Arc::new(Semaphore::new(body_memory)),
@@ -115,6 +119,11 @@ impl Appliance {
 
     pub(crate) fn now(&self) -> jiff::Timestamp {
         (self.0.parts.clock)()
+    }
+
+    /// How long this server has been running; no change of the wall clock makes it younger.
+    pub(crate) fn uptime(&self) -> Duration {
+        self.0.started.elapsed()
     }
 
     /// A digest of all that decides an answer: runtime, bundle and configuration.

@@ -40,14 +40,18 @@ fn either_header_carries_the_key() {
 }
 
 #[test]
-fn without_a_key_only_the_two_probes_answer_and_say_nothing() {
+fn without_a_key_only_the_two_probes_and_the_shell_of_the_status_page_answer() {
     let server = Setup::default().start();
     for path in ["/livez", "/readyz"] {
         let reply = server.raw("GET", path, &[], b"");
         assert_eq!((reply.status, reply.body.len()), (200, 0), "{path}");
     }
+    assert_eq!(server.raw("GET", "/", &[], b"").status, 200);
     let paths = [
-        "/",
+        "//",
+        "/index.html",
+        "/favicon.ico",
+        "/v1/status",
         "/livez/",
         "/livez/x",
         "/Livez",
@@ -73,8 +77,10 @@ fn without_a_key_only_the_two_probes_answer_and_say_nothing() {
             assert_eq!(reply.status, 401, "{method} {path}");
         }
     }
-    for path in ["/livez", "/readyz"] {
-        assert_eq!(server.raw("POST", path, &[], b"").status, 401, "POST {path}");
+    for path in ["/livez", "/readyz", "/"] {
+        for method in ["POST", "PUT", "DELETE", "OPTIONS", "PATCH"] {
+            assert_eq!(server.raw(method, path, &[], b"").status, 401, "{method} {path}");
+        }
     }
 }
 

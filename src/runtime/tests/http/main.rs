@@ -13,5 +13,7 @@ mod hostile;
 mod http2;
 mod lifecycle;
 mod observability;
+mod published_series;
 mod refusals;
+mod status_page;
 mod tls;

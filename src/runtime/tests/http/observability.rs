@@ -164,8 +164,10 @@ fn metrics_follow_the_requests() {
         "ampoule_requests_total{endpoint=\"other\",status=\"404\"} 1".to_owned(),
         "ampoule_prompt_tokens_total 9".to_owned(),
         format!("ampoule_generation_tokens_total {completion}"),
+        "ampoule_queue_time_seconds_count 1".to_owned(),
         "ampoule_time_to_first_token_seconds_count 1".to_owned(),
         "ampoule_request_duration_seconds_count{endpoint=\"chat_completions\"} 1".to_owned(),
+        "ampoule_ready 1".to_owned(),
         "ampoule_requests_running 0".to_owned(),
         "ampoule_requests_queued 0".to_owned(),
         "ampoule_tokens_held 0".to_owned(),
@@ -204,4 +206,7 @@ fn tokens_of_a_client_that_left_are_counted() {
     let page = server.metrics();
     let counted = page.text().lines().find_map(|line| line.strip_prefix("ampoule_generation_tokens_total "));
     assert!(counted.unwrap().parse::<u64>().unwrap() >= 3, "{}", page.text());
+    // A fast machine may have finished before the client left.
+    let cancelled = format!("ampoule_requests_cancelled_total {}", server.engine.stats().cancelled);
+    assert!(page.text().lines().any(|line| line == cancelled), "{cancelled} is missing in\n{}", page.text());
 }

@@ -308,7 +308,7 @@ fn unknown_models_paths_and_methods() {
     let reply = server.get("/v1/models/no-such-model");
     assert_eq!((reply.status, &reply.error()["code"]), (404, &json!("model_not_found")));
     assert_eq!(server.get("/v1/models/%ff").status, 404);
-    for path in ["/", "/v1", "/v1/nothing", "/v1/chat/completions/", "/v2/health/ready"] {
+    for path in ["/index.html", "/v1", "/v1/nothing", "/v1/chat/completions/", "/v2/health/ready"] {
         let reply = server.get(path);
         assert_eq!((reply.status, &reply.error()["code"]), (404, &json!("unknown_url")), "{path}");
     }
