@@ -10,7 +10,7 @@ use crate::target::Target;
 pub(super) const CASES: &[Case] = &[
     Case::served(
         "AMP-AUTH-01",
-        "No path but the two probes answers without a key, whatever the method",
+        "No path but the two probes and the page at / answers without a key, whatever the method",
         deny_by_default,
     ),
     Case::served("AMP-AUTH-02", "Every failure of authentication is the same 401 (C42)", same_failure),
@@ -21,7 +21,7 @@ pub(super) const CASES: &[Case] = &[
 
 /// Paths that exist, that might, and that look like the public ones.
 const PATHS: [&str; 22] = [
-    "/",
+    "/index.html",
     "/livez/",
     "/livez/x",
     "/Livez",
@@ -52,7 +52,7 @@ fn deny_by_default(target: &Target) -> anyhow::Result<()> {
             ensure!(reply.status == 401, "{method} {path} without a key is answered {}", reply.status);
         }
     }
-    for path in ["/livez", "/readyz"] {
+    for path in ["/", "/livez", "/readyz"] {
         let reply = target.send_head("POST", path, &[])?;
         ensure!(reply.status == 401, "POST {path} without a key is answered {}", reply.status);
     }

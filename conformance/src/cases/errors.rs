@@ -113,7 +113,7 @@ fn no_key(target: &Target) -> anyhow::Result<()> {
 }
 
 fn not_found(target: &Target) -> anyhow::Result<()> {
-    for path in ["/", "/v1", "/v1/nothing", "/v1/chat/completions/", "/v1/fine_tuning/jobs", "/admin"] {
+    for path in ["/index.html", "/v1", "/v1/nothing", "/v1/chat/completions/", "/v1/fine_tuning/jobs", "/admin"] {
         target.get(path)?.error(404)?.names(None)?.coded("unknown_url")?;
     }
     let (path, request) = smallest(target.facts()?);

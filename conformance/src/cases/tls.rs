@@ -75,7 +75,7 @@ fn unusable_files(site: &Site) -> anyhow::Result<()> {
 
 fn same_surface(site: &Site) -> anyhow::Result<()> {
     let (server, _) = serve(site, "surface")?;
-    for path in ["/", MODELS, "/v1/metadata", "/metrics", "/admin"] {
+    for path in ["/index.html", MODELS, "/v1/metadata", "/metrics", "/admin"] {
         let reply = server.target().send_head("GET", path, &[])?;
         ensure!(reply.status == 401, "GET {path} without a key is answered {} over TLS", reply.status);
     }
