@@ -84,6 +84,13 @@ class Adapters(unittest.TestCase):
             "--password-file", folder / "password", "--out", folder / "by-site.bundle",
         )
         self.refused(11, "release", bundle=folder / "by-site.bundle", adapters=self.sealed)
+        # Nor does calling the model an adapter make a base of it.
+        disguised = folder / "disguised.bundle"
+        run(
+            SEAL, "seal", "--from", model, "--adapter-of", self.workshop.bundle, "--name", "disguised", "--version", "1.0.0",
+            "--counter", "1", "--key", folder / "site.key", "--password-file", folder / "password", "--out", disguised,
+        )
+        self.refused(20, "disguised is an adapter", bundle=disguised, adapters=self.sealed)
 
     def refused(self, code, words, bundle, adapters):
         command = [

@@ -53,6 +53,13 @@ pub enum InferenceError {
         found: usize,
     },
 
+    /// A bundle that was to be a model of its own is an adapter.
+    #[error("{name} is an adapter: name its base as the bundle, and this one among the adapters")]
+    AnAdapter {
+        /// The bundle.
+        name: String,
+    },
+
     /// A bundle that was to be an adapter is a model of its own.
     #[error("{name} is no adapter: serve it as a model of its own")]
     NotAnAdapter {

@@ -84,6 +84,10 @@ impl LoadedModel {
     /// Reads the bundle's configuration and tokenizer, and its weights while they are hashed.  Nothing of the weights is
     /// used before their digests have matched.
     pub fn load(bundle: AdmittedBundle, options: &LoadOptions) -> Result<LoadedModel, InferenceError> {
+        // A site's key vouches for adapters only: whatever calls itself one must never be a base, whatever it holds.
+        if bundle.release().adapter.is_some() {
+            return Err(InferenceError::AnAdapter { name: bundle.identity().name.to_string() });
+        }
         let file = |path: &str| bundle.file(path);
         let (model, text, mut profile, case) = match gguf_header(&bundle)? {
             Some(header) => {

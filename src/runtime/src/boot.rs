@@ -80,7 +80,8 @@ pub fn check(layers: &Layers, config: &RuntimeConfig) -> Result<Effective, Error
     let verified = verify(opened.bundle, &opened.trust_root, &opened.name).map_err(|error| explain(error, config))?;
     let admitted = admit(verified, &State::Unkept.accepted(), &opened.name)?;
     let settled = settle(layers, &admitted)?;
-    RuntimeConfig::require(&settled)?;
+    let settled_config = RuntimeConfig::require(&settled)?;
+    adapters(&settled_config.adapters, &opened.trust_root)?;
     Ok(settled)
 }
 
