@@ -3,6 +3,7 @@
 //! In reading order: a bundle becomes a model ([`LoadedModel`]), the model becomes an engine ([`EngineHandle`]), and the
 //! engine turns a [`GenerationRequest`] into [`TokenEvent`]s.  Below stand the parts that it is made of.
 
+mod dense;
 mod load;
 mod profile;
 mod proof;

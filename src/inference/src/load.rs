@@ -25,7 +25,8 @@ use ampoule_bundle::statement::{AdapterBinding, KnownAnswers};
 use ampoule_bundle::{AdmittedBundle, BundleIdentity, Digest, GgufHeader, LoadError, TensorInfo, WeightHeader};
 use serde::Deserialize;
 
-use crate::encoder::{Case, Encoder, EncoderConfig, EncoderWeights};
+use crate::dense::DenseTensors;
+use crate::encoder::{Case, Encoder, EncoderConfig};
 use crate::engine::{EngineConfig, EngineHandle};
 use crate::error::InferenceError;
 use crate::model::{Adapter, Config, Decoder, WeightsSink};
@@ -181,7 +182,7 @@ impl ReadyModel {
             return Err(InferenceError::AdapterNameTaken { name });
         }
         let config = bundle.file("adapter_config.json").ok_or_else(|| missing("adapter_config.json"))?;
-        let tensors = load_weights(&bundle, EncoderWeights::default(), &LoadOptions::default())?;
+        let tensors = load_weights(&bundle, DenseTensors::default(), &LoadOptions::default())?;
         let adapter = Adapter::from_peft(decoder.config(), config, tensors.into_iter().collect())?;
         self.adapters.insert(name, LoadedAdapter { identity, adapter: Arc::new(adapter) });
         Ok(())
@@ -259,7 +260,7 @@ fn load_encoder(
     bundle: &AdmittedBundle,
     options: &LoadOptions,
 ) -> Result<(Model, ModelProfile), InferenceError> {
-    let tensors = load_weights(bundle, EncoderWeights::default(), options)?;
+    let tensors = load_weights(bundle, DenseTensors::default(), options)?;
     let (parameters, quantisation) = summary(bundle);
     let profile = ModelProfile {
         kind: ModelKind::Encoder,

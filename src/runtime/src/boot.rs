@@ -13,7 +13,6 @@ use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::Read;
 use std::net::SocketAddr;
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
@@ -37,6 +36,7 @@ use crate::http::{ENDPOINTS, Ended, HttpLimits, SamplingDefaults, ServedModel, S
 use crate::keys::KeyStore;
 use crate::listen::{BoundListener, BoundSocket, PlannedListener};
 use crate::metrics::Metrics;
+use crate::permissions;
 use crate::progress::Progress;
 use crate::report;
 use crate::signals::StopSignals;
@@ -45,9 +45,6 @@ use crate::store::Store;
 
 /// A trust root is a page of JSON with a few keys.
 const TRUST_ROOT_LIMIT_BYTES: u64 = 4 * 1024 * 1024;
-
-/// Whoever may write the root decides whom this host trusts.
-const WRITABLE_BY_ALL: u32 = 0o002;
 
 /// Serves until it is asked to stop, then drains.
 ///
@@ -197,9 +194,8 @@ fn parse_trust_root(bytes: &[u8], path: &Path) -> Result<TrustRoot, Error> {
 pub fn read_trust_root(path: &Path) -> Result<Vec<u8>, Error> {
     let at = |source| Error::OpenTrustRoot { path: path.to_owned(), source };
     let file = File::open(path).map_err(at)?;
-    let mode = file.metadata().map_err(at)?.mode();
-    if mode & WRITABLE_BY_ALL != 0 {
-        return Err(Error::WritableTrustRoot { path: path.to_owned(), found: mode & 0o7777 });
+    if let Some(found) = permissions::writable_by_all(&file).map_err(at)? {
+        return Err(Error::WritableTrustRoot { path: path.to_owned(), found });
     }
     let mut bytes = Vec::new();
     file.take(TRUST_ROOT_LIMIT_BYTES).read_to_end(&mut bytes).map_err(at)?;
@@ -259,7 +255,7 @@ fn adapters(paths: &[PathBuf], root: &TrustRoot) -> Result<Vec<(String, Admitted
         let verified = verify(open_bundle(path)?, root, &name)?;
         Ok((name.clone(), admit(verified, &State::Unkept.accepted(), &name)?))
     };
-    paths.iter().map(admit_one).collect()
+    paths.iter().map(|path| admit_one(path).map_err(Error::of_adapter)).collect()
 }
 
 /// A model that runs, and what is told about it.
@@ -300,7 +296,7 @@ pub fn start(
     let mut ready = loaded.prove().map_err(refused)?;
     for (path, adapter) in adapters {
         report::log(adapter.identity());
-        ready.add_adapter(adapter).map_err(|source| Error::from_inference(&path, source))?;
+        ready.add_adapter(adapter).map_err(|source| Error::from_inference(&path, source).of_adapter())?;
     }
     let profile = ready.profile();
     tracing::info!(

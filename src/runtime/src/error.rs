@@ -83,6 +83,12 @@ pub enum Error {
         /// The defect.
         source: Box<BundleError>,
     },
+    /// An adapter that the configuration names is refused.
+    #[error("an adapter: {source}")]
+    Adapter {
+        /// Why.
+        source: Box<Error>,
+    },
     /// The configuration is wrong.
     #[error(transparent)]
     Configuration(#[from] ConfigErrors),
@@ -169,6 +175,11 @@ impl Error {
         }
     }
 
+    /// The same cause for an adapter, which comes from a file also where the bundle comes from a store.
+    pub fn of_adapter(self) -> Error {
+        Error::Adapter { source: Box::new(self) }
+    }
+
     /// The same cause for a bundle of the store, where a refusal means that something has changed since the import.
     pub fn in_store(self) -> Error {
         match self {
@@ -189,7 +200,7 @@ impl Error {
                 ViolationClass::NotAdmitted => Exit::NotAdmitted,
                 ViolationClass::State => Exit::State,
             },
-            Error::StoredBundle { source } => source.exit(),
+            Error::StoredBundle { source } | Error::Adapter { source } => source.exit(),
             Error::Store(StoreError::Io { .. } | StoreError::Busy { .. }) => Exit::Failure,
             Error::Store(StoreError::WritableByAll { .. }) => Exit::Configuration,
             Error::Store(_) => Exit::State,

@@ -16,6 +16,7 @@ pub mod http;
 pub mod keys;
 pub mod listen;
 pub mod metrics;
+mod permissions;
 pub mod progress;
 pub mod report;
 pub mod signals;

@@ -63,20 +63,36 @@ impl Folder {
     /// # Errors
     /// What the file system refuses.
     pub fn write(&self, out: &Path) -> Result<(), TrainerError> {
-        let mut partial = out.as_os_str().to_owned();
-        partial.push(".partial");
-        let partial = PathBuf::from(partial);
-        let failed = |path: &Path| {
-            let path = path.to_owned();
-            move |source| TrainerError::Write { path, source }
-        };
-        std::fs::create_dir_all(&partial).map_err(failed(&partial))?;
-        for (name, bytes) in &self.files {
-            let path = partial.join(name);
-            std::fs::write(&path, bytes).map_err(failed(&path))?;
-        }
-        std::fs::rename(&partial, out).map_err(failed(out))
+        write_whole(out, self.files.iter().map(|(name, bytes)| (*name, bytes.as_slice())))
     }
+}
+
+/// Writes a folder of files; it appears whole or not at all.
+///
+/// # Errors
+/// What the file system refuses.
+pub fn write_whole<'a>(out: &Path, files: impl Iterator<Item = (&'a str, &'a [u8])>) -> Result<(), TrainerError> {
+    let failed = |path: &Path| {
+        let path = path.to_owned();
+        move |source| TrainerError::Write { path, source }
+    };
+    let partial = beside(out, ".partial");
+    if partial.exists() {
+        std::fs::remove_dir_all(&partial).map_err(failed(&partial))?;
+    }
+    std::fs::create_dir_all(&partial).map_err(failed(&partial))?;
+    for (name, bytes) in files {
+        let path = partial.join(name);
+        std::fs::write(&path, bytes).map_err(failed(&path))?;
+    }
+    std::fs::rename(&partial, out).map_err(failed(out))
+}
+
+/// The path with an ending after its name.
+pub(crate) fn beside(path: &Path, ending: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(ending);
+    PathBuf::from(name)
 }
 
 /// `config.json` of a Llama of this shape.

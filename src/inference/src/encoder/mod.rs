@@ -4,7 +4,6 @@
 
 mod config;
 mod pooling;
-mod weights;
 
 use std::collections::HashMap;
 
@@ -17,7 +16,6 @@ use crate::error::InferenceError;
 
 pub use config::{Case, EncoderConfig, Family};
 pub use pooling::{Normalisation, Pooling};
-pub use weights::EncoderWeights;
 
 /// An encoder with its weights.
 pub struct Encoder {

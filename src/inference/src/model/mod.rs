@@ -35,6 +35,7 @@ pub use config::{
 };
 pub use decoder::{Decoder, SequenceStep};
 pub use error::ModelError;
+pub use peft::{PEFT_DOWN, PEFT_PREFIX, PEFT_UP};
 pub use sink::WeightsSink;
 pub use weights::{Weight, Weights};
 

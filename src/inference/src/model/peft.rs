@@ -12,7 +12,11 @@ use serde_json::{Map, Value};
 use super::{Adapter, Config, LowRank, ModelError};
 
 /// What PEFT puts before the name of a module of the base.
-const PREFIX: &str = "base_model.model.";
+pub const PEFT_PREFIX: &str = "base_model.model.";
+/// What it puts after that name for `A`.
+pub const PEFT_DOWN: &str = ".lora_A.weight";
+/// What it puts after that name for `B`.
+pub const PEFT_UP: &str = ".lora_B.weight";
 
 /// The members of `adapter_config.json` that decide what is computed.
 #[derive(Debug, Deserialize)]
@@ -68,10 +72,10 @@ impl Adapter {
         let mut halves: BTreeMap<String, (Option<Tensor>, Option<Tensor>)> = BTreeMap::new();
         for (name, tensor) in tensors {
             let unknown = || ModelError::UnknownTensor { name: name.clone() };
-            let rest = name.strip_prefix(PREFIX).ok_or_else(unknown)?;
-            if let Some(module) = rest.strip_suffix(".lora_A.weight") {
+            let rest = name.strip_prefix(PEFT_PREFIX).ok_or_else(unknown)?;
+            if let Some(module) = rest.strip_suffix(PEFT_DOWN) {
                 halves.entry(module.to_owned()).or_default().0 = Some(tensor);
-            } else if let Some(module) = rest.strip_suffix(".lora_B.weight") {
+            } else if let Some(module) = rest.strip_suffix(PEFT_UP) {
                 halves.entry(module.to_owned()).or_default().1 = Some(tensor);
             } else {
                 return Err(unknown());
@@ -79,9 +83,9 @@ impl Adapter {
         }
         let mut modules = BTreeMap::new();
         for (module, halves) in halves {
-            let missing = |half: &str| ModelError::MissingTensor { name: format!("{PREFIX}{module}.{half}.weight") };
-            let down = halves.0.ok_or_else(|| missing("lora_A"))?;
-            let up = halves.1.ok_or_else(|| missing("lora_B"))?;
+            let missing = |half: &str| ModelError::MissingTensor { name: format!("{PEFT_PREFIX}{module}{half}") };
+            let down = halves.0.ok_or_else(|| missing(PEFT_DOWN))?;
+            let up = halves.1.ok_or_else(|| missing(PEFT_UP))?;
             let rank = of_module(&peft.rank_pattern, &module).unwrap_or(peft.r);
             let alpha = of_module(&peft.alpha_pattern, &module).unwrap_or(peft.lora_alpha);
             let found = down.dims().first().copied().unwrap_or(0);

@@ -7,7 +7,6 @@
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::Read;
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use figment::value::{Dict, Map, Num, Value};
@@ -19,6 +18,7 @@ use super::environment::Environment;
 use super::error::{ConfigError, ConfigErrors};
 use super::options::{ConfigOption, Kind, Options};
 use super::raw::RawConfig;
+use crate::permissions;
 
 /// A configuration file is a page or two; whatever is larger was named by mistake.
 const FILE_LIMIT_BYTES: u64 = 1024 * 1024;
@@ -290,9 +290,8 @@ fn read_toml(path: &Path) -> Result<Dict, ConfigError> {
         |error: std::io::Error| ConfigError::UnreadableFile { path: path.to_owned(), reason: error.to_string() };
     let mut text = String::new();
     let file = File::open(path).map_err(unreadable)?;
-    let mode = file.metadata().map_err(unreadable)?.mode();
-    if mode & 0o002 != 0 {
-        return Err(ConfigError::WritableFile { path: path.to_owned(), found: mode & 0o7777 });
+    if let Some(found) = permissions::writable_by_all(&file).map_err(unreadable)? {
+        return Err(ConfigError::WritableFile { path: path.to_owned(), found });
     }
     file.take(FILE_LIMIT_BYTES + 1).read_to_string(&mut text).map_err(unreadable)?;
     if text.len() as u64 > FILE_LIMIT_BYTES {

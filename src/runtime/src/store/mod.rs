@@ -19,13 +19,13 @@ mod writer;
 
 use std::fs::File;
 use std::io::{self, Read};
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use ampoule_bundle::SealedBundle;
 
 use crate::boot;
 use crate::error::Error;
+use crate::permissions;
 
 pub use catalogue::{Catalogue, Record, Standing, Wanted};
 pub use error::StoreError;
@@ -155,9 +155,8 @@ fn root_path(folder: &Path, record: &Record) -> PathBuf {
 fn read_state(path: &Path) -> Result<Vec<u8>, StoreError> {
     let at = |source| StoreError::Io { path: path.to_owned(), source };
     let file = File::open(path).map_err(at)?;
-    let mode = file.metadata().map_err(at)?.mode();
-    if mode & 0o002 != 0 {
-        return Err(StoreError::WritableByAll { path: path.to_owned(), found: mode & 0o7777 });
+    if let Some(found) = permissions::writable_by_all(&file).map_err(at)? {
+        return Err(StoreError::WritableByAll { path: path.to_owned(), found });
     }
     let mut bytes = Vec::new();
     file.take(STATE_LIMIT_BYTES + 1).read_to_end(&mut bytes).map_err(at)?;

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use ampoule_inference::model::{Adapter, Config, LowRank, ModelError};
+use ampoule_inference::model::{Adapter, Config, LowRank, ModelError, PEFT_DOWN, PEFT_UP};
 use candle_core::{Device, Tensor, Var};
 use rand::Rng;
 
@@ -77,10 +77,10 @@ pub fn adapter(config: &Config, matrices: &BTreeMap<String, Tensor>, scale: f64)
 
 /// The name of a module's `A`.
 pub fn down_name(module: &str) -> String {
-    format!("{module}.lora_A.weight")
+    format!("{module}{PEFT_DOWN}")
 }
 
 /// The name of a module's `B`.
 pub fn up_name(module: &str) -> String {
-    format!("{module}.lora_B.weight")
+    format!("{module}{PEFT_UP}")
 }

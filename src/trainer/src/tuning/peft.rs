@@ -6,22 +6,21 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::Path;
 
+use ampoule_inference::model::{PEFT_DOWN, PEFT_PREFIX};
 use candle_core::Tensor;
 use serde_json::json;
 
 use crate::error::TrainerError;
+use crate::export;
 
 use super::schedule::Settings;
-
-/// What PEFT puts before the name of a module of the base.
-const PREFIX: &str = "base_model.model.";
 
 /// The weights' file.
 pub const WEIGHTS_FILE: &str = "adapter_model.safetensors";
 /// The configuration's file.
 pub const CONFIG_FILE: &str = "adapter_config.json";
 
-/// Writes both files into `folder`, which must exist.
+/// Writes the folder; it appears whole or not at all.
 ///
 /// # Errors
 /// What the file system and the library refuse.
@@ -31,12 +30,8 @@ pub fn write(
     matrices: &BTreeMap<String, Tensor>,
     settings: &Settings,
 ) -> Result<(), TrainerError> {
-    let write = |name: &str, bytes: &[u8]| {
-        let path = folder.join(name);
-        std::fs::write(&path, bytes).map_err(|source| TrainerError::Write { path, source })
-    };
-    write(CONFIG_FILE, config_json(base_name, matrices, settings).as_bytes())?;
-    write(WEIGHTS_FILE, &weights(matrices)?)
+    let (config, weights) = (config_json(base_name, matrices, settings), weights(matrices)?);
+    export::write_whole(folder, [(CONFIG_FILE, config.as_bytes()), (WEIGHTS_FILE, &weights[..])].into_iter())
 }
 
 /// `adapter_model.safetensors`.
@@ -45,15 +40,16 @@ pub fn write(
 /// What the library refuses.
 pub fn weights(matrices: &BTreeMap<String, Tensor>) -> Result<Vec<u8>, TrainerError> {
     let named: BTreeMap<String, Tensor> =
-        matrices.iter().map(|(name, tensor)| (format!("{PREFIX}{name}"), tensor.clone())).collect();
+        matrices.iter().map(|(name, tensor)| (format!("{PEFT_PREFIX}{name}"), tensor.clone())).collect();
     let metadata = HashMap::from([("format".to_owned(), "pt".to_owned())]);
     Ok(safetensors::serialize(&named, Some(metadata))?)
 }
 
 /// `adapter_config.json`.  The base is named by its bundle, never by a path, which would mean nothing elsewhere.
 pub fn config_json(base_name: &str, matrices: &BTreeMap<String, Tensor>, settings: &Settings) -> String {
-    let targets: BTreeSet<&str> =
-        matrices.keys().filter_map(|name| name.split(".lora_").next()?.rsplit('.').next()).collect();
+    let module =
+        |name: &'_ String| name.strip_suffix(PEFT_DOWN).and_then(|module| module.rsplit('.').next()).map(str::to_owned);
+    let targets: BTreeSet<String> = matrices.keys().filter_map(module).collect();
     let config = json!({
         "alpha_pattern": {},
         "base_model_name_or_path": base_name,

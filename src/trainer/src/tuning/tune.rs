@@ -7,6 +7,7 @@ use ampoule_bundle::Digest;
 use candle_core::{Tensor, Var};
 
 use crate::error::TrainerError;
+use crate::export;
 use crate::learner::Learner;
 use crate::optimizer::{AdamWSettings, Moments};
 use crate::progress::Progress;
@@ -108,7 +109,7 @@ pub fn tune(base: Base, run: &Run<'_>) -> Result<Outcome, TrainerError> {
     }
     bar.finish();
 
-    write_peft(run, &identity.name.to_string(), &state.result())?;
+    peft::write(run.out, &identity.name.to_string(), &state.result(), run.settings)?;
     std::fs::remove_dir_all(&folder).map_err(|source| TrainerError::Write { path: folder, source })?;
     let held_out = state.best.map(|(loss, _)| loss);
     Ok(Outcome { steps: state.done, losses, held_out, ended_early: ended_early && state.done < steps })
@@ -119,7 +120,7 @@ fn run_folder(run: &Run<'_>) -> Result<PathBuf, TrainerError> {
     if run.out.exists() {
         return Err(TrainerError::OutputExists { path: run.out.to_owned() });
     }
-    let folder = with_ending(run.out, ".run");
+    let folder = export::beside(run.out, ".run");
     if run.start == Start::Fresh && folder.exists() {
         return Err(TrainerError::Interrupted { path: folder });
     }
@@ -145,26 +146,6 @@ fn ingredients(run: &Run<'_>, base: &str, variables: &BTreeMap<String, Var>) -> 
         settings: serde_json::to_string(run.settings).expect("plain values always serialise"),
         modules: variables.keys().cloned().collect::<Vec<_>>().join(" "),
     }
-}
-
-fn write_peft(run: &Run<'_>, base: &str, matrices: &BTreeMap<String, Tensor>) -> Result<(), TrainerError> {
-    let partial = with_ending(run.out, ".partial");
-    let failed = |path: &Path| {
-        let path = path.to_owned();
-        move |source| TrainerError::Write { path, source }
-    };
-    if partial.exists() {
-        std::fs::remove_dir_all(&partial).map_err(failed(&partial))?;
-    }
-    std::fs::create_dir_all(&partial).map_err(failed(&partial))?;
-    peft::write(&partial, base, matrices, run.settings)?;
-    std::fs::rename(&partial, run.out).map_err(failed(run.out))
-}
-
-fn with_ending(path: &Path, ending: &str) -> PathBuf {
-    let mut name = path.as_os_str().to_owned();
-    name.push(ending);
-    PathBuf::from(name)
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

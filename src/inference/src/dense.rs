@@ -1,4 +1,4 @@
-//! Takes an encoder's tensors while the bundle reads and hashes them.  Everything becomes f32, which is exact for the
+//! Takes the tensors of an encoder or an adapter while the bundle reads and hashes them.  Everything becomes f32, which is exact for the
 //! half-precision types.
 
 use std::collections::HashMap;
@@ -10,13 +10,13 @@ use half::{bf16, f16};
 
 use crate::error::InferenceError;
 
-/// A sink for the tensors of an encoder.
+/// A sink for tensors by name.
 #[derive(Debug, Default)]
-pub struct EncoderWeights {
+pub(crate) struct DenseTensors {
     tensors: Mutex<HashMap<String, Tensor>>,
 }
 
-impl TensorSink for EncoderWeights {
+impl TensorSink for DenseTensors {
     type Output = HashMap<String, Tensor>;
     type Error = InferenceError;
 
@@ -58,7 +58,7 @@ mod tests {
 
     #[test]
     fn half_precision_is_widened_exactly_and_integers_are_left_out() {
-        let sink = EncoderWeights::default();
+        let sink = DenseTensors::default();
         let values = [1.5f32, -0.25];
         let entry = |name, kind| TensorEntry { name, kind, shape: &[2] };
         sink.place(entry("a", TensorKind::F32), values.iter().flat_map(|v| v.to_le_bytes()).collect()).unwrap();

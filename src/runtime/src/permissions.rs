@@ -1,0 +1,13 @@
+//! Who may change a file that decides what this host trusts and serves: the trust root, the configuration, the state of a
+//! store.
+
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::MetadataExt;
+
+/// The mode of an open file that every user of this host may write; `None` for one that they may not.
+pub(crate) fn writable_by_all(file: &File) -> io::Result<Option<u32>> {
+    const WRITABLE_BY_ALL: u32 = 0o002;
+    let mode = file.metadata()?.mode();
+    Ok((mode & WRITABLE_BY_ALL != 0).then_some(mode & 0o7777))
+}
