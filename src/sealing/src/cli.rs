@@ -14,7 +14,10 @@ mod export;
 mod inspect;
 mod keygen;
 mod seal;
+mod statement;
 mod trust;
+
+pub use statement::{Sealed, Statement, binding_to};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -64,7 +67,7 @@ pub(crate) enum Output {
 
 /// The signing key and where its password comes from.
 #[derive(Debug, Args)]
-pub(crate) struct KeyArguments {
+pub struct KeyArguments {
     /// The private key that signs, as made by `keygen` or by cosign.
     #[arg(long, value_name = "FILE")]
     key: PathBuf,

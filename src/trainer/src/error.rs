@@ -79,6 +79,51 @@ pub enum TrainerError {
     /// The base cannot be used.
     #[error(transparent)]
     Base(#[from] crate::tuning::base::BaseError),
+    /// An example without a prompt cannot be put to a model.
+    #[error("the example in line {line} asks nothing: give it a prompt, so that it can be put to the model")]
+    NothingAsked {
+        /// Counted from 1.
+        line: usize,
+    },
+    /// A folder that is no adapter, or an adapter that does not belong to the base.
+    #[error("{path} cannot be used as an adapter of this base: {source}")]
+    Adapter {
+        /// The folder.
+        path: PathBuf,
+        /// Why.
+        source: ampoule_inference::model::ModelError,
+    },
+    /// An adapter that was trained on another base.
+    #[error("{path} was trained on the base {found}, and this one is {wanted}: give the base that it was trained on")]
+    OtherBase {
+        /// The adapter's folder.
+        path: PathBuf,
+        /// The manifest digest of its base.
+        found: String,
+        /// That of the base at hand.
+        wanted: String,
+    },
+    /// A report beside an adapter that is none.
+    #[error("{path} is no report of a training: {source}; remove it if it is somebody else's")]
+    NoReport {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: serde_json::Error,
+    },
+    /// Fewer right answers than were asked for.
+    #[error("{right} of {asked} answers are right, and the pass mark asks for {pass_mark}: see the wrong ones above")]
+    BelowMark {
+        /// Right answers.
+        right: usize,
+        /// All answers.
+        asked: usize,
+        /// The share that was asked for.
+        pass_mark: f64,
+    },
+    /// The adapter could not be sealed.
+    #[error("the adapter cannot be sealed: {0}")]
+    Sealing(#[from] ampoule_sealing::SealingError),
     /// A target that no module of the model is called.
     #[error("no linear layer of this model is called {found}: there are {known}")]
     UnknownTarget {

@@ -7,12 +7,13 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::path::Path;
 
-use ampoule_inference::model::{Config, Decoder, KvCache, SequenceStep, Weights};
-use candle_core::{D, Device};
+use ampoule_inference::model::{Config, Decoder, Weights};
+use candle_core::Device;
 use tokenizers::Tokenizer;
 
 use crate::corpus::{Corpus, HeldOut};
 use crate::error::TrainerError;
+use crate::greedy;
 use crate::recipe::PassMarks;
 use crate::rows;
 use crate::vocabulary::END;
@@ -21,7 +22,7 @@ use crate::vocabulary::END;
 const ANSWER_TOKENS: usize = 160;
 
 /// How a model did on the held-out questions.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
 pub struct Report {
     /// Questions about facts.
     pub questions: usize,
@@ -104,7 +105,6 @@ pub fn evaluate(folder: &Path, corpus: &Corpus, held_out: &HeldOut) -> Result<Re
 struct Model {
     tokenizer: Tokenizer,
     decoder: Decoder,
-    context_length: usize,
 }
 
 impl Model {
@@ -118,24 +118,12 @@ impl Model {
         let config = Config::from_hugging_face(&read("config.json")?)?;
         let tensors = candle_core::safetensors::load_buffer(&read("model.safetensors")?, &Device::Cpu)?;
         let tensors: BTreeMap<_, _> = tensors.into_iter().collect();
-        let context_length = config.context_length;
-        Ok(Self { tokenizer, decoder: Decoder::new(config, Weights::from_tensors(tensors)?)?, context_length })
+        Ok(Self { tokenizer, decoder: Decoder::new(config, Weights::from_tensors(tensors)?)? })
     }
 
     fn answer(&self, question: &str) -> Result<String, TrainerError> {
-        let mut next = rows::prompt(&self.tokenizer, question)?;
-        let mut cache = KvCache::new(self.decoder.config());
-        let mut answer = Vec::new();
-        while answer.len() < ANSWER_TOKENS && cache.position() + next.len() < self.context_length {
-            let logits =
-                self.decoder.forward(&mut [SequenceStep { tokens: &next, cache: &mut cache, adapter: None }])?;
-            let token = logits[0].argmax(D::Minus1)?.to_scalar::<u32>()?;
-            if token == END {
-                break;
-            }
-            answer.push(token);
-            next = vec![token];
-        }
+        let prompt = rows::prompt(&self.tokenizer, question)?;
+        let answer = greedy::continuation(&self.decoder, None, &prompt, &[END], ANSWER_TOKENS)?;
         self.tokenizer.decode(&answer, true).map_err(|source| TrainerError::Tokenizer { action: "used", source })
     }
 }

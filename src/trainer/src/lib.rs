@@ -12,6 +12,7 @@ pub mod corpus;
 pub mod error;
 pub mod evaluation;
 pub mod export;
+pub mod greedy;
 pub mod learner;
 pub mod optimizer;
 pub mod pattern;

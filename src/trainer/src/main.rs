@@ -32,7 +32,10 @@ fn exit_code(error: &TrainerError) -> u8 {
     const MODEL: u8 = 20;
     const CONFIGURATION: u8 = 78;
     match error {
-        TrainerError::BelowPassMark { .. } | TrainerError::Data(_) => CHECK_FAILED,
+        TrainerError::BelowPassMark { .. }
+        | TrainerError::BelowMark { .. }
+        | TrainerError::NothingAsked { .. }
+        | TrainerError::Data(_) => CHECK_FAILED,
         TrainerError::Toml { .. }
         | TrainerError::Recipe { .. }
         | TrainerError::Pattern { .. }
@@ -50,7 +53,11 @@ fn exit_code(error: &TrainerError) -> u8 {
             ViolationClass::NotAdmitted => NOT_ADMITTED,
             ViolationClass::State => STATE,
         },
-        TrainerError::Base(BaseError::Model { .. } | BaseError::NoGenerator { .. }) => MODEL,
+        TrainerError::Base(BaseError::Model { .. } | BaseError::NoGenerator { .. }) | TrainerError::Adapter { .. } => {
+            MODEL
+        }
+        TrainerError::OtherBase { .. } => NOT_ADMITTED,
+        TrainerError::Sealing(error) => error.exit_code(),
         _ => OTHER_FAILURE,
     }
 }

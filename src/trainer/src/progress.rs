@@ -49,6 +49,14 @@ impl Progress {
             smooth_loss: Cell::new(f32::NAN),
         }
     }
+
+    /// Starts counting to so many; the bar shows on a terminal only.
+    pub fn start_counting(self, count: usize) -> ProgressBar {
+        match self {
+            Self::Silent => ProgressBar::hidden(),
+            Self::Shown => ProgressBar::new(count as u64),
+        }
+    }
 }
 
 impl Bar {

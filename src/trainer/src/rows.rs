@@ -30,6 +30,8 @@ pub enum Purpose {
     Adapter = 4,
     /// The order of examples.
     Order = 5,
+    /// The order of rehearsals.
+    Rehearsal = 6,
 }
 
 /// A generator for one purpose and one counter below 2^56.

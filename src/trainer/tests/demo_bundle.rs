@@ -9,11 +9,11 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use ampoule_bundle::{AcceptedVersions, AdmittedBundle, HostFacts, RuntimePolicy, SealedBundle, TrustRoot};
-use ampoule_inference::model::{Config, Decoder, KvCache, SequenceStep, WeightsSink};
+use ampoule_inference::model::{Config, Decoder, WeightsSink};
 use ampoule_inference::text::{ByteLimit, Conversation, Message, Role, SpecialTokensInOutput, TextProcessor};
 use ampoule_trainer::corpus::{Corpus, HeldOut};
+use ampoule_trainer::greedy;
 use ampoule_trainer::recipe::Recipe;
-use candle_core::D;
 
 struct Demo {
     text: TextProcessor,
@@ -33,19 +33,8 @@ impl Demo {
         let messages = messages.iter().map(|(role, content)| Message::new(*role, *content)).collect();
         let now = jiff::civil::date(2026, 1, 1).at(0, 0, 0, 0);
         let limit = ByteLimit::for_context(self.decoder.config().context_length);
-        let mut next = self.text.chat_prompt(&Conversation::new(messages, now), limit).unwrap();
-        let mut cache = KvCache::new(self.decoder.config());
-        let mut answer = Vec::new();
-        while answer.len() < 200 {
-            let step = SequenceStep { tokens: &next, cache: &mut cache, adapter: None };
-            let logits = self.decoder.forward(&mut [step]).unwrap();
-            let token = logits[0].argmax(D::Minus1).unwrap().to_scalar::<u32>().unwrap();
-            if self.text.end_of_sequence().contains(&token) {
-                break;
-            }
-            answer.push(token);
-            next = vec![token];
-        }
+        let prompt = self.text.chat_prompt(&Conversation::new(messages, now), limit).unwrap();
+        let answer = greedy::continuation(&self.decoder, None, &prompt, self.text.end_of_sequence(), 200).unwrap();
         self.text.tokenizer().decode(&answer, SpecialTokensInOutput::Skip)
     }
 }

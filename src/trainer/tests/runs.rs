@@ -6,6 +6,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::time::Duration;
 
+use ampoule_bundle::{SealedBundle, TrustRoot};
+
 fn fixtures() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../../bundles/fixtures/serve")
 }
@@ -64,10 +66,13 @@ fn data_is_checked_before_anything_is_trained() {
 #[test]
 fn a_run_that_is_killed_again_and_again_makes_the_same_adapter() {
     let folder = tempfile::tempdir().unwrap();
-    let data = folder.path().join("data.jsonl");
+    let (data, questions) = (folder.path().join("data.jsonl"), folder.path().join("questions.jsonl"));
     examples(&data, "ok");
+    let question = |number: usize| format!(r#"{{"messages":[{{"role":"user","content":"why {number}"}}]}}"#) + "\n";
+    std::fs::write(&questions, (0..5).map(question).collect::<String>()).unwrap();
     let run = |out: &Path| {
         let mut process = trainer("train", &data);
+        process.arg("--rehearse").arg(&questions).args(["--max-tokens", "40"]);
         process.args(["--epochs", "80", "--batch", "3", "--rank", "4", "--learning-rate", "0.01", "--seed", "5"]);
         process.arg("--held-out").arg(&data).arg("--out").arg(out);
         process
@@ -95,11 +100,58 @@ fn a_run_that_is_killed_again_and_again_makes_the_same_adapter() {
         assert!(attempt < 40, "the run does not come to its end");
     }
     assert!(kills > 0, "the run ended before it could be killed");
-    for file in ["adapter_model.safetensors", "adapter_config.json"] {
+    for file in ["adapter_model.safetensors", "adapter_config.json", "training.json", "report.html"] {
         let read = |folder: &Path| std::fs::read(folder.join(file)).unwrap();
         assert!(read(&whole) == read(&killed), "{file} differs after {kills} kills");
     }
     assert!(!folder.path().join("killed.run").exists());
+}
+
+#[test]
+fn an_adapter_is_trained_evaluated_and_sealed_for_its_base_alone() {
+    let folder = tempfile::tempdir().unwrap();
+    let (data, adapter) = (folder.path().join("data.jsonl"), folder.path().join("adapter"));
+    examples(&data, "ok");
+    let mut train = trainer("train", &data);
+    train.args(["--epochs", "80", "--batch", "3", "--rank", "4", "--learning-rate", "0.01", "--json", "--out"]);
+    let output = train.arg(&adapter).output().unwrap();
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output));
+    let report: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(report["base"]["name"], "fixture-generator");
+    assert_eq!(report["curves"]["losses"].as_array().unwrap().len(), 320);
+    assert_eq!(report["samples"][0]["expected"], "ok 0");
+    assert_eq!(report["samples"][0]["after"], "ok 0");
+    assert_eq!(std::fs::read(adapter.join("training.json")).unwrap(), output.stdout, "printed and written differ");
+
+    let evaluate = |more: &[&str]| trainer("evaluate", &data).args(["--pass-mark", "0.9"]).args(more).output().unwrap();
+    let output = evaluate(&["--adapter", adapter.to_str().unwrap()]);
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output));
+    assert!(text(&output).contains("base:    0 of 12 right") && text(&output).contains("adapter: 12 of 12 right"));
+    let output = evaluate(&[]);
+    assert_eq!(output.status.code(), Some(3), "{}", text(&output));
+    assert!(text(&output).contains("0 of 12 answers are right, and the pass mark asks for 0.9"), "{}", text(&output));
+
+    let keys = fixtures().join("../keys");
+    let export = |base: &str| {
+        let mut process = Command::new(env!("CARGO_BIN_EXE_ampoule-trainer"));
+        process.arg("export").arg("--base").arg(fixtures().join(base));
+        process.arg("--trust-root").arg(fixtures().join("root.json")).arg("--adapter").arg(&adapter);
+        process.args(["--name", "talk", "--version", "1.0.0", "--counter", "3"]);
+        process.arg("--key").arg(keys.join("test.key")).arg("--password-file").arg(keys.join("test.password"));
+        process.arg("--out").arg(folder.path().join("talk.bundle")).output().unwrap()
+    };
+    let output = export("generator-next.bundle");
+    assert_eq!(output.status.code(), Some(12), "{}", text(&output));
+    assert!(text(&output).contains("was trained on the base fixture-generator 1.0.0"), "{}", text(&output));
+    assert!(!folder.path().join("talk.bundle").exists());
+    let output = export("generator.bundle");
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output));
+
+    let open = |path: &Path| SealedBundle::open(std::fs::File::open(path).unwrap()).unwrap();
+    let root = TrustRoot::parse(&std::fs::read(keys.join("root.json")).unwrap()).unwrap();
+    let sealed = open(&folder.path().join("talk.bundle")).verify(&root).unwrap();
+    let binding = sealed.release().adapter.clone().unwrap();
+    assert_eq!(binding.base, open(&fixtures().join("generator.bundle")).unverified_manifest().digest());
 }
 
 #[test]

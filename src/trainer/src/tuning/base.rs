@@ -93,6 +93,11 @@ impl Base {
         let decoder = ready.into_decoder().ok_or_else(|| BaseError::NoGenerator { path: bundle.to_owned() })?;
         Ok(Base { identity, decoder, text })
     }
+
+    /// So many tokens, or as many as the model can look at.
+    pub fn within_context(&self, tokens: usize) -> usize {
+        tokens.min(self.decoder.config().context_length)
+    }
 }
 
 fn open(path: &Path) -> Result<File, BaseError> {

@@ -34,6 +34,8 @@ pub struct Ingredients {
     pub base: String,
     /// The digest of the lessons, marks included.
     pub lessons: String,
+    /// The digest of the rehearsals.
+    pub rehearsals: String,
     /// The digest of the held-out lessons.
     pub held_out: String,
     /// The settings, spelled out.
@@ -51,8 +53,26 @@ pub struct Checkpoint {
     pub ingredients: Ingredients,
     /// Matrices, moments and best matrices, by name.
     pub tensors: BTreeMap<String, Tensor>,
-    /// The best held-out loss so far and how many evaluations ago it was.
-    pub best: Option<(f32, usize)>,
+    /// What was measured so far.
+    pub curves: Curves,
+}
+
+/// What a run measures of itself.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Curves {
+    /// The loss of each step before it moved the weights, in nats a token.
+    pub losses: Vec<f32>,
+    /// After which steps the held-out examples were tried, and their mean loss then.
+    pub held_out: Vec<(usize, f32)>,
+}
+
+impl Curves {
+    /// The first of the lowest held-out losses, and how many evaluations came after it.
+    pub fn best(&self) -> Option<(f32, usize)> {
+        let (index, best) = self.held_out.iter().enumerate().min_by(|(_, (_, a)), (_, (_, b))| a.total_cmp(b))?;
+        Some((best.1, self.held_out.len() - 1 - index))
+    }
 }
 
 #[derive(Serialize, Deserialize)]
@@ -60,7 +80,7 @@ pub struct Checkpoint {
 struct Facts {
     step: usize,
     ingredients: Ingredients,
-    best: Option<(f32, usize)>,
+    curves: Curves,
     tensors: String,
 }
 
@@ -84,7 +104,7 @@ impl Checkpoint {
         let facts = Facts {
             step: self.step,
             ingredients: self.ingredients.clone(),
-            best: self.best,
+            curves: self.curves.clone(),
             tensors: Digest::of(&tensors).to_string(),
         };
         let facts = serde_json::to_vec_pretty(&facts).expect("plain values always serialise");
@@ -126,6 +146,7 @@ fn difference(found: &Ingredients, wanted: &Ingredients) -> Option<&'static str>
         ("trainer version", &found.trainer, &wanted.trainer),
         ("base bundle", &found.base, &wanted.base),
         ("training data", &found.lessons, &wanted.lessons),
+        ("rehearsal", &found.rehearsals, &wanted.rehearsals),
         ("held-out data", &found.held_out, &wanted.held_out),
         ("settings", &found.settings, &wanted.settings),
         ("target modules", &found.modules, &wanted.modules),
@@ -156,8 +177,8 @@ fn read(folder: &Path) -> Option<Checkpoint> {
         return None;
     }
     let tensors = candle_core::safetensors::load_buffer(&bytes, &Device::Cpu).ok()?;
-    let Facts { step, ingredients, best, .. } = facts;
-    Some(Checkpoint { step, ingredients, tensors: tensors.into_iter().collect(), best })
+    let Facts { step, ingredients, curves, .. } = facts;
+    Some(Checkpoint { step, ingredients, tensors: tensors.into_iter().collect(), curves })
 }
 
 fn sync_folder(path: &Path) -> Result<(), TrainerError> {

@@ -48,10 +48,12 @@ pub enum DataError {
         source: std::io::Error,
     },
     /// There is nothing in it.
-    #[error("{path} holds no example: write one JSON object a line, such as {EXAMPLE}")]
+    #[error("{path} holds nothing: write one JSON object a line, such as {sample}")]
     Empty {
         /// The file.
         path: PathBuf,
+        /// What a line looks like.
+        sample: &'static str,
     },
     /// Lines that are no examples.
     #[error("{path} has {count} lines that cannot be used:{}", listed(.path, .defects, *.count))]
@@ -67,6 +69,18 @@ pub enum DataError {
 
 /// What a line looks like.
 const EXAMPLE: &str = r#"{"messages":[{"role":"user","content":"Hi"},{"role":"assistant","content":"Hello."}]}"#;
+
+/// What a line of questions looks like.
+const QUESTION: &str = r#"{"messages":[{"role":"user","content":"Hi"}]}"#;
+
+impl Form {
+    fn sample(self) -> &'static str {
+        match self {
+            Form::Example => EXAMPLE,
+            Form::Question => QUESTION,
+        }
+    }
+}
 
 /// One line that cannot be used.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -111,11 +125,20 @@ impl Defects {
     }
 }
 
-/// Reads all examples of a file.
+/// What each line of a file holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Form {
+    /// A question and its answer.
+    Example,
+    /// A question alone, which the base answers: messages that end with the user's, or a prompt.
+    Question,
+}
+
+/// Reads all lines of a file.
 ///
 /// # Errors
-/// [`DataError`] with every line that is no example.
-pub fn read(path: &Path) -> Result<Vec<Example>, DataError> {
+/// [`DataError`] with every line that is not of that form.
+pub fn read(path: &Path, form: Form) -> Result<Vec<Example>, DataError> {
     let failed = |source| DataError::Read { path: path.to_owned(), source };
     let mut reader = BufReader::new(File::open(path).map_err(failed)?);
     let (mut examples, mut defects) = (Vec::new(), Defects::default());
@@ -131,7 +154,7 @@ pub fn read(path: &Path) -> Result<Vec<Example>, DataError> {
         }
         match std::str::from_utf8(&bytes).map(str::trim) {
             Ok("") => {}
-            Ok(text) => match parse(text) {
+            Ok(text) => match parse(text, form) {
                 Ok(content) => examples.push(Example { line, content }),
                 Err(reason) => defects.add(line, reason),
             },
@@ -140,34 +163,62 @@ pub fn read(path: &Path) -> Result<Vec<Example>, DataError> {
     }
     defects.into_result(path)?;
     if examples.is_empty() {
-        return Err(DataError::Empty { path: path.to_owned() });
+        return Err(DataError::Empty { path: path.to_owned(), sample: form.sample() });
     }
     Ok(examples)
 }
 
-fn parse(text: &str) -> Result<Content, String> {
+fn parse(text: &str, form: Form) -> Result<Content, String> {
     let value: Value = serde_json::from_str(text).map_err(|error| format!("not JSON: {error}"))?;
-    let Value::Object(fields) = &value else { return Err(format!("not an object: write a line such as {EXAMPLE}")) };
+    let Value::Object(fields) = &value else {
+        return Err(format!("not an object: write a line such as {}", form.sample()));
+    };
     let known = ["messages", "prompt", "completion"];
     if let Some(unknown) = fields.keys().find(|name| !known.contains(&name.as_str())) {
         return Err(format!("the field `{unknown}` is not known: known are messages, or prompt and completion"));
     }
-    match (fields.get("messages"), fields.get("prompt"), fields.get("completion")) {
-        (Some(messages), None, None) => chat(messages),
-        (None, Some(prompt), Some(completion)) => Ok(Content::Completion {
+    match (form, fields.get("messages"), fields.get("prompt"), fields.get("completion")) {
+        (Form::Example, Some(messages), None, None) => chat(messages),
+        (Form::Question, Some(messages), None, None) => open_chat(messages),
+        (Form::Example, None, Some(prompt), Some(completion)) => Ok(Content::Completion {
             prompt: text_of("prompt", prompt)?,
             completion: not_empty("completion", text_of("completion", completion)?)?,
         }),
-        (Some(_), _, _) => {
+        (Form::Question, None, Some(prompt), None) => Ok(Content::Completion {
+            prompt: not_empty("prompt", text_of("prompt", prompt)?)?,
+            completion: String::new(),
+        }),
+        (_, Some(_), _, _) => {
             Err("`messages` stands beside `prompt` or `completion`: keep one of the two forms".to_owned())
         }
-        (None, None, None) => Err("neither `messages` nor `prompt` and `completion`".to_owned()),
-        (None, None, Some(_)) => Err("`completion` without `prompt`: add one, if need be an empty one".to_owned()),
-        (None, Some(_), None) => Err("`prompt` without `completion`: there is nothing to learn".to_owned()),
+        (_, None, None, None) => Err("neither `messages` nor `prompt` and `completion`".to_owned()),
+        (Form::Example, None, None, Some(_)) => {
+            Err("`completion` without `prompt`: add one, if need be an empty one".to_owned())
+        }
+        (Form::Example, None, Some(_), None) => {
+            Err("`prompt` without `completion`: there is nothing to learn".to_owned())
+        }
+        (Form::Question, None, _, Some(_)) => Err("the base itself completes it: remove `completion`".to_owned()),
     }
 }
 
 fn chat(messages: &Value) -> Result<Content, String> {
+    let read = all_messages(messages)?;
+    if !read.iter().any(|message| message.role == Role::Assistant) {
+        return Err("no message of the assistant: there is nothing to learn".to_owned());
+    }
+    Ok(Content::Chat(read))
+}
+
+fn open_chat(messages: &Value) -> Result<Content, String> {
+    let read = all_messages(messages)?;
+    if read.last().is_none_or(|message| message.role != Role::User) {
+        return Err("the last message must be the user's: the base itself answers it".to_owned());
+    }
+    Ok(Content::Chat(read))
+}
+
+fn all_messages(messages: &Value) -> Result<Vec<Message>, String> {
     let messages = messages.as_array().filter(|messages| !messages.is_empty());
     let messages = messages.ok_or("`messages` must be a list with at least one message")?;
     let read: Vec<Message> = messages
@@ -178,10 +229,7 @@ fn chat(messages: &Value) -> Result<Content, String> {
     if read[0].role == Role::Assistant {
         return Err("the first message is the assistant's: there is nothing that it answers".to_owned());
     }
-    if !read.iter().any(|message| message.role == Role::Assistant) {
-        return Err("no message of the assistant: there is nothing to learn".to_owned());
-    }
-    Ok(Content::Chat(read))
+    Ok(read)
 }
 
 fn message(value: &Value) -> Result<Message, String> {
@@ -218,7 +266,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("data.jsonl");
         std::fs::write(&path, format!("{EXAMPLE}\n\n{{\"prompt\":\"1+1=\",\"completion\":\"2\"}}\n")).unwrap();
-        let examples = read(&path).unwrap();
+        let examples = read(&path, Form::Example).unwrap();
         assert_eq!(examples.iter().map(|example| example.line).collect::<Vec<_>>(), [1, 3]);
         assert!(matches!(&examples[0].content, Content::Chat(messages) if messages.len() == 2));
         assert!(matches!(&examples[1].content, Content::Completion { prompt, .. } if prompt == "1+1="));
@@ -246,13 +294,23 @@ mod tests {
             (r#"{"messages":[{"role":"assistant","content":"a","tool":1}]}"#, "`tool` is not known"),
         ] {
             std::fs::write(&path, format!("{EXAMPLE}\n{line}\n")).unwrap();
-            let error = read(&path).unwrap_err().to_string();
+            let error = read(&path, Form::Example).unwrap_err().to_string();
+            assert!(error.contains("data.jsonl:2: ") && error.contains(expected), "{line}: {error}");
+        }
+        for (line, expected) in [
+            ("{}", "neither `messages` nor"),
+            (r#"{"prompt":""}"#, "`prompt` is empty"),
+            (r#"{"prompt":"a","completion":"b"}"#, "remove `completion`"),
+            (EXAMPLE, "the last message must be the user's"),
+        ] {
+            std::fs::write(&path, format!("{QUESTION}\n{line}\n")).unwrap();
+            let error = read(&path, Form::Question).unwrap_err().to_string();
             assert!(error.contains("data.jsonl:2: ") && error.contains(expected), "{line}: {error}");
         }
         std::fs::write(&path, "x\n".repeat(25)).unwrap();
-        let error = read(&path).unwrap_err().to_string();
+        let error = read(&path, Form::Example).unwrap_err().to_string();
         assert!(error.contains("25 lines") && error.contains("and 5 more"), "{error}");
         std::fs::write(&path, "\n").unwrap();
-        assert!(matches!(read(&path), Err(DataError::Empty { .. })));
+        assert!(matches!(read(&path, Form::Example), Err(DataError::Empty { .. })));
     }
 }

@@ -19,6 +19,8 @@ const CLOCK: jiff::civil::DateTime = jiff::civil::date(2000, 1, 1).at(0, 0, 0, 0
 pub struct Lesson {
     /// The line of its example.
     pub line: usize,
+    /// What was asked before the last thing that is learnt; for people.
+    pub question: String,
     /// The tokens.
     pub tokens: Vec<u32>,
     /// For each token whether it is to be learnt, given those before it.
@@ -69,7 +71,7 @@ pub fn tokenise(
             tokens.truncate(max_tokens);
             is_learnt.truncate(max_tokens);
         }
-        let lesson = Lesson { line: *line, tokens, is_learnt };
+        let lesson = Lesson { line: *line, question: question(content), tokens, is_learnt };
         if lesson.learnt() == 0 {
             let reason =
                 format!("nothing of it is left to learn within {max_tokens} tokens: shorten what comes before");
@@ -82,18 +84,71 @@ pub fn tokenise(
     Ok(Lessons { lessons, cut })
 }
 
+/// Tokenises questions up to where the model is to answer.
+///
+/// # Errors
+/// Every question that the template refuses, or that leaves no room for an answer within `max_tokens`.
+pub fn prompts(
+    path: &Path,
+    questions: &[Example],
+    text: &TextProcessor,
+    max_tokens: usize,
+) -> Result<Vec<Lesson>, DataError> {
+    let (mut prompts, mut defects) = (Vec::new(), Defects::default());
+    for Example { line, content } in questions {
+        let tokens = match content {
+            Content::Chat(messages) => render(text, messages, GenerationPrompt::Add),
+            Content::Completion { prompt, .. } => completion(text, prompt, "").map(|mut marked| {
+                marked.tokens.truncate(marked.given());
+                marked.tokens
+            }),
+        };
+        match tokens {
+            Ok(tokens) if tokens.len() < max_tokens => {
+                let (question, is_learnt) = (question(content), vec![false; tokens.len()]);
+                prompts.push(Lesson { line: *line, question, tokens, is_learnt });
+            }
+            Ok(tokens) => defects.add(*line, format!("it has {} tokens of {max_tokens}: shorten it", tokens.len())),
+            Err(reason) => defects.add(*line, reason),
+        }
+    }
+    defects.into_result(path)?;
+    Ok(prompts)
+}
+
+/// What is answered last.
+fn question(content: &Content) -> String {
+    match content {
+        Content::Chat(messages) => {
+            let answer = messages.iter().rposition(|message| message.role == Role::Assistant);
+            let question = messages[..answer.unwrap_or(messages.len())].last();
+            question.and_then(|message| message.content.clone()).unwrap_or_default()
+        }
+        Content::Completion { prompt, .. } => prompt.clone(),
+    }
+}
+
 #[derive(Debug, Default)]
 struct Marked {
     tokens: Vec<u32>,
     is_learnt: Vec<bool>,
 }
 
+impl Marked {
+    /// The tokens before the first that is learnt.
+    fn given(&self) -> usize {
+        self.is_learnt.iter().take_while(|is_learnt| !**is_learnt).count()
+    }
+}
+
+fn render(text: &TextProcessor, messages: &[Message], generation_prompt: GenerationPrompt) -> Result<Vec<u32>, String> {
+    let mut conversation = Conversation::new(messages.to_vec(), CLOCK);
+    conversation.generation_prompt = generation_prompt;
+    text.chat_prompt(&conversation, ByteLimit(usize::MAX)).map_err(|error| explain(&error))
+}
+
 fn chat(text: &TextProcessor, messages: &[Message]) -> Result<Marked, String> {
-    let render = |messages: &[Message], generation_prompt| {
-        let mut conversation = Conversation::new(messages.to_vec(), CLOCK);
-        conversation.generation_prompt = generation_prompt;
-        text.chat_prompt(&conversation, ByteLimit(usize::MAX)).map_err(|error| explain(&error))
-    };
+    let render = |messages: &[Message], generation_prompt| render(text, messages, generation_prompt);
     let whole = render(messages, GenerationPrompt::Omit)?;
     let mut is_learnt = vec![false; whole.len()];
     for (index, _) in messages.iter().enumerate().filter(|(_, message)| message.role == Role::Assistant) {

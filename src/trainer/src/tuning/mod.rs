@@ -8,11 +8,14 @@
 //! Nothing is guessed: a line that is no example, and a template in which the assistant's words cannot be found, are
 //! refused before the first step, with the line and the cure.
 
+pub mod answers;
 pub mod base;
 pub mod checkpoint;
 pub mod examples;
 pub mod lessons;
 pub mod low_rank;
+mod page;
 pub mod peft;
+pub mod report;
 pub mod schedule;
 pub mod tune;

@@ -6,8 +6,8 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::Path;
 
-use ampoule_inference::model::{PEFT_DOWN, PEFT_PREFIX};
-use candle_core::Tensor;
+use ampoule_inference::model::{Adapter, Config, PEFT_DOWN, PEFT_PREFIX};
+use candle_core::{Device, Tensor};
 use serde_json::json;
 
 use crate::error::TrainerError;
@@ -20,7 +20,7 @@ pub const WEIGHTS_FILE: &str = "adapter_model.safetensors";
 /// The configuration's file.
 pub const CONFIG_FILE: &str = "adapter_config.json";
 
-/// Writes the folder; it appears whole or not at all.
+/// Writes the folder, with what else belongs into it; it appears whole or not at all.
 ///
 /// # Errors
 /// What the file system and the library refuse.
@@ -29,9 +29,25 @@ pub fn write(
     base_name: &str,
     matrices: &BTreeMap<String, Tensor>,
     settings: &Settings,
+    others: &[(&str, String)],
 ) -> Result<(), TrainerError> {
     let (config, weights) = (config_json(base_name, matrices, settings), weights(matrices)?);
-    export::write_whole(folder, [(CONFIG_FILE, config.as_bytes()), (WEIGHTS_FILE, &weights[..])].into_iter())
+    let files = [(CONFIG_FILE, config.as_bytes()), (WEIGHTS_FILE, &weights[..])].into_iter();
+    export::write_whole(folder, files.chain(others.iter().map(|(name, text)| (*name, text.as_bytes()))))
+}
+
+/// Reads such a folder as an adapter of the model that `config` describes.
+///
+/// # Errors
+/// A file that is missing, and what [`Adapter::from_peft`] refuses.
+pub fn read(folder: &Path, config: &Config) -> Result<Adapter, TrainerError> {
+    let read = |name: &str| {
+        let path = folder.join(name);
+        std::fs::read(&path).map_err(|source| TrainerError::Read { path, source })
+    };
+    let tensors = candle_core::safetensors::load_buffer(&read(WEIGHTS_FILE)?, &Device::Cpu)?.into_iter().collect();
+    Adapter::from_peft(config, &read(CONFIG_FILE)?, tensors)
+        .map_err(|source| TrainerError::Adapter { path: folder.to_owned(), source })
 }
 
 /// `adapter_model.safetensors`.

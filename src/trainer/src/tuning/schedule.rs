@@ -53,12 +53,22 @@ impl Settings {
         self.learning_rate * (0.5 * (1.0 + (std::f64::consts::PI * progress).cos())).max(0.0)
     }
 
-    /// The batch of a step counted from 1.
-    pub fn batch_at<'a>(&self, step: usize, lessons: &'a [Lesson]) -> Vec<&'a Lesson> {
+    /// The batch of a step counted from 1: examples, joined by as many rehearsals if there are any. Both go through their
+    /// list again and again, each time in another order and at a pace of its own.
+    pub fn batch_at<'a>(&self, step: usize, lessons: &'a [Lesson], rehearsals: &'a [Lesson]) -> Vec<&'a Lesson> {
+        let mut batch = self.share_at(step, lessons, Purpose::Order);
+        batch.extend(self.share_at(step, rehearsals, Purpose::Rehearsal));
+        batch
+    }
+
+    fn share_at<'a>(&self, step: usize, lessons: &'a [Lesson], purpose: Purpose) -> Vec<&'a Lesson> {
+        if lessons.is_empty() {
+            return Vec::new();
+        }
         let per_epoch = lessons.len().div_ceil(self.batch);
         let (epoch, place) = ((step - 1) / per_epoch, (step - 1) % per_epoch);
         let mut order: Vec<usize> = (0..lessons.len()).collect();
-        order.shuffle(&mut stream(self.seed, Purpose::Order, epoch as u64));
+        order.shuffle(&mut stream(self.seed, purpose, epoch as u64));
         order.into_iter().skip(place * self.batch).take(self.batch).map(|index| &lessons[index]).collect()
     }
 }
@@ -102,8 +112,12 @@ mod tests {
         }
     }
 
+    fn lesson(line: usize, tokens: &[u32], is_learnt: &[bool]) -> Lesson {
+        Lesson { line, question: String::new(), tokens: tokens.to_vec(), is_learnt: is_learnt.to_vec() }
+    }
+
     fn lessons(count: usize) -> Vec<Lesson> {
-        (0..count).map(|line| Lesson { line, tokens: vec![0; 3], is_learnt: vec![false, true, true] }).collect()
+        (0..count).map(|line| lesson(line, &[0; 3], &[false, true, true])).collect()
     }
 
     #[test]
@@ -111,7 +125,10 @@ mod tests {
         let (settings, lessons) = (settings(), lessons(10));
         assert_eq!(settings.steps(10), 9);
         let epoch = |first: usize| -> Vec<usize> {
-            (first..first + 3).flat_map(|step| settings.batch_at(step, &lessons)).map(|lesson| lesson.line).collect()
+            (first..first + 3)
+                .flat_map(|step| settings.batch_at(step, &lessons, &[]))
+                .map(|lesson| lesson.line)
+                .collect()
         };
         let (first, second) = (epoch(1), epoch(4));
         assert_ne!(first, second);
@@ -119,6 +136,22 @@ mod tests {
         for mut lines in [first, second] {
             lines.sort_unstable();
             assert_eq!(lines, (0..10).collect::<Vec<_>>());
+        }
+    }
+
+    #[test]
+    fn rehearsals_join_each_batch_at_a_pace_of_their_own() {
+        let (settings, examples, rehearsals) = (settings(), lessons(4), lessons(9));
+        let lines = |step| -> Vec<usize> {
+            settings.batch_at(step, &examples, &rehearsals).iter().map(|lesson| lesson.line).collect()
+        };
+        let mut seen: Vec<usize> = (1..=3).flat_map(|step| lines(step)[4..].to_vec()).collect();
+        seen.sort_unstable();
+        assert_eq!(seen, (0..9).collect::<Vec<_>>(), "three steps are one pass over nine rehearsals");
+        for step in 1..=3 {
+            let mut examples = lines(step)[..4].to_vec();
+            examples.sort_unstable();
+            assert_eq!(examples, [0, 1, 2, 3], "each step is one pass over four examples");
         }
     }
 
@@ -135,8 +168,8 @@ mod tests {
 
     #[test]
     fn shorter_lessons_are_filled_up_and_nothing_of_it_is_learnt() {
-        let long = Lesson { line: 1, tokens: vec![1, 2, 3, 4], is_learnt: vec![false, false, true, true] };
-        let short = Lesson { line: 2, tokens: vec![5, 6], is_learnt: vec![false, true] };
+        let long = lesson(1, &[1, 2, 3, 4], &[false, false, true, true]);
+        let short = lesson(2, &[5, 6], &[false, true]);
         let batch = lay_out(&[&long, &short], 0);
         assert_eq!((batch.rows, batch.row_tokens), (2, 3));
         assert_eq!(batch.inputs, [1, 2, 3, 5, 0, 0]);

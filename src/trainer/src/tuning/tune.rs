@@ -12,11 +12,13 @@ use crate::learner::Learner;
 use crate::optimizer::{AdamWSettings, Moments};
 use crate::progress::Progress;
 
+use super::answers::Respondent;
 use super::base::Base;
-use super::checkpoint::{Checkpoint, Ingredients};
+use super::checkpoint::{Checkpoint, Curves, Ingredients};
 use super::lessons::Lesson;
 use super::low_rank::{self, Targets};
 use super::peft;
+use super::report::{self, Extent, Report, Sample};
 use super::schedule::{Settings, lay_out};
 
 /// Evaluations without improvement after which a run ends early.
@@ -33,12 +35,16 @@ pub struct Run<'a> {
     pub start: Start,
     /// What is learnt.
     pub lessons: &'a [Lesson],
+    /// What the base knew and is to be kept: learnt beside the rest, as many in each batch.
+    pub rehearsals: &'a [Lesson],
     /// What is only tested.
     pub held_out: &'a [Lesson],
     /// Which modules are adapted.
     pub targets: &'a Targets,
     /// How.
     pub settings: &'a Settings,
+    /// How many examples the report quotes with what the base and the adapter say to them.
+    pub samples: usize,
     /// Where progress is shown.
     pub progress: Progress,
 }
@@ -52,35 +58,23 @@ pub enum Start {
     Resume,
 }
 
-/// How a run ended.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Outcome {
-    /// Steps that were taken.
-    pub steps: usize,
-    /// The loss of each step that this process took.
-    pub losses: Vec<f32>,
-    /// The held-out loss of the adapter that was written, in nats a token.
-    pub held_out: Option<f32>,
-    /// Whether held-out examples ended the run before its last step.
-    pub ended_early: bool,
-}
-
-/// Trains an adapter and writes it as a PEFT folder.
+/// Trains an adapter and writes it as a PEFT folder, with a report in it.
 ///
 /// # Errors
 /// Everything that [`TrainerError`] names. What was learnt until the last checkpoint stays in the run's folder.
-pub fn tune(base: Base, run: &Run<'_>) -> Result<Outcome, TrainerError> {
+pub fn tune(base: Base, run: &Run<'_>) -> Result<Report, TrainerError> {
     let Base { identity, decoder, text } = base;
     let variables = low_rank::initial(decoder.config(), run.targets, run.settings)?;
     let folder = run_folder(run)?;
     let ingredients = ingredients(run, &identity.manifest.to_string(), &variables);
     let tensors = variables.iter().map(|(name, variable)| (name.clone(), variable.as_tensor().clone())).collect();
-    let adapter = low_rank::adapter(decoder.config(), &tensors, run.settings.alpha / run.settings.rank as f64)?;
+    let scale = run.settings.alpha / run.settings.rank as f64;
+    let adapter = low_rank::adapter(decoder.config(), &tensors, scale)?;
     let optimizer =
         AdamWSettings { beta_1: 0.9, beta_2: 0.999, epsilon: 1e-8, weight_decay: run.settings.weight_decay };
     let learner = Learner::of_adapter(decoder, adapter, variables, optimizer, run.settings.clip_norm)?;
     let filler = text.tokenizer().padding().or(text.end_of_sequence().first().copied()).unwrap_or(0);
-    let mut state = State { learner, done: 0, best: None, best_matrices: BTreeMap::new(), filler };
+    let mut state = State { learner, done: 0, curves: Curves::default(), best_matrices: BTreeMap::new(), filler };
     if let Some(checkpoint) = Checkpoint::newest(&folder, &ingredients)? {
         state.restore(checkpoint)?;
     }
@@ -88,20 +82,20 @@ pub fn tune(base: Base, run: &Run<'_>) -> Result<Outcome, TrainerError> {
     let steps = run.settings.steps(run.lessons.len());
     let per_epoch = run.lessons.len().div_ceil(run.settings.batch);
     let bar = run.progress.start(steps);
-    let (mut losses, mut ended_early) = (Vec::new(), false);
-    while state.done < steps && !ended_early {
+    // A run that was killed after its last evaluation must end where it would have ended.
+    while state.done < steps && !state.is_stalled() {
         let step = state.done + 1;
-        let batch = lay_out(&run.settings.batch_at(step, run.lessons), filler);
+        let batch = lay_out(&run.settings.batch_at(step, run.lessons, run.rehearsals), filler);
         let loss = state.learner.step(&batch, run.settings.rate(step, steps))?;
         if !loss.is_finite() {
             return Err(TrainerError::Diverged { step, loss });
         }
-        losses.push(loss);
+        state.curves.losses.push(loss);
         state.done = step;
         bar.step(step, loss, batch.inputs.len());
         let ends_epoch = step.is_multiple_of(per_epoch);
         if ends_epoch && !run.held_out.is_empty() {
-            ended_early = state.evaluate(run.held_out, run.settings.batch)? == Verdict::Stop;
+            state.evaluate(run.held_out, run.settings.batch)?;
         }
         if ends_epoch || step.is_multiple_of(CHECKPOINT_STEPS) {
             state.checkpoint(&ingredients).write(&folder)?;
@@ -109,10 +103,29 @@ pub fn tune(base: Base, run: &Run<'_>) -> Result<Outcome, TrainerError> {
     }
     bar.finish();
 
-    peft::write(run.out, &identity.name.to_string(), &state.result(), run.settings)?;
+    let matrices = state.result();
+    let adapter = low_rank::adapter(state.learner.decoder().config(), &matrices, scale)?;
+    let of_base = Respondent { decoder: state.learner.decoder(), text: &text, adapter: None };
+    let of_adapter = Respondent { adapter: Some(&adapter), ..of_base };
+    let quoted = if run.held_out.is_empty() { run.lessons } else { run.held_out };
+    let samples = quoted.iter().take(run.samples).map(|lesson| Sample::take(lesson, of_base, of_adapter));
+    let report = Report {
+        trainer: env!("CARGO_PKG_VERSION").to_owned(),
+        base: report::Base::of(&identity),
+        settings: run.settings.clone(),
+        modules: adapter.modules().len(),
+        examples: Extent::of(run.lessons),
+        rehearsals: (!run.rehearsals.is_empty()).then(|| Extent::of(run.rehearsals)),
+        held_out_examples: (!run.held_out.is_empty()).then(|| Extent::of(run.held_out)),
+        ended_early: state.done < steps,
+        held_out_loss: state.curves.best().map(|(loss, _)| loss),
+        curves: state.curves.clone(),
+        samples: samples.collect::<Result<_, _>>()?,
+    };
+    let files = [(report::JSON_FILE, report.to_json()), (report::HTML_FILE, report.to_html())];
+    peft::write(run.out, &identity.name.to_string(), &matrices, run.settings, &files)?;
     std::fs::remove_dir_all(&folder).map_err(|source| TrainerError::Write { path: folder, source })?;
-    let held_out = state.best.map(|(loss, _)| loss);
-    Ok(Outcome { steps: state.done, losses, held_out, ended_early: ended_early && state.done < steps })
+    Ok(report)
 }
 
 /// The folder of the run itself, beside its result.
@@ -142,23 +155,18 @@ fn ingredients(run: &Run<'_>, base: &str, variables: &BTreeMap<String, Var>) -> 
         trainer: env!("CARGO_PKG_VERSION").to_owned(),
         base: base.to_owned(),
         lessons: digest(run.lessons),
+        rehearsals: digest(run.rehearsals),
         held_out: digest(run.held_out),
         settings: serde_json::to_string(run.settings).expect("plain values always serialise"),
         modules: variables.keys().cloned().collect::<Vec<_>>().join(" "),
     }
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Verdict {
-    GoOn,
-    Stop,
-}
-
 /// Everything of a run that changes.
 struct State {
     learner: Learner,
     done: usize,
-    best: Option<(f32, usize)>,
+    curves: Curves,
     best_matrices: BTreeMap<String, Tensor>,
     filler: u32,
 }
@@ -168,8 +176,13 @@ const SECOND: &str = "second.";
 const BEST: &str = "best.";
 
 impl State {
+    /// Whether the held-out examples got no better for so long that going on is of no use.
+    fn is_stalled(&self) -> bool {
+        self.curves.best().is_some_and(|(_, age)| age >= PATIENCE)
+    }
+
     /// The mean loss over the learnt tokens of held-out lessons decides which matrices are kept.
-    fn evaluate(&mut self, held_out: &[Lesson], batch: usize) -> Result<Verdict, TrainerError> {
+    fn evaluate(&mut self, held_out: &[Lesson], batch: usize) -> Result<(), TrainerError> {
         let (mut sum, mut count) = (0.0_f64, 0);
         for lessons in held_out.chunks(batch) {
             let batch = lay_out(&lessons.iter().collect::<Vec<_>>(), self.filler);
@@ -177,18 +190,11 @@ impl State {
             sum += f64::from(loss) * batch.targets.len() as f64;
             count += batch.targets.len();
         }
-        let loss = (sum / count.max(1) as f64) as f32;
-        match self.best {
-            Some((best, age)) if loss >= best => {
-                self.best = Some((best, age + 1));
-                Ok(if age + 1 >= PATIENCE { Verdict::Stop } else { Verdict::GoOn })
-            }
-            _ => {
-                self.best = Some((loss, 0));
-                self.best_matrices = self.matrices()?;
-                Ok(Verdict::GoOn)
-            }
+        self.curves.held_out.push((self.done, (sum / count.max(1) as f64) as f32));
+        if self.curves.best().is_some_and(|(_, age)| age == 0) {
+            self.best_matrices = self.matrices()?;
         }
+        Ok(())
     }
 
     fn matrices(&self) -> Result<BTreeMap<String, Tensor>, TrainerError> {
@@ -209,11 +215,11 @@ impl State {
             tensors.insert(format!("{SECOND}{name}"), second.clone());
         }
         tensors.extend(self.best_matrices.iter().map(|(name, tensor)| (format!("{BEST}{name}"), tensor.clone())));
-        Checkpoint { step: self.done, ingredients: ingredients.clone(), tensors, best: self.best }
+        Checkpoint { step: self.done, ingredients: ingredients.clone(), tensors, curves: self.curves.clone() }
     }
 
     fn restore(&mut self, checkpoint: Checkpoint) -> Result<(), TrainerError> {
-        let Checkpoint { step, tensors, best, .. } = checkpoint;
+        let Checkpoint { step, tensors, curves, .. } = checkpoint;
         let named = |name: &str| tensors.get(name).cloned().ok_or(TrainerError::IncompleteCheckpoint { step });
         let mut moments = BTreeMap::new();
         for (name, variable) in self.learner.variables() {
@@ -224,7 +230,7 @@ impl State {
         self.learner.optimizer_mut().resume(step as u64, moments);
         let kept = |(name, tensor): (&String, &Tensor)| Some((name.strip_prefix(BEST)?.to_owned(), tensor.clone()));
         self.best_matrices = tensors.iter().filter_map(kept).collect();
-        self.best = best;
+        self.curves = curves;
         self.done = step;
         Ok(())
     }

@@ -1,0 +1,125 @@
+//! The base model and the data that every command on adapters takes, and `ampoule-trainer check`.
+
+use std::path::{Path, PathBuf};
+
+use ampoule_trainer::error::TrainerError;
+use ampoule_trainer::tuning::base::Base;
+use ampoule_trainer::tuning::examples::{self, Example, Form};
+use ampoule_trainer::tuning::lessons::{self, Lesson};
+use ampoule_trainer::tuning::report::Extent;
+use clap::Args;
+use serde_json::json;
+
+use super::Output;
+
+/// The base model.
+#[derive(Debug, Args)]
+pub(super) struct BaseArguments {
+    /// The sealed base model.
+    #[arg(long, value_name = "BUNDLE")]
+    pub(super) base: PathBuf,
+    /// The root.json whose keys may sign it.
+    #[arg(long, value_name = "FILE")]
+    pub(super) trust_root: PathBuf,
+}
+
+/// What is learnt, and what is only tested.
+#[derive(Debug, Args)]
+pub(super) struct Data {
+    #[command(flatten)]
+    pub(super) base: BaseArguments,
+    /// What is to be learnt: JSON Lines.
+    #[arg(long, value_name = "FILE")]
+    data: PathBuf,
+    /// Questions of what the base knows and must not forget: JSON Lines as --data, without the last answer. The base
+    /// answers them first, and each batch of examples is joined by as many of its answers.
+    #[arg(long, value_name = "FILE")]
+    rehearse: Option<PathBuf>,
+    /// What is only tested, after each pass: JSON Lines that --data does not hold. The best adapter by it is kept.
+    #[arg(long, value_name = "FILE")]
+    held_out: Option<PathBuf>,
+    /// The longest example in tokens; what is longer is cut at its end.
+    #[arg(long, value_name = "N", default_value_t = 1024)]
+    pub(super) max_tokens: usize,
+}
+
+/// A base and what is to be done with it.
+pub(super) struct Prepared {
+    pub(super) base: Base,
+    pub(super) lessons: Vec<Lesson>,
+    /// Questions; the answers are yet to come.
+    pub(super) rehearsals: Vec<Lesson>,
+    pub(super) held_out: Vec<Lesson>,
+}
+
+impl Prepared {
+    pub(super) fn summary(&self) -> String {
+        let rehearsals = match self.rehearsals.len() {
+            0 => String::new(),
+            count => format!("; {count} questions to rehearse"),
+        };
+        let held_out = match &self.held_out[..] {
+            [] => String::new(),
+            lessons => format!("; held out: {}", Extent::of(lessons)),
+        };
+        format!("{}{rehearsals}{held_out}", Extent::of(&self.lessons))
+    }
+}
+
+impl BaseArguments {
+    pub(super) fn open(&self) -> Result<Base, TrainerError> {
+        Ok(Base::open(&self.base, &self.trust_root)?)
+    }
+}
+
+impl Data {
+    /// Reads the data first: its defects are told before a large model is loaded.
+    pub(super) fn open(&self) -> Result<Prepared, TrainerError> {
+        let read = |path: &Option<PathBuf>, form| path.as_deref().map(|path| examples::read(path, form)).transpose();
+        let data = examples::read(&self.data, Form::Example)?;
+        let (rehearse, held_out) = (read(&self.rehearse, Form::Question)?, read(&self.held_out, Form::Example)?);
+        let base = self.base.open()?;
+        let lessons = tokenise(&self.data, &data, &base, self.max_tokens)?;
+        let held_out = match (&self.held_out, &held_out) {
+            (Some(path), Some(examples)) => tokenise(path, examples, &base, self.max_tokens)?,
+            _ => Vec::new(),
+        };
+        let rehearsals = match (&self.rehearse, &rehearse) {
+            (Some(path), Some(questions)) => {
+                lessons::prompts(path, questions, &base.text, base.within_context(self.max_tokens))?
+            }
+            _ => Vec::new(),
+        };
+        Ok(Prepared { base, lessons, rehearsals, held_out })
+    }
+
+    pub(super) fn check(&self, output: Output) -> Result<(), TrainerError> {
+        let prepared = self.open()?;
+        let held_out = (!prepared.held_out.is_empty()).then(|| Extent::of(&prepared.held_out));
+        let json = json!({
+            "examples": Extent::of(&prepared.lessons),
+            "rehearsals": prepared.rehearsals.len(),
+            "heldOutExamples": held_out,
+        });
+        output.print(&format!("ok: {}", prepared.summary()), &json);
+        Ok(())
+    }
+}
+
+/// Examples as the base sees them; warns of those that are cut.
+pub(super) fn tokenise(
+    path: &Path,
+    examples: &[Example],
+    base: &Base,
+    max_tokens: usize,
+) -> Result<Vec<Lesson>, TrainerError> {
+    let max_tokens = base.within_context(max_tokens);
+    let lessons::Lessons { lessons, cut } = lessons::tokenise(path, examples, &base.text, max_tokens)?;
+    if let Some(first) = cut.first() {
+        let (count, path) = (cut.len(), path.display());
+        eprintln!(
+            "warning: {count} examples of {path} are longer than {max_tokens} tokens and cut, the first in line {first}"
+        );
+    }
+    Ok(lessons)
+}

@@ -1,0 +1,155 @@
+//! What a model says to examples, judged by what they say themselves: the measure of an adapter that a person understands.
+//!
+//! Each example is asked as it would be in service, greedily, up to its last message of the assistant (or its
+//! completion), and what the model says is held against that.
+
+use ampoule_inference::model::{Adapter, Decoder};
+use ampoule_inference::text::{SpecialTokensInOutput, TextProcessor};
+use serde::Serialize;
+
+use crate::error::TrainerError;
+use crate::greedy;
+use crate::progress::Progress;
+
+use super::lessons::Lesson;
+
+/// How many tokens longer than the expected answer an answer may become before it is cut: a wrong one is wrong by then.
+const SPARE_TOKENS: usize = 32;
+
+/// When an answer counts as right. Letter case and the amount of white space never count.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum Judge {
+    /// The model says what the example says, and nothing else.
+    Exact,
+    /// The model says what the example says, and perhaps more.
+    Contains,
+}
+
+/// One example, and what a model says to it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Answer {
+    /// The line of the example.
+    pub line: usize,
+    /// What was asked last.
+    pub question: String,
+    /// What the example says.
+    pub expected: String,
+    /// What the model says.
+    pub said: String,
+}
+
+impl Answer {
+    /// Whether the answer is right.
+    pub fn is_right(&self, judge: Judge) -> bool {
+        let (expected, said) = (folded(&self.expected), folded(&self.said));
+        match judge {
+            Judge::Exact => said == expected,
+            Judge::Contains => said.contains(&expected),
+        }
+    }
+}
+
+fn folded(text: &str) -> String {
+    text.split_whitespace().collect::<Vec<_>>().join(" ").to_lowercase()
+}
+
+/// Whoever answers: a model, alone or with an adapter.
+#[derive(Clone, Copy)]
+pub struct Respondent<'a> {
+    /// The model.
+    pub decoder: &'a Decoder,
+    /// Its tokenizer.
+    pub text: &'a TextProcessor,
+    /// What is added to it.
+    pub adapter: Option<&'a Adapter>,
+}
+
+impl Respondent<'_> {
+    /// Asks one example.
+    ///
+    /// # Errors
+    /// [`TrainerError::NothingAsked`], and what the decoder refuses.
+    pub fn answer(&self, lesson: &Lesson) -> Result<Answer, TrainerError> {
+        let (prompt, expected) = last_learnt(lesson);
+        if prompt.is_empty() {
+            return Err(TrainerError::NothingAsked { line: lesson.line });
+        }
+        let ends = self.text.end_of_sequence();
+        let expected: Vec<u32> = expected.iter().copied().filter(|token| !ends.contains(token)).collect();
+        let said = greedy::continuation(self.decoder, self.adapter, prompt, ends, expected.len() + SPARE_TOKENS)?;
+        let decode = |tokens: &[u32]| self.text.tokenizer().decode(tokens, SpecialTokensInOutput::Skip);
+        Ok(Answer {
+            line: lesson.line,
+            question: lesson.question.clone(),
+            expected: decode(&expected).trim().to_owned(),
+            said: decode(&said).trim().to_owned(),
+        })
+    }
+}
+
+/// Questions with what the base itself says to them, to be learnt beside new examples: an adapter that only sees what is
+/// new forgets what the base knew (rehearsal by self-distillation, as in arXiv 2403.01244).
+///
+/// # Errors
+/// What the decoder refuses.
+pub fn rehearsals(
+    mut questions: Vec<Lesson>,
+    base: Respondent<'_>,
+    max_tokens: usize,
+    progress: Progress,
+) -> Result<Vec<Lesson>, TrainerError> {
+    let bar = progress.start_counting(questions.len());
+    bar.set_message("the base answers what is to be rehearsed");
+    let ends = base.text.end_of_sequence();
+    for Lesson { tokens, is_learnt, .. } in &mut questions {
+        let room = max_tokens.saturating_sub(tokens.len() + 1);
+        let said = greedy::continuation(base.decoder, None, tokens, ends, room)?;
+        // An answer that was cut for want of room does not end here, and must not be learnt to.
+        let end = ends.first().filter(|_| said.len() < room);
+        tokens.extend(said.iter().chain(end));
+        is_learnt.resize(tokens.len(), true);
+        bar.inc(1);
+    }
+    bar.finish_and_clear();
+    Ok(questions)
+}
+
+/// The last stretch of learnt tokens, and what comes before it.
+fn last_learnt(lesson: &Lesson) -> (&[u32], &[u32]) {
+    let end = lesson.is_learnt.iter().rposition(|is_learnt| *is_learnt).map_or(0, |last| last + 1);
+    let start = lesson.is_learnt[..end].iter().rposition(|is_learnt| !is_learnt).map_or(0, |last| last + 1);
+    (&lesson.tokens[..start], &lesson.tokens[start..end])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_last_stretch_that_is_learnt_is_the_answer() {
+        let lesson = |marks: &[bool]| Lesson {
+            line: 1,
+            question: String::new(),
+            tokens: (0..marks.len() as u32).collect(),
+            is_learnt: marks.to_vec(),
+        };
+        let (f, t) = (false, true);
+        assert_eq!(last_learnt(&lesson(&[f, t, f, t, t, f])), (&[0, 1, 2][..], &[3, 4][..]));
+        assert_eq!(last_learnt(&lesson(&[f, t, t])), (&[0][..], &[1, 2][..]));
+    }
+
+    #[test]
+    fn letter_case_and_white_space_do_not_make_an_answer_wrong() {
+        let answer = |said: &str| Answer {
+            line: 1,
+            question: String::new(),
+            expected: "Row C, behind the building.".to_owned(),
+            said: said.to_owned(),
+        };
+        assert!(answer("row C,  behind the\nbuilding.").is_right(Judge::Exact));
+        assert!(!answer("Well: row C, behind the building.").is_right(Judge::Exact));
+        assert!(answer("Well: row C, behind the building.").is_right(Judge::Contains));
+        assert!(!answer("Row D, behind the building.").is_right(Judge::Contains));
+    }
+}
