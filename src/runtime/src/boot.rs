@@ -22,9 +22,11 @@ use ampoule_bundle::{
     AcceptedVersions, AdmittedBundle, BundleIdentity, Digest, RuntimePolicy, SealedBundle, Source, TrustRoot,
     VerifiedBundle,
 };
-use ampoule_inference::{EngineConfig, EngineHandle, LoadOptions, LoadedModel};
+use ampoule_inference::{EngineConfig, EngineHandle, IfTaken, LoadOptions, LoadedModel};
 use tokio::runtime::Runtime;
 
+use crate::adapters::{AdapterDesk, AdmittedAdapter};
+use crate::admin_socket::AdminSocket;
 use crate::config::{
     BundleSource, ConfigError, ConfigErrors, Contract, Effective, Layers, Limits, RuntimeConfig, Shutdown,
 };
@@ -32,7 +34,7 @@ use crate::demo;
 use crate::error::Error;
 use crate::exit::Exit;
 use crate::host;
-use crate::http::{ENDPOINTS, Ended, HttpLimits, SamplingDefaults, ServedModel, Server, ServerParts};
+use crate::http::{Admin, ENDPOINTS, Ended, HttpLimits, Listeners, SamplingDefaults, ServedModel, Server, ServerParts};
 use crate::keys::KeyStore;
 use crate::listen::{BoundListener, BoundSocket, PlannedListener};
 use crate::metrics::Metrics;
@@ -78,7 +80,8 @@ pub fn check(layers: &Layers, config: &RuntimeConfig) -> Result<Effective, Error
     let admitted = admit(verified, &State::Unkept.accepted(), &opened.name)?;
     let settled = settle(layers, &admitted)?;
     let settled_config = RuntimeConfig::require(&settled)?;
-    adapters(&settled_config.adapters, &opened.trust_root)?;
+    admit_adapters(&settled_config.adapters, &opened.trust_root)?;
+    settled_config.admin_socket.as_deref().map(AdminSocket::check).transpose()?;
     Ok(settled)
 }
 
@@ -132,14 +135,22 @@ fn prepare_unexplained(layers: &Layers, config: &RuntimeConfig) -> Result<Prepar
     let config = RuntimeConfig::require(&settled)?;
     let listener = opened.listener.bind()?;
     let metrics = config.metrics.as_ref().map(BoundSocket::for_metrics).transpose()?;
-    let adapters = adapters(&config.adapters, &opened.trust_root)?;
-    let running = start(admitted, adapters, &config.limits, &opened.name)?;
+    config.admin_socket.as_deref().map(AdminSocket::check).transpose()?;
+    let adapters = admit_adapters(&config.adapters, &opened.trust_root)?;
+    let running = start(admitted, &config.limits, &opened.name)?;
+    let served = config.model_name.unwrap_or_else(|| running.identity.name.to_string());
+    for adapter in adapters {
+        adapter.bind(&running.engine, &served, IfTaken::Refuse)?;
+    }
+    let desk = |root| AdapterDesk { root, engine: running.engine.clone(), served: served.clone() };
+    let admin = config.admin_socket.map(|socket| (socket, desk(opened.trust_root)));
     Ok(Prepared {
         running,
         keys: opened.keys,
         listener,
         metrics,
-        model_name: config.model_name,
+        admin,
+        served,
         http_limits: http_limits(&config.limits, config.shutdown),
         config_digest: config.digest,
     })
@@ -248,14 +259,9 @@ pub fn settle(layers: &Layers, admitted: &AdmittedBundle) -> Result<Effective, E
     Ok(Contract::of(release, schema)?.apply(layers)?)
 }
 
-/// Opens, verifies and admits the adapters. What they belong to is known when the model is.
-fn adapters(paths: &[PathBuf], root: &TrustRoot) -> Result<Vec<(String, AdmittedBundle)>, Error> {
-    let admit_one = |path: &PathBuf| {
-        let name = path.display().to_string();
-        let verified = verify(open_bundle(path)?, root, &name)?;
-        Ok((name.clone(), admit(verified, &State::Unkept.accepted(), &name)?))
-    };
-    paths.iter().map(|path| admit_one(path).map_err(Error::of_adapter)).collect()
+/// All adapters before the model is loaded: a refusal costs a second then, and a minute afterwards.
+fn admit_adapters(paths: &[PathBuf], root: &TrustRoot) -> Result<Vec<AdmittedAdapter>, Error> {
+    paths.iter().map(|path| AdmittedAdapter::admit(path, root)).collect()
 }
 
 /// A model that runs, and what is told about it.
@@ -274,12 +280,7 @@ pub struct Running {
 ///
 /// # Errors
 /// [`Error::Model`] with the defect, [`Error::Bundle`] when a weight is not what was signed.
-pub fn start(
-    admitted: AdmittedBundle,
-    adapters: Vec<(String, AdmittedBundle)>,
-    limits: &Limits,
-    name: &str,
-) -> Result<Running, Error> {
+pub fn start(admitted: AdmittedBundle, limits: &Limits, name: &str) -> Result<Running, Error> {
     let began = Instant::now();
     let refused = |source| Error::from_inference(name, source);
     let identity = admitted.identity().clone();
@@ -293,11 +294,7 @@ pub fn start(
     };
     let loaded = LoadedModel::load(admitted, &options).map_err(refused)?;
     progress.finish();
-    let mut ready = loaded.prove().map_err(refused)?;
-    for (path, adapter) in adapters {
-        report::log(adapter.identity());
-        ready.add_adapter(adapter).map_err(|source| Error::from_inference(&path, source).of_adapter())?;
-    }
+    let ready = loaded.prove().map_err(refused)?;
     let profile = ready.profile();
     tracing::info!(
         architecture = profile.architecture,
@@ -311,6 +308,7 @@ pub fn start(
         queue_capacity: limits.queued_requests,
         max_running: limits.running_requests,
         token_budget: limits.token_budget,
+        max_adapters: limits.adapters,
         ..EngineConfig::default()
     };
     let engine = ready.spawn(config).map_err(refused)?;
@@ -335,8 +333,10 @@ pub struct Prepared {
     pub listener: BoundListener,
     /// Where to serve metrics.
     pub metrics: Option<BoundSocket>,
-    /// The name that clients use, if not the bundle's own.
-    pub model_name: Option<String>,
+    /// Where to serve administration, and what is administered.
+    pub admin: Option<(PathBuf, AdapterDesk)>,
+    /// The name that clients use.
+    pub served: String,
     /// The limits of the HTTP surface.
     pub http_limits: HttpLimits,
     /// The digest of the settled configuration.
@@ -356,7 +356,10 @@ impl Prepared {
         let (listener, address) = self.listener.listen()?;
         let metrics_listener = self.metrics.map(BoundSocket::listen).transpose()?;
         let metrics_address = metrics_listener.as_ref().map(|(_, address)| address.to_string());
-        let name = self.model_name.unwrap_or_else(|| self.running.identity.name.to_string());
+        let admin = self.admin.map(|(path, desk)| Ok::<_, Error>(Admin { socket: AdminSocket::bind(&path)?, desk }));
+        let admin = admin.transpose()?;
+        let admin_socket = admin.as_ref().map(|admin| admin.socket.path().display().to_string());
+        let name = self.served;
         let engine = self.running.engine.clone();
         let server = Server::new(ServerParts {
             engine: self.running.engine,
@@ -372,9 +375,10 @@ impl Prepared {
             metrics: Metrics::new(),
             clock: jiff::Timestamp::now,
         });
-        tracing::info!(%address, metrics_address, model = name, config_digest = %self.config_digest, "serving");
+        tracing::info!(%address, metrics_address, admin_socket, model = name, config_digest = %self.config_digest, "serving");
         listening(address);
-        let Ended { cut_off } = server.run(listener, metrics_listener.map(|(listener, _)| listener), shutdown).await?;
+        let metrics = metrics_listener.map(|(listener, _)| listener);
+        let Ended { cut_off } = server.run(Listeners { api: listener, metrics, admin }, shutdown).await?;
         engine.drain();
         engine.ended().await;
         if cut_off == 0 {

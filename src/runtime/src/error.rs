@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use ampoule_bundle::{BundleError, ErrorClass, PolicyViolation, ViolationClass};
 use ampoule_inference::InferenceError;
 
+use crate::admin_socket::AdminSocketError;
 use crate::client::ClientError;
 use crate::config::ConfigErrors;
 use crate::exit::Exit;
@@ -88,6 +89,26 @@ pub enum Error {
     Adapter {
         /// Why.
         source: Box<Error>,
+    },
+    /// An adapter that is to be unloaded is not loaded.
+    #[error("no adapter {name} is loaded; `ampoule adapters list` names those that are")]
+    NoSuchAdapter {
+        /// The name.
+        name: String,
+    },
+    /// There can be no admin socket.
+    #[error(transparent)]
+    AdminSocket(#[from] AdminSocketError),
+    /// The running server cannot be reached over its admin socket.
+    #[error("no server answers on the admin socket: {0}; `admin_socket` of the running server says where it is")]
+    NoAdmin(#[source] ClientError),
+    /// The running server refuses what it was asked to do.
+    #[error("the server refuses: {message}")]
+    Refused {
+        /// Its words.
+        message: String,
+        /// The exit code that goes with them.
+        exit: Exit,
     },
     /// The configuration is wrong.
     #[error(transparent)]
@@ -208,8 +229,12 @@ impl Error {
             Error::Keys(source) if source.is_unusable_file() => Exit::Configuration,
             Error::Model { .. } | Error::GenerationConfig { .. } => Exit::Model,
             Error::Defect | Error::Serve(ServeError::EngineEnded) => Exit::Internal,
-            Error::Tls(_) | Error::Listen { .. } | Error::Serve(_) => Exit::Listener,
+            Error::Refused { exit, .. } => *exit,
+            Error::AdminSocket(source) if source.is_configuration() => Exit::Configuration,
+            Error::Tls(_) | Error::AdminSocket(_) | Error::Listen { .. } | Error::Serve(_) => Exit::Listener,
             Error::Keys(_)
+            | Error::NoSuchAdapter { .. }
+            | Error::NoAdmin(_)
             | Error::Demo(_)
             | Error::DemoRefused { .. }
             | Error::Threads { .. }

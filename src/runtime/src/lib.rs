@@ -4,6 +4,8 @@
 //!
 //! Modules stand in reading order.
 
+pub mod adapters;
+pub mod admin_socket;
 pub mod boot;
 pub mod cli;
 pub mod client;

@@ -28,6 +28,8 @@ pub struct RuntimeConfig {
     pub listen: ListenPlan,
     /// Where to serve metrics.
     pub metrics: Option<MetricsPlan>,
+    /// Where to serve administration.
+    pub admin_socket: Option<PathBuf>,
     /// What SIGTERM begins.
     pub shutdown: Shutdown,
     /// Bounds on work and memory.
@@ -103,6 +105,8 @@ pub struct Limits {
     pub context_tokens: Option<usize>,
     /// The most tokens of one answer; whatever fits when absent.
     pub output_tokens: Option<usize>,
+    /// Adapters beside the bundle.
+    pub adapters: usize,
 }
 
 impl RuntimeConfig {
@@ -138,6 +142,7 @@ impl RuntimeConfig {
                 keys_file,
                 listen,
                 metrics,
+                admin_socket: raw.admin_socket.as_deref().map(|path| effective.resolve("admin_socket", path)),
                 model_name: raw.model_name.clone(),
                 shutdown: RuntimeConfig::shutdown(effective),
                 limits: RuntimeConfig::limits(effective),
@@ -161,6 +166,7 @@ impl RuntimeConfig {
             token_budget: value(given.token_budget, built_in.token_budget),
             context_tokens: given.context_tokens.map(to_usize),
             output_tokens: given.output_tokens.map(to_usize),
+            adapters: value(given.adapters, built_in.adapters),
         }
     }
 
