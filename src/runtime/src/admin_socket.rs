@@ -76,12 +76,12 @@ pub struct AdminSocket {
 }
 
 impl AdminSocket {
-    /// Whether a socket could be made at `path`, without making it.
+    /// Whether a socket may be at `path`; that a server listens there already is no matter.
     ///
     /// # Errors
-    /// What [`AdminSocket::bind`] would refuse.
+    /// What is wrong with the folder or the path.
     pub fn check(path: &Path) -> Result<(), AdminSocketError> {
-        prepare(path).map(|_| ())
+        place(path).map(|_| ())
     }
 
     /// Makes the socket and listens on it.  The file that a dead server left is replaced.
@@ -89,8 +89,16 @@ impl AdminSocket {
     /// # Errors
     /// What is wrong with the folder or the path, or that a live server listens there.
     pub fn bind(path: &Path) -> Result<AdminSocket, AdminSocketError> {
-        let folder = prepare(path)?;
+        let Place { folder, is_taken } = place(path)?;
         let at = |source| AdminSocketError::NotMade { path: path.to_owned(), source };
+        if is_taken {
+            match UnixStream::connect(path) {
+                Ok(_) => return Err(AdminSocketError::InUse { path: path.to_owned() }),
+                // Nobody listens: a server that was killed left its file behind.
+                Err(error) if matches!(error.kind(), ErrorKind::ConnectionRefused | ErrorKind::NotFound) => {}
+                Err(source) => return Err(at(source)),
+            }
+        }
         // It is made and gets its mode where nobody else can reach it, and only then its name.
         let scratch = folder.join(format!(".ampoule-{}", std::process::id()));
         DirBuilder::new().mode(SCRATCH_MODE).create(&scratch).map_err(at)?;
@@ -130,8 +138,14 @@ impl Drop for AdminSocket {
     }
 }
 
-/// Checks folder and path, and returns the folder.
-fn prepare(path: &Path) -> Result<PathBuf, AdminSocketError> {
+/// Where a socket may be.
+struct Place {
+    folder: PathBuf,
+    /// Whether there is a socket of this name.
+    is_taken: bool,
+}
+
+fn place(path: &Path) -> Result<Place, AdminSocketError> {
     let folder = match path.parent() {
         Some(parent) if parent != Path::new("") => parent.to_owned(),
         _ => PathBuf::from("."),
@@ -145,18 +159,10 @@ fn prepare(path: &Path) -> Result<PathBuf, AdminSocketError> {
         return Err(AdminSocketError::WritableByAll { path: folder, found });
     }
     match fs::symlink_metadata(path) {
-        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(folder),
-        Err(source) => return Err(AdminSocketError::NotMade { path: path.to_owned(), source }),
-        Ok(found) if !found.file_type().is_socket() => {
-            return Err(AdminSocketError::NotASocket { path: path.to_owned() });
-        }
-        Ok(_) => {}
-    }
-    match UnixStream::connect(path) {
-        Ok(_) => Err(AdminSocketError::InUse { path: path.to_owned() }),
-        // Nobody listens: a server that was killed left its file behind.
-        Err(error) if matches!(error.kind(), ErrorKind::ConnectionRefused | ErrorKind::NotFound) => Ok(folder),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(Place { folder, is_taken: false }),
         Err(source) => Err(AdminSocketError::NotMade { path: path.to_owned(), source }),
+        Ok(found) if found.file_type().is_socket() => Ok(Place { folder, is_taken: true }),
+        Ok(_) => Err(AdminSocketError::NotASocket { path: path.to_owned() }),
     }
 }
 
@@ -174,7 +180,7 @@ mod tests {
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o7777, 0o600);
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1, "nothing else is left in the folder");
         assert!(matches!(AdminSocket::bind(&path), Err(AdminSocketError::InUse { .. })));
-        assert!(matches!(AdminSocket::check(&path), Err(AdminSocketError::InUse { .. })));
+        AdminSocket::check(&path).unwrap();
         drop(socket);
         assert!(!path.exists());
     }

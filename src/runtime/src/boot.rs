@@ -28,13 +28,15 @@ use tokio::runtime::Runtime;
 use crate::adapters::{AdapterDesk, AdmittedAdapter};
 use crate::admin_socket::AdminSocket;
 use crate::config::{
-    BundleSource, ConfigError, ConfigErrors, Contract, Effective, Layers, Limits, RuntimeConfig, Shutdown,
+    BundleSource, ConfigError, ConfigErrors, Contract, Effective, Layers, Limits, ListenPlan, MetricsPlan,
+    RuntimeConfig, Shutdown,
 };
 use crate::demo;
 use crate::error::Error;
 use crate::exit::Exit;
 use crate::host;
 use crate::http::{Admin, ENDPOINTS, Ended, HttpLimits, Listeners, SamplingDefaults, ServedModel, Server, ServerParts};
+use crate::inherited::Inherited;
 use crate::keys::KeyStore;
 use crate::listen::{BoundListener, BoundSocket, PlannedListener};
 use crate::metrics::Metrics;
@@ -53,11 +55,13 @@ const TRUST_ROOT_LIMIT_BYTES: u64 = 4 * 1024 * 1024;
 /// # Errors
 /// The first step of the line that refuses.
 pub fn serve(layers: &Layers, config: RuntimeConfig) -> Result<Exit, Error> {
+    // First of all, because it changes the environment, which only a process of one thread may.
+    let inherited = Inherited::take()?;
     let runtime = threads()?;
     let outcome = runtime.block_on(async {
         let mut stop = StopSignals::install()?;
         let layers = layers.clone();
-        let prepared = tokio::task::spawn_blocking(move || prepare(&layers, &config));
+        let prepared = tokio::task::spawn_blocking(move || prepare(&layers, &config, inherited));
         let prepared = tokio::select! {
             () = stop.requested() => return Ok(Exit::Ok),
             prepared = prepared => prepared.map_err(|_| Error::Defect)??,
@@ -75,7 +79,7 @@ pub fn serve(layers: &Layers, config: RuntimeConfig) -> Result<Exit, Error> {
 /// # Errors
 /// The first step that refuses.
 pub fn check(layers: &Layers, config: &RuntimeConfig) -> Result<Effective, Error> {
-    let opened = Opened::open(config)?;
+    let opened = Opened::open(config, PlannedListener::prepare(&config.listen)?)?;
     let verified = verify(opened.bundle, &opened.trust_root, &opened.name).map_err(|error| explain(error, config))?;
     let admitted = admit(verified, &State::Unkept.accepted(), &opened.name)?;
     let settled = settle(layers, &admitted)?;
@@ -95,8 +99,7 @@ struct Opened {
 }
 
 impl Opened {
-    fn open(config: &RuntimeConfig) -> Result<Opened, Error> {
-        let listener = PlannedListener::prepare(&config.listen)?;
+    fn open(config: &RuntimeConfig, listener: PlannedListener) -> Result<Opened, Error> {
         let keys = KeyStore::load(&config.keys_file)?;
         if keys.is_empty() {
             return Err(Error::NoKeys { path: config.keys_file.clone() });
@@ -114,8 +117,8 @@ impl Opened {
     }
 }
 
-fn prepare(layers: &Layers, config: &RuntimeConfig) -> Result<Prepared, Error> {
-    prepare_unexplained(layers, config).map_err(|error| explain(error, config))
+fn prepare(layers: &Layers, config: &RuntimeConfig, inherited: Inherited) -> Result<Prepared, Error> {
+    prepare_unexplained(layers, config, inherited).map_err(|error| explain(error, config))
 }
 
 /// What to do about a refused bundle depends on where it came from.
@@ -126,16 +129,30 @@ fn explain(error: Error, config: &RuntimeConfig) -> Error {
     }
 }
 
-fn prepare_unexplained(layers: &Layers, config: &RuntimeConfig) -> Result<Prepared, Error> {
-    let opened = Opened::open(config)?;
+fn prepare_unexplained(layers: &Layers, config: &RuntimeConfig, inherited: Inherited) -> Result<Prepared, Error> {
+    // Addresses and TLS files are the site's own: no bundle has a say in them.
+    let of_site = layers.merge();
+    let listener = match inherited.api {
+        None => PlannedListener::prepare(&config.listen)?,
+        Some(api) => PlannedListener::inherit(&ListenPlan::inherited(&of_site, api.address)?, api)?,
+    };
+    let inherited_metrics = match inherited.metrics {
+        None => None,
+        // The plan itself says no more than the address that the socket has.
+        Some(metrics) => MetricsPlan::inherited(&of_site, metrics.address).map(|_| Some(metrics))?,
+    };
+    let opened = Opened::open(config, listener)?;
     let verified = verify(opened.bundle, &opened.trust_root, &opened.name)?;
     report::log(verified.identity());
     let admitted = admit(verified, &State::Unkept.accepted(), &opened.name)?;
     let settled = settle(layers, &admitted)?;
     let config = RuntimeConfig::require(&settled)?;
     let listener = opened.listener.bind()?;
-    let metrics = config.metrics.as_ref().map(BoundSocket::for_metrics).transpose()?;
-    config.admin_socket.as_deref().map(AdminSocket::check).transpose()?;
+    let metrics = match inherited_metrics {
+        Some(listener) => Some(BoundSocket::inherited(listener)),
+        None => config.metrics.as_ref().map(BoundSocket::for_metrics).transpose()?,
+    };
+    let admin_socket = config.admin_socket.as_deref().map(AdminSocket::bind).transpose()?;
     let adapters = admit_adapters(&config.adapters, &opened.trust_root)?;
     let running = start(admitted, &config.limits, &opened.name)?;
     let served = config.model_name.unwrap_or_else(|| running.identity.name.to_string());
@@ -143,7 +160,7 @@ fn prepare_unexplained(layers: &Layers, config: &RuntimeConfig) -> Result<Prepar
         adapter.bind(&running.engine, &served, IfTaken::Refuse)?;
     }
     let desk = |root| AdapterDesk { root, engine: running.engine.clone(), served: served.clone() };
-    let admin = config.admin_socket.map(|socket| (socket, desk(opened.trust_root)));
+    let admin = admin_socket.map(|socket| Admin { socket, desk: desk(opened.trust_root) });
     Ok(Prepared {
         running,
         keys: opened.keys,
@@ -334,7 +351,7 @@ pub struct Prepared {
     /// Where to serve metrics.
     pub metrics: Option<BoundSocket>,
     /// Where to serve administration, and what is administered.
-    pub admin: Option<(PathBuf, AdapterDesk)>,
+    pub admin: Option<Admin>,
     /// The name that clients use.
     pub served: String,
     /// The limits of the HTTP surface.
@@ -356,9 +373,7 @@ impl Prepared {
         let (listener, address) = self.listener.listen()?;
         let metrics_listener = self.metrics.map(BoundSocket::listen).transpose()?;
         let metrics_address = metrics_listener.as_ref().map(|(_, address)| address.to_string());
-        let admin = self.admin.map(|(path, desk)| Ok::<_, Error>(Admin { socket: AdminSocket::bind(&path)?, desk }));
-        let admin = admin.transpose()?;
-        let admin_socket = admin.as_ref().map(|admin| admin.socket.path().display().to_string());
+        let admin_socket = self.admin.as_ref().map(|admin| admin.socket.path().display().to_string());
         let name = self.served;
         let engine = self.running.engine.clone();
         let server = Server::new(ServerParts {
@@ -378,7 +393,8 @@ impl Prepared {
         tracing::info!(%address, metrics_address, admin_socket, model = name, config_digest = %self.config_digest, "serving");
         listening(address);
         let metrics = metrics_listener.map(|(listener, _)| listener);
-        let Ended { cut_off } = server.run(Listeners { api: listener, metrics, admin }, shutdown).await?;
+        let listeners = Listeners { api: listener, metrics, admin: self.admin };
+        let Ended { cut_off } = server.run(listeners, shutdown).await?;
         engine.drain();
         engine.ended().await;
         if cut_off == 0 {

@@ -11,6 +11,7 @@ use crate::client::ClientError;
 use crate::config::ConfigErrors;
 use crate::exit::Exit;
 use crate::http::ServeError;
+use crate::inherited::InheritedError;
 use crate::keys::KeyStoreError;
 use crate::store::StoreError;
 use crate::tls::TlsError;
@@ -141,6 +142,9 @@ pub enum Error {
     /// TLS cannot be served.
     #[error(transparent)]
     Tls(#[from] TlsError),
+    /// A listener that was inherited cannot be used.
+    #[error(transparent)]
+    Inherited(#[from] InheritedError),
     /// An address cannot be listened on.
     #[error("cannot listen on {address}: {source}")]
     Listen {
@@ -231,7 +235,9 @@ impl Error {
             Error::Defect | Error::Serve(ServeError::EngineEnded) => Exit::Internal,
             Error::Refused { exit, .. } => *exit,
             Error::AdminSocket(source) if source.is_configuration() => Exit::Configuration,
-            Error::Tls(_) | Error::AdminSocket(_) | Error::Listen { .. } | Error::Serve(_) => Exit::Listener,
+            Error::Tls(_) | Error::AdminSocket(_) | Error::Inherited(_) | Error::Listen { .. } | Error::Serve(_) => {
+                Exit::Listener
+            }
             Error::Keys(_)
             | Error::NoSuchAdapter { .. }
             | Error::NoAdmin(_)

@@ -15,6 +15,7 @@ pub mod error;
 pub mod exit;
 pub mod host;
 pub mod http;
+pub mod inherited;
 pub mod keys;
 pub mod listen;
 pub mod metrics;
