@@ -192,6 +192,11 @@ impl Appliance {
         self.engine().state() != EngineState::Failed
     }
 
+    /// How many requests wait for the engine: in its queue, or for a core that reads their prompts.
+    pub(crate) fn queued(&self) -> usize {
+        self.engine().stats().queued + self.0.reading.waiting()
+    }
+
     /// The memory of one body, none of it taken yet.
     pub(crate) fn body_memory(&self) -> BodyMemory {
         BodyMemory { all: Arc::clone(&self.0.body_memory), taken: None }
