@@ -1,5 +1,5 @@
-//! The file of the admin socket: who may connect to it is a matter of its permissions, so it comes into being with them,
-//! in a folder where nobody else could put another one in its place.
+//! The file of the admin socket: who may connect to it is a matter of its permissions, so it comes into being with
+//! them, in a folder where nobody else could put another one in its place.
 
 use std::fs::{self, DirBuilder, File, Permissions};
 use std::io::{self, ErrorKind};
@@ -27,8 +27,8 @@ pub enum AdminSocketError {
     },
     /// Everybody could put another socket in its place.
     #[error(
-        "the folder {} of the admin socket may be written by everybody (mode {found:o}): name a folder of its own, or take \
-         that away with `chmod o-w`", path.display()
+        "the folder {} of the admin socket may be written by everybody (mode {found:o}): name a folder of its own, or \
+         take that away with `chmod o-w`", path.display()
     )]
     WritableByAll {
         /// The folder.

@@ -1,6 +1,6 @@
 //! A small HTTP client for the times when this binary speaks to itself: the demo's question, the health probe, and the
-//! operator's commands.  It connects to one IP address, where with TLS it accepts exactly one certificate, the one that this
-//! configuration serves; or to one UNIX socket.
+//! operator's commands.  It connects to one IP address, where with TLS it accepts exactly one certificate, the one that
+//! this configuration serves; or to one UNIX socket.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::Path;

@@ -99,10 +99,10 @@ fn an_inherited_socket_keeps_the_rules_of_a_configured_one() {
     let site = Site::new();
     let [first, second] = free();
     let open = SocketAddr::from(([0, 0, 0, 0], first.port()));
-    let named_plain = "--allow-plain-http-beyond-loopback";
+    let (flag, opt_out) = ("--allow-plain-http-beyond-loopback", "allow_plain_http_beyond_loopback");
     for (names, addresses, more, code, words) in [
-        ("api", &[open][..], &[][..], 78, &["plain HTTP", "0.0.0.0", "the inherited socket", named_plain][..]),
-        ("metrics", &[open], &[], 78, &["metrics", "0.0.0.0", "the inherited socket"]),
+        ("api", &[open][..], &[][..], 78, &["`listen` is 0.0.0.0", "the inherited socket", "no TLS", opt_out][..]),
+        ("metrics", &[open], &[], 78, &["0.0.0.0", "the inherited socket", "allow_metrics_beyond_loopback"]),
         ("web", &[first], &[], 30, &["`web`", "FileDescriptorName=api"]),
         ("api:api", &[first, second], &[], 30, &["two inherited sockets are called `api`"]),
         ("api:other", &[first, second], &[], 30, &["`other`"]),
@@ -119,7 +119,7 @@ fn an_inherited_socket_keeps_the_rules_of_a_configured_one() {
     }
     // With the opt-out it is served, and the log says what that means.
     let early = ask(open, get("/readyz", None));
-    let server = Server::start(activated(&site, "api", &[open], &[named_plain]));
+    let server = Server::start(activated(&site, "api", &[open], &[flag]));
     assert_eq!(early.join().unwrap().0, 200);
     assert!(server.told.iter().any(|line| line.contains("plain HTTP that other hosts can reach")), "{:?}", server.told);
 }

@@ -10,10 +10,11 @@ use std::net::{SocketAddr, TcpStream};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
+use std::time::Instant;
 
 use serde_json::{Value, json};
 use support::adapters::{MODULE, Workshop, matrices};
-use support::{Server, ampoule, code, exchange, get, text};
+use support::{PATIENCE, Server, ampoule, code, exchange, get, text};
 
 const MODEL: &str = "fixture-generator";
 
@@ -173,7 +174,7 @@ fn a_running_answer_keeps_the_adapter_that_it_began_with() {
             stream.read_to_end(&mut told).unwrap();
             let (content, prints) = read_stream(&text(&told));
             assert_eq!(content, of_old, "the answer changed its adapter");
-            assert_eq!(prints, [old_print.clone()]);
+            assert_eq!(prints, std::slice::from_ref(&old_print));
             overlapped
         });
         assert!(overlapped, "no answer was running while the adapter was changed");
@@ -213,6 +214,7 @@ fn what_is_no_adapter_of_this_model_is_refused_by_its_own_error() {
         (workshop.seal("other-base", "a", &next, &matrices(1)), &["belongs to another base", "sha256:"][..]),
         (workshop.seal("misnamed", "a", base, &misnamed), &["lora_b"]),
         (workshop.seal("elsewhere", "a", base, &elsewhere), &["layers.7"]),
+        (workshop.seal("empty", "a", base, &[]), &["no matrices for any module"]),
         (workshop.seal("misshapen", "a", base, &misshapen), &["lora_B"]),
         (workshop.seal("numberless", "a", base, &numberless), &["NaN"]),
         (workshop.adapter("own-name", MODEL, 1), &["the name", "is taken"]),
@@ -235,14 +237,6 @@ fn what_is_no_adapter_of_this_model_is_refused_by_its_own_error() {
     let second = workshop.adapter("second", "second", 2);
     served.refuses(&["load", &second], 20, &["second is one too many", "1 are loaded"]);
     served.succeeds(&["load", &workshop.adapter("good-2", "good", 2), "--replace"]);
-}
-
-#[test]
-fn an_adapter_without_a_module_cannot_be_sealed_or_is_refused() {
-    let workshop = Workshop::new();
-    let served = Served::start(&workshop, &[]);
-    let empty = workshop.seal("empty", "empty", &workshop.site.bundle, &[]);
-    served.refuses(&["load", &empty], 20, &["an adapter"]);
 }
 
 #[test]
@@ -315,7 +309,7 @@ fn nothing_else_is_served_there_and_nothing_of_it_elsewhere() {
 fn the_metrics_name_the_adapters_that_are_there() {
     let workshop = Workshop::new();
     let facts = workshop.adapter("facts", "facts", 1);
-    let served = Served::start(&workshop, &["--metrics-listen", "127.0.0.1:0"]);
+    let served = Served::start(&workshop, &["--metrics-listen", "127.0.0.1:0", "--set", "limits.running_requests=1"]);
     let serving = served.server.told.iter().find(|line| line.contains("metrics_address")).unwrap();
     let serving: Value = serde_json::from_str(serving).unwrap();
     let metrics: SocketAddr = serving["metrics_address"].as_str().unwrap().parse().unwrap();
@@ -330,10 +324,15 @@ fn the_metrics_name_the_adapters_that_are_there() {
     let digest = served.get("/v1/metadata")["adapters"][0]["digest"].as_str().unwrap().to_owned();
     let info = format!("ampoule_adapter_info{{name=\"facts\",digest=\"{digest}\"}} 1\n");
     assert!(page().contains(&lora("facts")) && page().contains(&info), "{}", page());
+    // One of four choices runs at a time, so the others wait for their adapter.
+    let mut stream = TcpStream::connect(served.server.address).unwrap();
+    std::io::Write::write_all(&mut stream, post(&workshop.site.key, &request("facts")).as_bytes()).unwrap();
+    let started = Instant::now();
+    while !page().contains("running_lora_adapters=\"facts\",waiting_lora_adapters=\"facts\"}") {
+        assert!(started.elapsed() < PATIENCE, "nobody waits for an adapter: {}", page());
+    }
+    drop(stream);
     served.succeeds(&["unload", "facts"]);
-    assert!(
-        page().contains(&lora("")) && !page().contains("facts"),
-        "what was unloaded is still on the page: {}",
-        page()
-    );
+    let page = page();
+    assert!(page.contains(&lora("")) && !page.contains("facts"), "what was unloaded is still there: {page}");
 }

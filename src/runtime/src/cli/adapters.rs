@@ -26,8 +26,8 @@ Examples:
 
 The server listens there if it was started with `--admin-socket` (or `admin_socket` in its
 configuration). It opens the file itself, with its own rights, and verifies and admits it as at its
-start. Whoever asks for an adapter has it until the answer ends, whatever happens meanwhile. A change
-holds until the server ends; `adapters` in its configuration is what it starts with.
+start. An answer that has begun keeps its adapter, whatever happens meanwhile. A change holds until
+the server ends; `adapters` in its configuration is what it starts with.
 
 Exits with the code of what the server refuses: 10 or 11 for the file, 12 for its admission, 20 for
 an adapter of another model, with wrong matrices or of a name that is taken; with 1 if there is no

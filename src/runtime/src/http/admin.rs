@@ -181,7 +181,7 @@ async fn change(
 
 async fn read(body: Body) -> Result<LoadRequest, Refusal> {
     let wrong = |reason: &dyn std::fmt::Display| {
-        let wanted = "wanted is {\"path\": \"/an/absolute/path\"}, and \"replace\": true where a name may be taken";
+        let wanted = r#"wanted is {"path": "/an/absolute/path"}, and "replace": true where a name may be taken"#;
         Refusal::wrong(StatusCode::BAD_REQUEST, format!("the request is not understood: {reason}; {wanted}"))
     };
     let bytes = axum::body::to_bytes(body, MAX_BODY_BYTES).await.map_err(|error| wrong(&error))?;
