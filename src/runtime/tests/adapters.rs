@@ -292,6 +292,7 @@ fn nothing_else_is_served_there_and_nothing_of_it_elsewhere() {
         ("POST /adapters", r#"{"path":"relative.bundle"}"#, 400),
         ("POST /adapters", r#"{"path":"/absent.bundle"}"#, 422),
         ("DELETE /adapters/absent", "", 404),
+        ("DELETE /adapters/%ff", "", 404),
     ] {
         let (found, answer) = ask(head, body);
         assert_eq!(found, status, "{head} {body}: {answer}");

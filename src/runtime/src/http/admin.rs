@@ -8,8 +8,9 @@ use std::sync::Arc;
 
 use ampoule_inference::{IfTaken, LoadedAdapter};
 use axum::body::Body;
+use axum::extract::rejection::PathRejection;
 use axum::extract::{Path as PathOf, State};
-use axum::http::Method;
+use axum::http::{Method, Uri};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{delete, get};
 use axum::{Extension, Json, Router};
@@ -17,8 +18,8 @@ use http::StatusCode;
 use hyper_util::server::graceful::GracefulShutdown;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
-use tokio::net::UnixStream;
 use tokio::net::unix::UCred;
+use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
@@ -71,12 +72,8 @@ struct Office {
 }
 
 /// Serves the socket for as long as it is polled; its file goes with it.
-pub(super) async fn serve(appliance: Appliance, admin: Admin) {
-    let Admin { socket, desk } = admin;
-    let listener = match socket.listener() {
-        Ok(listener) => listener,
-        Err(error) => return tracing::error!(%error, "The admin socket cannot be listened on."),
-    };
+pub(super) async fn serve(appliance: Appliance, listener: UnixListener, admin: Admin) {
+    let Admin { socket: _file, desk } = admin;
     let router = surface(Office { appliance: appliance.clone(), desk: Arc::new(desk) });
     let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
     let graceful = GracefulShutdown::new();
@@ -110,12 +107,14 @@ fn surface(office: Office) -> Router {
     Router::new()
         .route("/adapters", get(list).post(load))
         .route("/adapters/{name}", delete(unload))
-        .fallback(async |method: Method| {
+        .fallback(async |Extension(peer): Extension<UCred>, method: Method, uri: Uri| {
             let served = "GET /adapters, POST /adapters and DELETE /adapters/NAME";
-            Refusal::wrong(StatusCode::NOT_FOUND, format!("nothing is here for {method}; served are {served}"))
+            let message = format!("nothing is here for {method}; served are {served}");
+            Refusal::wrong(StatusCode::NOT_FOUND, message).logged("none", &peer, uri.path())
         })
-        .method_not_allowed_fallback(async |method: Method| {
-            Refusal::wrong(StatusCode::METHOD_NOT_ALLOWED, format!("this path does not answer {method}"))
+        .method_not_allowed_fallback(async |Extension(peer): Extension<UCred>, method: Method, uri: Uri| {
+            let message = format!("this path does not answer {method}");
+            Refusal::wrong(StatusCode::METHOD_NOT_ALLOWED, message).logged("none", &peer, uri.path())
         })
         .with_state(office)
 }
@@ -146,8 +145,10 @@ async fn load(
 async fn unload(
     State(office): State<Office>,
     Extension(peer): Extension<UCred>,
-    PathOf(name): PathOf<String>,
+    name: Result<PathOf<String>, PathRejection>,
 ) -> Result<Json<Value>, Refusal> {
+    // A name that is no text at all is one that is not loaded.
+    let name = name.map_or_else(|_| String::new(), |PathOf(name)| name);
     change("unload", peer, name.clone(), move || office.desk.unload(&name)).await
 }
 

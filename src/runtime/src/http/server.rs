@@ -119,7 +119,8 @@ impl Server {
             helpers.spawn(serve_metrics(self.appliance.clone(), socket));
         }
         if let Some(admin) = admin {
-            helpers.spawn(admin::serve(self.appliance.clone(), admin));
+            let listener = admin.socket.listener().map_err(ServeError::Listener)?;
+            helpers.spawn(admin::serve(self.appliance.clone(), listener, admin));
         }
         helpers.spawn(keep_metrics_folded(self.appliance.clone()));
 
