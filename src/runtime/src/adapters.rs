@@ -42,12 +42,12 @@ impl AdmittedAdapter {
     /// # Errors
     /// [`Error::Adapter`] when it is no adapter of this model, cannot be computed with, or has a name that is taken.
     pub fn bind(self, engine: &EngineHandle, served: &str, if_taken: IfTaken) -> Result<Arc<LoadedAdapter>, Error> {
-        let name = &self.bundle.identity().name;
-        let bound = if name.as_str() == served {
-            Err(InferenceError::AdapterNameTaken { name: name.to_string() })
-        } else {
-            engine.load_adapter(&self.bundle).and_then(|adapter| engine.adopt(adapter, if_taken))
-        };
+        let bound = engine.load_adapter(&self.bundle).and_then(|adapter| {
+            if adapter.name() == served {
+                return Err(InferenceError::AdapterNameTaken { name: served.to_owned() });
+            }
+            engine.adopt(adapter, if_taken)
+        });
         bound.map_err(|source| Error::from_inference(&self.file, source).of_adapter())
     }
 }
