@@ -1,7 +1,7 @@
 """From examples to an answer: the trainer teaches the demo's model facts, a site key seals the adapter, the runtime serves it.
 
 What is asked by the adapter's name knows the facts; what is asked by the model's name is as it was; and an adapter that
-belongs to something else is refused with exit code 20 and the digests.
+belongs to something else is refused with exit code 20 and the digests.  Adapters also come and go while the model serves.
 """
 
 import json
@@ -10,7 +10,7 @@ import unittest
 
 import openai
 
-from appliance import AMPOULE, ENVIRONMENT, SEAL, Server, Workshop, run
+from appliance import AMPOULE, ENVIRONMENT, SEAL, Server, Workshop, get_json, run
 
 TRAINER = AMPOULE.with_name("ampoule-trainer")
 FACTS = {
@@ -64,6 +64,30 @@ class Adapters(unittest.TestCase):
                 self.assertEqual(self.ask(server, "facts", question), answer)
                 self.assertEqual(self.ask(server, "helper", question), before[question])
                 self.assertNotEqual(before[question], answer)
+
+    def test_an_adapter_comes_and_goes_while_a_client_streams(self):
+        folder = self.workshop.path / "run"
+        folder.mkdir(mode=0o755)
+        socket = folder / "admin.sock"
+        question, answer = next(iter(FACTS.items()))
+        with Server(self.workshop, "--admin-socket", socket, root=self.root) as server:
+            with self.assertRaises(openai.NotFoundError):
+                self.ask(server, "facts", question)
+            loaded = json.loads(run(AMPOULE, "adapters", "load", self.sealed, "--json", "--admin-socket", socket))
+            self.assertEqual(self.ask(server, "facts", question), answer)
+            metadata = get_json(f"{server.base_url}/metadata", self.workshop.key)[1]
+            self.assertEqual([adapter["digest"] for adapter in metadata["adapters"]], [loaded["digest"]])
+            stream = self.client(server).chat.completions.create(
+                model="facts", messages=[{"role": "user", "content": question}], temperature=0, max_tokens=40, stream=True
+            )
+            with stream:
+                pieces = [next(stream).choices[0].delta.content or ""]
+                run(AMPOULE, "adapters", "unload", "facts", "--admin-socket", socket)
+                pieces += [chunk.choices[0].delta.content or "" for chunk in stream]
+            self.assertEqual("".join(pieces), answer)
+            with self.assertRaises(openai.NotFoundError):
+                self.ask(server, "facts", question)
+        self.assertFalse(socket.exists())
 
     def test_what_belongs_to_something_else_is_refused(self):
         model = self.workshop.path / "other-model"

@@ -97,6 +97,17 @@ const LIES: &[Lie] = &[
         &["AMP-MTR-02", "AMP-MTR-03", "AMP-MTR-04", "AMP-TLS-01", "AMP-TLS-02", "AMP-TLS-03", "AMP-TLS-05"],
     ),
     Lie(
+        "everybody may administer, and nobody is refused",
+        r#"case "$1 $2" in 'adapters list') echo '{"object":"list","limit":1,"data":["x"]}'; exit 0;; 'adapters '*) exit 0;; esac
+           kept=(); socket=
+           while [ $# -gt 0 ]; do
+               case "$1" in --admin-socket) socket=$2; shift 2;; *) kept+=("$1"); shift;; esac
+           done
+           [ -n "$socket" ] && touch "$socket"
+           exec "$REAL" "${kept[@]}""#,
+        &["AMP-ADM-01", "AMP-ADM-02", "AMP-ADM-03", "AMP-ADM-04"],
+    ),
+    Lie(
         "every second start serves another model",
         r#"[ "$1" = serve ] || exec "$REAL" "$@"
            if [ -e "$0.started" ]; then

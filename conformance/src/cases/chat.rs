@@ -22,7 +22,7 @@ fn whole(target: &Target) -> anyhow::Result<()> {
     let facts = target.facts()?;
     let reply = target.post(CHAT, &facts.chat("hello", 8))?;
     if facts.kind == Kind::Encoder {
-        reply.error(400)?;
+        reply.error(400)?.names(Some("model"))?.coded("unsupported_model")?;
         return Ok(());
     }
     let body = reply.json(200)?;

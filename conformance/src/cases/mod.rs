@@ -18,6 +18,7 @@ mod metrics;
 mod models;
 mod request_ids;
 
+mod administration;
 mod configuration;
 mod drain;
 mod egress;
@@ -49,6 +50,7 @@ pub(crate) const GROUPS: &[&[Case]] = &[
     determinism::CASES,
     tampering::CASES,
     configuration::CASES,
+    administration::CASES,
     exits::CASES,
     tls::CASES,
     drain::CASES,

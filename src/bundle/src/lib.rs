@@ -26,6 +26,7 @@ pub mod limits;
 mod load;
 pub mod manifest;
 mod names;
+mod permissions;
 mod policy;
 mod safetensors;
 mod sealed;
@@ -52,6 +53,7 @@ pub use manifest::{
     WeightFormat,
 };
 pub use names::{BundleName, BundlePath, BundleVersion, Channel, Counter, Epoch};
+pub use permissions::writable_by_all;
 pub use policy::{AcceptedVersions, AdmissionNotice, HostFacts, PolicyViolation, Rule, RuntimePolicy, ViolationClass};
 pub use safetensors::SafetensorsHeader;
 pub use sealed::SealedBundle;

@@ -88,8 +88,26 @@ pub enum InferenceError {
     },
 
     /// Two adapters, or an adapter and the model, have one name.
-    #[error("the name {name} is taken: seal the adapter again under another one")]
+    #[error("the name {name} is taken: replace the adapter that has it, or seal this one under another name")]
     AdapterNameTaken {
+        /// The name.
+        name: String,
+    },
+
+    /// As many adapters as may be loaded are loaded.
+    #[error(
+        "the adapter {name} is one too many: {limit} are loaded, which is the limit; unload one, or raise the limit"
+    )]
+    TooManyAdapters {
+        /// The adapter.
+        name: String,
+        /// How many may be loaded.
+        limit: usize,
+    },
+
+    /// No adapter of this name is loaded.
+    #[error("no adapter {name} is loaded")]
+    UnknownAdapter {
         /// The name.
         name: String,
     },
@@ -243,10 +261,10 @@ pub enum SubmitError {
         limit: usize,
     },
 
-    /// No adapter of this name is loaded.
-    #[error("there is no adapter {name}")]
-    UnknownAdapter {
-        /// The name.
+    /// The request names an adapter that was loaded beside another model.
+    #[error("the adapter {name} was loaded beside another model")]
+    AdapterOfOther {
+        /// The adapter.
         name: String,
     },
 

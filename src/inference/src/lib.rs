@@ -3,6 +3,7 @@
 //! In reading order: a bundle becomes a model ([`LoadedModel`]), the model becomes an engine ([`EngineHandle`]), and the
 //! engine turns a [`GenerationRequest`] into [`TokenEvent`]s.  Below stand the parts that it is made of.
 
+mod adapters;
 mod dense;
 mod load;
 mod profile;
@@ -24,10 +25,11 @@ pub mod text;
 
 mod error;
 
+pub use adapters::{Adapters, IfTaken, LoadedAdapter};
 pub use engine::{EngineConfig, EngineHandle, EngineState, EngineStats};
 pub use error::{InferenceError, SubmitError};
 pub use event::{EmbeddingTicket, Embeddings, FinishReason, Ticket, TokenEvent, TokenLogprobs, Usage};
-pub use load::{LoadOptions, LoadedAdapter, LoadedModel, ReadyModel};
+pub use load::{LoadOptions, LoadedModel, ReadyModel};
 pub use profile::{ModelKind, ModelProfile};
 pub use request::{
     EmbeddingRequest, EndOfSequence, GenerationRequest, MAX_STOP_STRING_BYTES, MAX_STOP_STRINGS, Sampling, StopRules,

@@ -17,7 +17,6 @@
 //! }
 //! ```
 
-use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
@@ -25,11 +24,12 @@ use ampoule_bundle::statement::{AdapterBinding, KnownAnswers};
 use ampoule_bundle::{AdmittedBundle, BundleIdentity, Digest, GgufHeader, LoadError, TensorInfo, WeightHeader};
 use serde::Deserialize;
 
+use crate::adapters::AdapterBase;
 use crate::dense::DenseTensors;
 use crate::encoder::{Case, Encoder, EncoderConfig};
 use crate::engine::{EngineConfig, EngineHandle};
 use crate::error::InferenceError;
-use crate::model::{Adapter, Config, Decoder, WeightsSink};
+use crate::model::{Config, Decoder, WeightsSink};
 use crate::profile::{ModelKind, ModelProfile};
 use crate::proof;
 use crate::text::TextProcessor;
@@ -61,18 +61,9 @@ pub struct LoadedModel {
     binding: Option<AdapterBinding>,
 }
 
-/// A model that gives the answers here that its vendor recorded, and the adapters that may be asked for beside it.
+/// A model that gives the answers here that its vendor recorded.
 pub struct ReadyModel {
     loaded: LoadedModel,
-    adapters: BTreeMap<String, LoadedAdapter>,
-}
-
-/// An adapter in memory, built from verified bytes alone.
-#[derive(Debug, Clone)]
-pub struct LoadedAdapter {
-    /// Which bundle it came from.
-    pub identity: BundleIdentity,
-    pub(crate) adapter: Arc<Adapter>,
 }
 
 /// What computes.
@@ -140,7 +131,7 @@ impl LoadedModel {
         if let Some(expected) = &self.known_answers {
             proof::replay(&self.model, expected)?;
         }
-        Ok(ReadyModel { loaded: self, adapters: BTreeMap::new() })
+        Ok(ReadyModel { loaded: self })
     }
 }
 
@@ -153,39 +144,6 @@ impl ReadyModel {
     /// Which bundle it came from.
     pub fn identity(&self) -> &BundleIdentity {
         &self.loaded.identity
-    }
-
-    /// Loads an adapter, to be asked for by the name of its bundle.
-    ///
-    /// # Errors
-    /// [`InferenceError::NotAnAdapter`] for another bundle, [`InferenceError::AdapterOfOther`] for one that is bound to
-    /// another base, tokenizer or chat template, [`InferenceError::AdapterNameTaken`], and what is wrong with its matrices.
-    pub fn add_adapter(&mut self, bundle: AdmittedBundle) -> Result<(), InferenceError> {
-        let identity = bundle.identity().clone();
-        let name = identity.name.to_string();
-        let Some(found) = &bundle.release().adapter else { return Err(InferenceError::NotAnAdapter { name }) };
-        let (Model::Generator(decoder), Some(expected)) = (&self.loaded.model, &self.loaded.binding) else {
-            return Err(InferenceError::NoAdaptersHere { name });
-        };
-        let digest = |digest: Option<Digest>| digest.map_or_else(|| "none".to_owned(), |digest| digest.to_string());
-        for (what, found, expected) in [
-            ("base", Some(found.base), Some(expected.base)),
-            ("tokenizer", Some(found.tokenizer), Some(expected.tokenizer)),
-            ("chat template", found.chat_template, expected.chat_template),
-        ] {
-            if found != expected {
-                let (found, expected) = (digest(found), digest(expected));
-                return Err(InferenceError::AdapterOfOther { name, what, found, expected });
-            }
-        }
-        if name == self.loaded.identity.name.to_string() || self.adapters.contains_key(&name) {
-            return Err(InferenceError::AdapterNameTaken { name });
-        }
-        let config = bundle.file("adapter_config.json").ok_or_else(|| missing("adapter_config.json"))?;
-        let tensors = load_weights(&bundle, DenseTensors::default(), &LoadOptions::default())?;
-        let adapter = Adapter::from_peft(decoder.config(), config, tensors.into_iter().collect())?;
-        self.adapters.insert(name, LoadedAdapter { identity, adapter: Arc::new(adapter) });
-        Ok(())
     }
 
     /// The tokenizer and the chat template, to be kept beside the model.
@@ -203,8 +161,12 @@ impl ReadyModel {
 
     /// Starts the engine's thread, which owns the model from then on.
     pub fn spawn(self, config: EngineConfig) -> Result<EngineHandle, InferenceError> {
-        let LoadedModel { model, text, profile, case, .. } = self.loaded;
-        EngineHandle::start(model, text, profile, case, self.adapters, config)
+        let LoadedModel { model, text, profile, case, identity, binding, .. } = self.loaded;
+        let fit = match (&model, binding) {
+            (Model::Generator(decoder), Some(binding)) => Some((decoder.config().clone(), binding)),
+            _ => None,
+        };
+        EngineHandle::start(model, text, profile, case, AdapterBase { identity, fit }, config)
     }
 }
 
@@ -274,7 +236,11 @@ fn load_encoder(
     Ok((Model::Encoder(Box::new(Encoder::new(config, tensors)?)), profile))
 }
 
-fn load_weights<S>(bundle: &AdmittedBundle, sink: S, options: &LoadOptions) -> Result<S::Output, InferenceError>
+pub(crate) fn load_weights<S>(
+    bundle: &AdmittedBundle,
+    sink: S,
+    options: &LoadOptions,
+) -> Result<S::Output, InferenceError>
 where
     S: ampoule_bundle::TensorSink,
     S::Error: Into<InferenceError> + Send,
@@ -313,6 +279,6 @@ fn elements(tensor: &TensorInfo) -> u64 {
     tensor.shape.iter().fold(1, |product: u64, &dimension| product.saturating_mul(dimension as u64))
 }
 
-fn missing(path: &str) -> InferenceError {
+pub(crate) fn missing(path: &str) -> InferenceError {
     InferenceError::MissingFile { path: path.to_owned() }
 }

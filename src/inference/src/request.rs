@@ -3,7 +3,9 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::sync::Arc;
 
+use crate::adapters::LoadedAdapter;
 use crate::error::SubmitError;
 
 /// One completion to be generated.
@@ -19,8 +21,8 @@ pub struct GenerationRequest {
     pub stop: StopRules,
     /// Ask for log-probabilities: `Some(n)` gives the chosen token's and those of the `n` most likely tokens.
     pub logprobs: Option<u8>,
-    /// The adapter to compute with, by its name; the model alone if absent.
-    pub adapter: Option<String>,
+    /// The adapter to compute with, one of [`crate::EngineHandle::adapters`]; the model alone if absent.
+    pub adapter: Option<Arc<LoadedAdapter>>,
     /// Restricts each step to a set of tokens (structured output).
     pub mask: Option<Box<dyn TokenMask>>,
 }

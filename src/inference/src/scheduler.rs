@@ -127,6 +127,11 @@ impl Scheduler {
         self.waiting.len()
     }
 
+    /// The sequences that wait, the next to be admitted first.
+    pub fn waiting_ids(&self) -> impl Iterator<Item = SequenceId> {
+        self.waiting.iter().map(|entry| entry.id)
+    }
+
     /// How many sequences run.
     pub fn running(&self) -> usize {
         self.running.len()

@@ -22,17 +22,21 @@ use ampoule_bundle::{
     AcceptedVersions, AdmittedBundle, BundleIdentity, Digest, RuntimePolicy, SealedBundle, Source, TrustRoot,
     VerifiedBundle,
 };
-use ampoule_inference::{EngineConfig, EngineHandle, LoadOptions, LoadedModel};
+use ampoule_inference::{EngineConfig, EngineHandle, IfTaken, LoadOptions, LoadedModel};
 use tokio::runtime::Runtime;
 
+use crate::adapters::{AdapterDesk, AdmittedAdapter};
+use crate::admin_socket::AdminSocket;
 use crate::config::{
-    BundleSource, ConfigError, ConfigErrors, Contract, Effective, Layers, Limits, RuntimeConfig, Shutdown,
+    BundleSource, ConfigError, ConfigErrors, Contract, Effective, Layers, Limits, ListenPlan, MetricsPlan,
+    RuntimeConfig, Shutdown,
 };
 use crate::demo;
 use crate::error::Error;
 use crate::exit::Exit;
 use crate::host;
-use crate::http::{ENDPOINTS, Ended, HttpLimits, SamplingDefaults, ServedModel, Server, ServerParts};
+use crate::http::{Admin, ENDPOINTS, Ended, HttpLimits, Listeners, SamplingDefaults, ServedModel, Server, ServerParts};
+use crate::inherited::Inherited;
 use crate::keys::KeyStore;
 use crate::listen::{BoundListener, BoundSocket, PlannedListener};
 use crate::metrics::Metrics;
@@ -51,11 +55,13 @@ const TRUST_ROOT_LIMIT_BYTES: u64 = 4 * 1024 * 1024;
 /// # Errors
 /// The first step of the line that refuses.
 pub fn serve(layers: &Layers, config: RuntimeConfig) -> Result<Exit, Error> {
+    // First of all, because it changes the environment, which only a process of one thread may.
+    let inherited = Inherited::take()?;
     let runtime = threads()?;
     let outcome = runtime.block_on(async {
         let mut stop = StopSignals::install()?;
         let layers = layers.clone();
-        let prepared = tokio::task::spawn_blocking(move || prepare(&layers, &config));
+        let prepared = tokio::task::spawn_blocking(move || prepare(&layers, &config, inherited));
         let prepared = tokio::select! {
             () = stop.requested() => return Ok(Exit::Ok),
             prepared = prepared => prepared.map_err(|_| Error::Defect)??,
@@ -73,12 +79,13 @@ pub fn serve(layers: &Layers, config: RuntimeConfig) -> Result<Exit, Error> {
 /// # Errors
 /// The first step that refuses.
 pub fn check(layers: &Layers, config: &RuntimeConfig) -> Result<Effective, Error> {
-    let opened = Opened::open(config)?;
+    let opened = Opened::open(config, PlannedListener::prepare(&config.listen)?)?;
     let verified = verify(opened.bundle, &opened.trust_root, &opened.name).map_err(|error| explain(error, config))?;
     let admitted = admit(verified, &State::Unkept.accepted(), &opened.name)?;
     let settled = settle(layers, &admitted)?;
     let settled_config = RuntimeConfig::require(&settled)?;
-    adapters(&settled_config.adapters, &opened.trust_root)?;
+    admit_adapters(&settled_config.adapters, &opened.trust_root)?;
+    settled_config.admin_socket.as_deref().map(AdminSocket::check).transpose()?;
     Ok(settled)
 }
 
@@ -92,8 +99,7 @@ struct Opened {
 }
 
 impl Opened {
-    fn open(config: &RuntimeConfig) -> Result<Opened, Error> {
-        let listener = PlannedListener::prepare(&config.listen)?;
+    fn open(config: &RuntimeConfig, listener: PlannedListener) -> Result<Opened, Error> {
         let keys = KeyStore::load(&config.keys_file)?;
         if keys.is_empty() {
             return Err(Error::NoKeys { path: config.keys_file.clone() });
@@ -111,8 +117,8 @@ impl Opened {
     }
 }
 
-fn prepare(layers: &Layers, config: &RuntimeConfig) -> Result<Prepared, Error> {
-    prepare_unexplained(layers, config).map_err(|error| explain(error, config))
+fn prepare(layers: &Layers, config: &RuntimeConfig, inherited: Inherited) -> Result<Prepared, Error> {
+    prepare_unexplained(layers, config, inherited).map_err(|error| explain(error, config))
 }
 
 /// What to do about a refused bundle depends on where it came from.
@@ -123,23 +129,45 @@ fn explain(error: Error, config: &RuntimeConfig) -> Error {
     }
 }
 
-fn prepare_unexplained(layers: &Layers, config: &RuntimeConfig) -> Result<Prepared, Error> {
-    let opened = Opened::open(config)?;
+fn prepare_unexplained(layers: &Layers, config: &RuntimeConfig, inherited: Inherited) -> Result<Prepared, Error> {
+    // Addresses and TLS files are the site's own: no bundle has a say in them.
+    let of_site = layers.merge();
+    let listener = match inherited.api {
+        None => PlannedListener::prepare(&config.listen)?,
+        Some(api) => PlannedListener::inherit(&ListenPlan::inherited(&of_site, api.address)?, api)?,
+    };
+    let inherited_metrics = match inherited.metrics {
+        None => None,
+        // The plan itself says no more than the address that the socket has.
+        Some(metrics) => MetricsPlan::inherited(&of_site, metrics.address).map(|_| Some(metrics))?,
+    };
+    let opened = Opened::open(config, listener)?;
     let verified = verify(opened.bundle, &opened.trust_root, &opened.name)?;
     report::log(verified.identity());
     let admitted = admit(verified, &State::Unkept.accepted(), &opened.name)?;
     let settled = settle(layers, &admitted)?;
     let config = RuntimeConfig::require(&settled)?;
     let listener = opened.listener.bind()?;
-    let metrics = config.metrics.as_ref().map(BoundSocket::for_metrics).transpose()?;
-    let adapters = adapters(&config.adapters, &opened.trust_root)?;
-    let running = start(admitted, adapters, &config.limits, &opened.name)?;
+    let metrics = match inherited_metrics {
+        Some(listener) => Some(BoundSocket::inherited(listener)),
+        None => config.metrics.as_ref().map(BoundSocket::for_metrics).transpose()?,
+    };
+    let admin_socket = config.admin_socket.as_deref().map(AdminSocket::bind).transpose()?;
+    let adapters = admit_adapters(&config.adapters, &opened.trust_root)?;
+    let running = start(admitted, &config.limits, &opened.name)?;
+    let served = config.model_name.unwrap_or_else(|| running.identity.name.to_string());
+    for adapter in adapters {
+        adapter.bind(&running.engine, &served, IfTaken::Refuse)?;
+    }
+    let desk = |root| AdapterDesk { root, engine: running.engine.clone(), served: served.clone() };
+    let admin = admin_socket.map(|socket| Admin { socket, desk: desk(opened.trust_root) });
     Ok(Prepared {
         running,
         keys: opened.keys,
         listener,
         metrics,
-        model_name: config.model_name,
+        admin,
+        served,
         http_limits: http_limits(&config.limits, config.shutdown),
         config_digest: config.digest,
     })
@@ -248,14 +276,9 @@ pub fn settle(layers: &Layers, admitted: &AdmittedBundle) -> Result<Effective, E
     Ok(Contract::of(release, schema)?.apply(layers)?)
 }
 
-/// Opens, verifies and admits the adapters. What they belong to is known when the model is.
-fn adapters(paths: &[PathBuf], root: &TrustRoot) -> Result<Vec<(String, AdmittedBundle)>, Error> {
-    let admit_one = |path: &PathBuf| {
-        let name = path.display().to_string();
-        let verified = verify(open_bundle(path)?, root, &name)?;
-        Ok((name.clone(), admit(verified, &State::Unkept.accepted(), &name)?))
-    };
-    paths.iter().map(|path| admit_one(path).map_err(Error::of_adapter)).collect()
+/// All adapters before the model is loaded: a refusal costs a second then, and a minute afterwards.
+fn admit_adapters(paths: &[PathBuf], root: &TrustRoot) -> Result<Vec<AdmittedAdapter>, Error> {
+    paths.iter().map(|path| AdmittedAdapter::admit(path, root)).collect()
 }
 
 /// A model that runs, and what is told about it.
@@ -274,12 +297,7 @@ pub struct Running {
 ///
 /// # Errors
 /// [`Error::Model`] with the defect, [`Error::Bundle`] when a weight is not what was signed.
-pub fn start(
-    admitted: AdmittedBundle,
-    adapters: Vec<(String, AdmittedBundle)>,
-    limits: &Limits,
-    name: &str,
-) -> Result<Running, Error> {
+pub fn start(admitted: AdmittedBundle, limits: &Limits, name: &str) -> Result<Running, Error> {
     let began = Instant::now();
     let refused = |source| Error::from_inference(name, source);
     let identity = admitted.identity().clone();
@@ -293,11 +311,7 @@ pub fn start(
     };
     let loaded = LoadedModel::load(admitted, &options).map_err(refused)?;
     progress.finish();
-    let mut ready = loaded.prove().map_err(refused)?;
-    for (path, adapter) in adapters {
-        report::log(adapter.identity());
-        ready.add_adapter(adapter).map_err(|source| Error::from_inference(&path, source).of_adapter())?;
-    }
+    let ready = loaded.prove().map_err(refused)?;
     let profile = ready.profile();
     tracing::info!(
         architecture = profile.architecture,
@@ -311,6 +325,7 @@ pub fn start(
         queue_capacity: limits.queued_requests,
         max_running: limits.running_requests,
         token_budget: limits.token_budget,
+        max_adapters: limits.adapters,
         ..EngineConfig::default()
     };
     let engine = ready.spawn(config).map_err(refused)?;
@@ -335,8 +350,10 @@ pub struct Prepared {
     pub listener: BoundListener,
     /// Where to serve metrics.
     pub metrics: Option<BoundSocket>,
-    /// The name that clients use, if not the bundle's own.
-    pub model_name: Option<String>,
+    /// Where to serve administration, and what is administered.
+    pub admin: Option<Admin>,
+    /// The name that clients use.
+    pub served: String,
     /// The limits of the HTTP surface.
     pub http_limits: HttpLimits,
     /// The digest of the settled configuration.
@@ -356,7 +373,8 @@ impl Prepared {
         let (listener, address) = self.listener.listen()?;
         let metrics_listener = self.metrics.map(BoundSocket::listen).transpose()?;
         let metrics_address = metrics_listener.as_ref().map(|(_, address)| address.to_string());
-        let name = self.model_name.unwrap_or_else(|| self.running.identity.name.to_string());
+        let admin_socket = self.admin.as_ref().map(|admin| admin.socket.path().display().to_string());
+        let name = self.served;
         let engine = self.running.engine.clone();
         let server = Server::new(ServerParts {
             engine: self.running.engine,
@@ -372,9 +390,11 @@ impl Prepared {
             metrics: Metrics::new(),
             clock: jiff::Timestamp::now,
         });
-        tracing::info!(%address, metrics_address, model = name, config_digest = %self.config_digest, "serving");
+        tracing::info!(%address, metrics_address, admin_socket, model = name, config_digest = %self.config_digest, "serving");
         listening(address);
-        let Ended { cut_off } = server.run(listener, metrics_listener.map(|(listener, _)| listener), shutdown).await?;
+        let metrics = metrics_listener.map(|(listener, _)| listener);
+        let listeners = Listeners { api: listener, metrics, admin: self.admin };
+        let Ended { cut_off } = server.run(listeners, shutdown).await?;
         engine.drain();
         engine.ended().await;
         if cut_off == 0 {

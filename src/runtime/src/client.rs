@@ -1,31 +1,34 @@
-//! A small HTTP client for the two times that this binary speaks to itself: the demo's question and the health probe.
-//! It connects to one IP address, and with TLS it accepts exactly one certificate: the one this configuration serves.
+//! A small HTTP client for the times when this binary speaks to itself: the demo's question, the health probe, and the
+//! operator's commands.  It connects to one IP address, where with TLS it accepts exactly one certificate, the one that
+//! this configuration serves; or to one UNIX socket.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
-use http_body_util::Full;
+use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 use hyper::client::conn::http1;
-use hyper::{Request, Response};
+use hyper::{Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{CryptoProvider, ring, verify_tls12_signature, verify_tls13_signature};
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, SignatureScheme};
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::TcpStream;
+use tokio::net::{TcpStream, UnixStream};
 use tokio_rustls::TlsConnector;
 
-/// Why this process could not talk to its own listener.
+/// Why this process could not talk to a listener of its own kind.
 #[derive(Debug, thiserror::Error)]
 pub enum ClientError {
     /// No connection, or no TLS on it.
     #[error("cannot connect to {address}: {source}")]
     Connect {
         /// The address.
-        address: SocketAddr,
+        address: String,
         /// What the system says.
         source: std::io::Error,
     },
@@ -33,7 +36,7 @@ pub enum ClientError {
     #[error("cannot speak TLS to {address}: {source}")]
     Tls {
         /// The address.
-        address: SocketAddr,
+        address: String,
         /// What rustls says.
         source: rustls::Error,
     },
@@ -41,7 +44,7 @@ pub enum ClientError {
     #[error("the exchange with {address} broke: {source}")]
     Exchange {
         /// The address.
-        address: SocketAddr,
+        address: String,
         /// What hyper says.
         source: hyper::Error,
     },
@@ -49,7 +52,7 @@ pub enum ClientError {
     #[error("{address} did not answer within {seconds} s")]
     Timeout {
         /// The address.
-        address: SocketAddr,
+        address: String,
         /// The limit.
         seconds: u64,
     },
@@ -64,18 +67,41 @@ pub async fn send(
     pinned: Option<CertificateDer<'static>>,
     request: Request<Full<Bytes>>,
 ) -> Result<Response<Incoming>, ClientError> {
-    let address = reachable(address);
-    let connect = |source| ClientError::Connect { address, source };
-    let stream = TcpStream::connect(address).await.map_err(connect)?;
+    let reached = reachable(address);
+    let address = reached.to_string();
+    let connect = |source| ClientError::Connect { address: address.clone(), source };
+    let stream = TcpStream::connect(reached).await.map_err(connect)?;
     match pinned {
-        None => exchange(address, stream, request).await,
+        None => exchange(&address, stream, request).await,
         Some(certificate) => {
-            let config = pinning(certificate).map_err(|source| ClientError::Tls { address, source })?;
-            let name = ServerName::IpAddress(address.ip().into());
+            let config =
+                pinning(certificate).map_err(|source| ClientError::Tls { address: address.clone(), source })?;
+            let name = ServerName::IpAddress(reached.ip().into());
             let stream = TlsConnector::from(Arc::new(config)).connect(name, stream).await.map_err(connect)?;
-            exchange(address, stream, request).await
+            exchange(&address, stream, request).await
         }
     }
+}
+
+/// Sends one request to a UNIX socket and reads the whole answer.
+///
+/// # Errors
+/// [`ClientError`] with the path that was tried.
+pub async fn send_to_socket(
+    path: &Path,
+    request: Request<Full<Bytes>>,
+    patience: Duration,
+) -> Result<(StatusCode, Bytes), ClientError> {
+    let address = path.display().to_string();
+    let answer = async {
+        let connect = |source| ClientError::Connect { address: address.clone(), source };
+        let stream = UnixStream::connect(path).await.map_err(connect)?;
+        let (head, body) = exchange(&address, stream, request).await?.into_parts();
+        let body = body.collect().await.map_err(|source| ClientError::Exchange { address: address.clone(), source })?;
+        Ok((head.status, body.to_bytes()))
+    };
+    let timeout = || ClientError::Timeout { address: address.clone(), seconds: patience.as_secs() };
+    tokio::time::timeout(patience, answer).await.unwrap_or_else(|_| Err(timeout()))
 }
 
 /// A listener on every interface is reached through loopback.
@@ -88,15 +114,11 @@ pub fn reachable(address: SocketAddr) -> SocketAddr {
     SocketAddr::new(ip, address.port())
 }
 
-async fn exchange<S>(
-    address: SocketAddr,
-    stream: S,
-    request: Request<Full<Bytes>>,
-) -> Result<Response<Incoming>, ClientError>
+async fn exchange<S>(address: &str, stream: S, request: Request<Full<Bytes>>) -> Result<Response<Incoming>, ClientError>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let broken = |source| ClientError::Exchange { address, source };
+    let broken = |source| ClientError::Exchange { address: address.to_owned(), source };
     let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(broken)?;
     // The connection ends with the response; an error on it shows up in the response's body too.
     tokio::spawn(async move { connection.await.ok() });

@@ -6,10 +6,12 @@ use std::path::PathBuf;
 use ampoule_bundle::{BundleError, ErrorClass, PolicyViolation, ViolationClass};
 use ampoule_inference::InferenceError;
 
+use crate::admin_socket::AdminSocketError;
 use crate::client::ClientError;
 use crate::config::ConfigErrors;
 use crate::exit::Exit;
 use crate::http::ServeError;
+use crate::inherited::InheritedError;
 use crate::keys::KeyStoreError;
 use crate::store::StoreError;
 use crate::tls::TlsError;
@@ -89,6 +91,26 @@ pub enum Error {
         /// Why.
         source: Box<Error>,
     },
+    /// An adapter that is to be unloaded is not loaded.
+    #[error("no adapter {name} is loaded; `ampoule adapters list` names those that are")]
+    NoSuchAdapter {
+        /// The name.
+        name: String,
+    },
+    /// There can be no admin socket.
+    #[error(transparent)]
+    AdminSocket(#[from] AdminSocketError),
+    /// The running server cannot be reached over its admin socket.
+    #[error("no server answers on the admin socket: {0}; `admin_socket` of the running server says where it is")]
+    NoAdmin(#[source] ClientError),
+    /// The running server refuses what it was asked to do.
+    #[error("the server refuses: {message}")]
+    Refused {
+        /// Its words.
+        message: String,
+        /// The exit code that goes with them.
+        exit: Exit,
+    },
     /// The configuration is wrong.
     #[error(transparent)]
     Configuration(#[from] ConfigErrors),
@@ -120,6 +142,9 @@ pub enum Error {
     /// TLS cannot be served.
     #[error(transparent)]
     Tls(#[from] TlsError),
+    /// A listener that was inherited cannot be used.
+    #[error(transparent)]
+    Inherited(#[from] InheritedError),
     /// An address cannot be listened on.
     #[error("cannot listen on {address}: {source}")]
     Listen {
@@ -208,8 +233,14 @@ impl Error {
             Error::Keys(source) if source.is_unusable_file() => Exit::Configuration,
             Error::Model { .. } | Error::GenerationConfig { .. } => Exit::Model,
             Error::Defect | Error::Serve(ServeError::EngineEnded) => Exit::Internal,
-            Error::Tls(_) | Error::Listen { .. } | Error::Serve(_) => Exit::Listener,
+            Error::Refused { exit, .. } => *exit,
+            Error::AdminSocket(source) if source.is_configuration() => Exit::Configuration,
+            Error::Tls(_) | Error::AdminSocket(_) | Error::Inherited(_) | Error::Listen { .. } | Error::Serve(_) => {
+                Exit::Listener
+            }
             Error::Keys(_)
+            | Error::NoSuchAdapter { .. }
+            | Error::NoAdmin(_)
             | Error::Demo(_)
             | Error::DemoRefused { .. }
             | Error::Threads { .. }

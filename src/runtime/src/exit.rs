@@ -53,6 +53,11 @@ impl Exit {
         Exit::Configuration,
     ];
 
+    /// The entry of the table with this number.
+    pub fn of_code(code: u64) -> Option<Exit> {
+        Exit::ALL.into_iter().find(|exit| u64::from(exit.code()) == code)
+    }
+
     /// The number that the parent process sees.
     pub fn code(self) -> u8 {
         self as u8

@@ -4,6 +4,8 @@
 //!
 //! Modules stand in reading order.
 
+pub mod adapters;
+pub mod admin_socket;
 pub mod boot;
 pub mod cli;
 pub mod client;
@@ -13,6 +15,7 @@ pub mod error;
 pub mod exit;
 pub mod host;
 pub mod http;
+pub mod inherited;
 pub mod keys;
 pub mod listen;
 pub mod metrics;

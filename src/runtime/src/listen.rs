@@ -1,6 +1,9 @@
 //! From a plan to an open listener, in two steps. The address is taken before the model is loaded, so that a port that
 //! somebody else has is found in a second; connections are accepted only afterwards, and are refused until then.
 //!
+//! A listener that was inherited has its address already and takes connections from the start; they wait until the
+//! model is ready.
+//!
 //! The plan's three cases become the three cases that the server accepts; there is no fourth.
 
 use std::net::SocketAddr;
@@ -12,6 +15,7 @@ use tokio::net::{TcpListener, TcpSocket};
 use crate::config::{ListenPlan, MetricsPlan};
 use crate::error::Error;
 use crate::http::Listener;
+use crate::inherited::InheritedListener;
 use crate::tls;
 
 /// How many connections may wait to be accepted.
@@ -20,8 +24,17 @@ const BACKLOG: u32 = 1024;
 /// A listener that has no address yet, with everything that it needs from files already read.
 #[derive(Debug)]
 pub struct PlannedListener {
-    address: SocketAddr,
+    place: Place,
     protocol: Protocol,
+}
+
+/// Where a listener's address comes from.
+#[derive(Debug)]
+enum Place {
+    /// It is still to be taken.
+    Address(SocketAddr),
+    /// Somebody else took it for us.
+    Inherited(InheritedListener),
 }
 
 #[derive(Debug)]
@@ -45,7 +58,16 @@ impl PlannedListener {
             ListenPlan::NamedPlain(address) => (*address, Protocol::NamedPlain),
             ListenPlan::Tls(address, files) => (*address, Protocol::Tls(tls::server_config(files)?)),
         };
-        Ok(PlannedListener { address, protocol })
+        Ok(PlannedListener { place: Place::Address(address), protocol })
+    }
+
+    /// The same on a listener that was inherited, for which the plan was made.
+    ///
+    /// # Errors
+    /// [`Error::Tls`] when the TLS files cannot be used.
+    pub fn inherit(plan: &ListenPlan, listener: InheritedListener) -> Result<PlannedListener, Error> {
+        let PlannedListener { protocol, .. } = PlannedListener::prepare(plan)?;
+        Ok(PlannedListener { place: Place::Inherited(listener), protocol })
     }
 
     /// Takes the address.
@@ -53,7 +75,11 @@ impl PlannedListener {
     /// # Errors
     /// [`Error::Listen`] when it is taken or not ours.
     pub fn bind(self) -> Result<BoundListener, Error> {
-        Ok(BoundListener { bound: BoundSocket::bind(self.address)?, protocol: self.protocol })
+        let bound = match self.place {
+            Place::Address(address) => BoundSocket::bind(address)?,
+            Place::Inherited(listener) => BoundSocket::inherited(listener),
+        };
+        Ok(BoundListener { bound, protocol: self.protocol })
     }
 }
 
@@ -83,10 +109,16 @@ impl BoundListener {
     }
 }
 
+#[derive(Debug)]
+enum Socket {
+    Ours(TcpSocket),
+    Inherited(std::net::TcpListener),
+}
+
 /// A socket that has its address and accepts no connection yet.
 #[derive(Debug)]
 pub struct BoundSocket {
-    socket: TcpSocket,
+    socket: Socket,
     address: SocketAddr,
 }
 
@@ -99,6 +131,11 @@ impl BoundSocket {
         BoundSocket::bind(plan.address)
     }
 
+    /// A socket that was inherited.
+    pub fn inherited(listener: InheritedListener) -> BoundSocket {
+        BoundSocket { address: listener.address, socket: Socket::Inherited(listener.listener) }
+    }
+
     fn bind(address: SocketAddr) -> Result<BoundSocket, Error> {
         let bind = || {
             let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
@@ -106,7 +143,7 @@ impl BoundSocket {
             socket.set_reuseaddr(true)?;
             socket.bind(address)?;
             let address = socket.local_addr()?;
-            Ok(BoundSocket { socket, address })
+            Ok(BoundSocket { socket: Socket::Ours(socket), address })
         };
         bind().map_err(|source| Error::Listen { address, source })
     }
@@ -117,7 +154,10 @@ impl BoundSocket {
     /// [`Error::Listen`] when somebody else accepts connections there by now.
     pub fn listen(self) -> Result<(TcpListener, SocketAddr), Error> {
         let address = self.address;
-        let listener = self.socket.listen(BACKLOG).map_err(|source| Error::Listen { address, source })?;
-        Ok((listener, address))
+        let listener = match self.socket {
+            Socket::Ours(socket) => socket.listen(BACKLOG),
+            Socket::Inherited(listener) => TcpListener::from_std(listener),
+        };
+        Ok((listener.map_err(|source| Error::Listen { address, source })?, address))
     }
 }

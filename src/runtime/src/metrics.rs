@@ -5,6 +5,7 @@
 //! Every label's values come from a closed list or from the sealed bundle, never from a request: the number of series
 //! does not grow with what clients send (THREATS C48).
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -15,6 +16,7 @@ use ampoule_inference::EngineStats;
 use metrics::{Counter, Gauge, Histogram, Key, KeyName, Label, Level, Metadata, Recorder, SharedString, Unit};
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusRecorder};
 
+mod adapters;
 mod endpoint;
 
 pub use endpoint::Endpoint;
@@ -54,12 +56,22 @@ struct Instruments {
 }
 
 /// What is true at the moment of a scrape, as opposed to what was counted until then.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct Moment {
     /// The engine's counters.
     pub engine: EngineStats,
+    /// Requests that wait for the engine: in its queue, or for a core that reads their prompts.
+    pub queued: usize,
     /// Whether requests are taken.
     pub is_ready: bool,
+    /// The time.
+    pub now: jiff::Timestamp,
+    /// The adapters that may be asked for: the digest of each by its name.
+    pub adapters: BTreeMap<String, String>,
+    /// How many there may be.
+    pub adapter_limit: usize,
+    /// The names of those for which a request waits.
+    pub waiting_adapters: BTreeSet<String>,
 }
 
 /// How the requests for work have ended since the start.
@@ -108,7 +120,7 @@ impl Metrics {
         describe_histogram(DURATION, "From a request's head to the last byte of its answer, by endpoint.");
         let instruments = Instruments {
             ready: gauge("ampoule_ready", "1 while requests are taken, 0 while draining or failed."),
-            queued: gauge("ampoule_requests_queued", "Requests that wait for the engine."),
+            queued: gauge("ampoule_requests_queued", "Requests that wait for the engine or to be read."),
             running: gauge("ampoule_requests_running", "Requests that the engine works on."),
             tokens_held: gauge("ampoule_tokens_held", "Tokens for which running requests hold cache memory."),
             token_budget: gauge("ampoule_token_budget", "Tokens for which there is cache memory."),
@@ -210,15 +222,15 @@ impl Metrics {
 
     /// The page for a scraper, as of this moment.
     pub fn render(&self, moment: &Moment) -> String {
-        let Moment { engine, is_ready } = moment;
+        let Moment { engine, queued, is_ready, .. } = moment;
         self.0.ready.set(if *is_ready { 1.0 } else { 0.0 });
-        self.0.queued.set(engine.queued as f64);
+        self.0.queued.set(*queued as f64);
         self.0.running.set(engine.running as f64);
         self.0.tokens_held.set(engine.tokens_held as f64);
         self.0.token_budget.set(engine.token_budget as f64);
         self.0.token_utilization.set(engine.tokens_held as f64 / (engine.token_budget as f64).max(1.0));
         self.0.cancelled.absolute(engine.cancelled);
-        self.0.recorder.handle().render()
+        self.0.recorder.handle().render() + &adapters::render(moment)
     }
 
     /// Folds the samples collected since the last call into their buckets.  To be called every few seconds: without it
@@ -323,7 +335,7 @@ mod tests {
     #[test]
     fn the_share_of_the_budget_is_between_zero_and_one() {
         let engine = EngineStats { tokens_held: 512, token_budget: 2048, cancelled: 4, ..EngineStats::default() };
-        let page = Metrics::new().render(&Moment { engine, is_ready: true });
+        let page = Metrics::new().render(&Moment { engine, is_ready: true, ..Moment::default() });
         for line in ["ampoule_token_utilization_ratio 0.25", "ampoule_requests_cancelled_total 4", "ampoule_ready 1"] {
             assert!(page.contains(line), "{line} is missing in\n{page}");
         }

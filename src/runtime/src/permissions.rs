@@ -7,7 +7,5 @@ use std::os::unix::fs::MetadataExt;
 
 /// The mode of an open file that every user of this host may write; `None` for one that they may not.
 pub(crate) fn writable_by_all(file: &File) -> io::Result<Option<u32>> {
-    const WRITABLE_BY_ALL: u32 = 0o002;
-    let mode = file.metadata()?.mode();
-    Ok((mode & WRITABLE_BY_ALL != 0).then_some(mode & 0o7777))
+    Ok(ampoule_bundle::writable_by_all(file.metadata()?.mode()))
 }

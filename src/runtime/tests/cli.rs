@@ -22,6 +22,8 @@ fn the_help_texts_are_pinned() {
         ("help-list.txt", &["list", "--help"]),
         ("help-activate.txt", &["activate", "--help"]),
         ("help-rollback.txt", &["rollback", "--help"]),
+        ("help-adapters.txt", &["adapters", "--help"]),
+        ("help-adapters-load.txt", &["adapters", "load", "--help"]),
         ("help-config.txt", &["config", "--help"]),
         ("help-config-check.txt", &["config", "check", "--help"]),
         ("help-keys.txt", &["keys", "--help"]),

@@ -45,6 +45,7 @@ fn exit_code(error: &TrainerError) -> u8 {
         TrainerError::UnknownTarget { .. } => USAGE,
         TrainerError::OtherRun { .. } | TrainerError::IncompleteCheckpoint { .. } => STATE,
         TrainerError::Base(BaseError::Open { .. }) => UNREADABLE,
+        TrainerError::Base(BaseError::WritableTrustRoot { .. }) => CONFIGURATION,
         TrainerError::Base(BaseError::Refused { source, .. }) => match source.class() {
             ErrorClass::Unreadable => UNREADABLE,
             ErrorClass::Signature => SIGNATURE,

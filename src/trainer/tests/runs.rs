@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used)]
 
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::time::Duration;
@@ -190,4 +191,21 @@ fn a_run_goes_on_only_with_what_it_was_begun_with() {
     examples(&data, "no");
     let output = run(&["--resume"]).output().unwrap();
     assert!(text(&output).contains("another training data"), "{}", text(&output));
+}
+
+#[test]
+fn a_trust_root_that_everybody_may_write_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let (data, root) = (folder.path().join("data.jsonl"), folder.path().join("root.json"));
+    examples(&data, "ok");
+    std::fs::copy(fixtures().join("root.json"), &root).unwrap();
+    for (mode, code) in [(0o646, 78), (0o664, 0)] {
+        std::fs::set_permissions(&root, std::fs::Permissions::from_mode(mode)).unwrap();
+        let mut command = Command::new(env!("CARGO_BIN_EXE_ampoule-trainer"));
+        command.arg("check").arg("--base").arg(fixtures().join("generator.bundle")).arg("--data").arg(&data);
+        let output = command.arg("--trust-root").arg(&root).output().unwrap();
+        assert_eq!(output.status.code(), Some(code), "{}", text(&output));
+        let refused = "may be written by everybody (mode 646)";
+        assert_eq!(text(&output).contains(refused), code != 0, "{}", text(&output));
+    }
 }

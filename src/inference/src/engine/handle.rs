@@ -1,22 +1,23 @@
 //! The engine as its users see it: requests go in, tickets come out.  Everything that can be refused is refused here,
 //! on the caller's thread and at once; what passes is certain to be answered.
 
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::mpsc::Sender;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 
+use ampoule_bundle::AdmittedBundle;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 
+use crate::adapters::{AdapterBase, Adapters, IfTaken, LoadedAdapter, Registry};
 use crate::encoder::Case;
 use crate::engine::monitor::Monitor;
-use crate::engine::worker::Worker;
+use crate::engine::worker::{Channels, Worker};
 use crate::engine::{EngineConfig, EngineState, EngineStats};
 use crate::error::{InferenceError, SubmitError};
 use crate::event::{EmbeddingTicket, Embeddings, Ticket, TokenEvent};
-use crate::load::{LoadedAdapter, Model};
-use crate::model::Adapter;
+use crate::load::Model;
 use crate::profile::{ModelKind, ModelProfile};
 use crate::request::{EmbeddingRequest, GenerationRequest};
 use crate::text::{Affixes, ByteLimit, SpecialTokens, TextError, TextProcessor};
@@ -25,7 +26,6 @@ use crate::text::{Affixes, ByteLimit, SpecialTokens, TextError, TextProcessor};
 #[derive(Debug)]
 pub(crate) struct GenerationJob {
     pub(crate) request: GenerationRequest,
-    pub(crate) adapter: Option<Arc<Adapter>>,
     pub(crate) events: mpsc::UnboundedSender<TokenEvent>,
     /// Given back when the job is dropped, however it ends.
     pub(crate) _permit: OwnedSemaphorePermit,
@@ -40,11 +40,18 @@ pub(crate) struct EmbeddingJob {
     pub(crate) _permit: OwnedSemaphorePermit,
 }
 
+/// What becomes of an adapter that was asked to come or to go.
+type Answer = oneshot::Sender<Result<Arc<LoadedAdapter>, InferenceError>>;
+
 /// What the engine's thread can be told.
 #[derive(Debug)]
 pub(crate) enum Command {
     Generate(Box<GenerationJob>),
     Embed(Box<EmbeddingJob>),
+    /// Prove an adapter and let it be asked for.
+    Adopt(Box<LoadedAdapter>, IfTaken, Answer),
+    /// Let an adapter be asked for no more; what runs with it goes on.
+    Release(String, Answer),
     /// Finish what is there, then end.
     Drain,
     /// End at once; what is open is cancelled.
@@ -70,7 +77,8 @@ struct Shared {
     text: Arc<TextProcessor>,
     profile: ModelProfile,
     case: Case,
-    adapters: BTreeMap<String, LoadedAdapter>,
+    base: AdapterBase,
+    adapters: Arc<Registry>,
     config: EngineConfig,
     thread: Mutex<Option<JoinHandle<()>>>,
 }
@@ -82,18 +90,19 @@ impl EngineHandle {
         text: Arc<TextProcessor>,
         profile: ModelProfile,
         case: Case,
-        adapters: BTreeMap<String, LoadedAdapter>,
+        base: AdapterBase,
         config: EngineConfig,
     ) -> Result<EngineHandle, InferenceError> {
         let (commands, receiver) = std::sync::mpsc::channel();
         let monitor = Arc::new(Monitor::new(config.token_budget));
-        let context_length = profile.context_length;
-        let worker = Worker::new(model, Arc::clone(&text), context_length, config, receiver, Arc::clone(&monitor));
+        let adapters = Arc::new(Registry::new(config.max_adapters));
+        let channels = Channels { commands: receiver, monitor: Arc::clone(&monitor), adapters: Arc::clone(&adapters) };
+        let worker = Worker::new(model, Arc::clone(&text), profile.context_length, config, channels);
         let thread = thread::Builder::new().name("engine".to_owned()).spawn(move || worker.run());
         let thread = thread.map_err(|source| InferenceError::ThreadNotStarted { source })?;
         let permits = Arc::new(Semaphore::new(config.open_requests().min(Semaphore::MAX_PERMITS)));
         let thread = Mutex::new(Some(thread));
-        let shared = Shared { commands, permits, monitor, text, profile, case, adapters, config, thread };
+        let shared = Shared { commands, permits, monitor, text, profile, case, base, adapters, config, thread };
         Ok(EngineHandle { shared: Arc::new(shared) })
     }
 
@@ -106,16 +115,14 @@ impl EngineHandle {
         }
         request.sampling.check(self.profile().vocabulary_size)?;
         request.stop.check()?;
-        let adapter = match &request.adapter {
-            None => None,
-            Some(name) => {
-                let unknown = || SubmitError::UnknownAdapter { name: name.clone() };
-                Some(Arc::clone(&self.adapters().get(name).ok_or_else(unknown)?.adapter))
-            }
-        };
+        if let Some(other) =
+            request.adapter.as_ref().filter(|adapter| adapter.base != self.shared.base.identity.manifest)
+        {
+            return Err(SubmitError::AdapterOfOther { name: other.name().to_owned() });
+        }
         let _permit = self.reserve()?;
         let (events, receiver) = mpsc::unbounded_channel();
-        self.send(Command::Generate(Box::new(GenerationJob { request, adapter, events, _permit })))?;
+        self.send(Command::Generate(Box::new(GenerationJob { request, events, _permit })))?;
         Ok(Ticket::new(receiver))
     }
 
@@ -139,9 +146,48 @@ impl EngineHandle {
         &self.shared.profile
     }
 
-    /// The adapters that may be asked for, by name.
-    pub fn adapters(&self) -> &BTreeMap<String, LoadedAdapter> {
-        &self.shared.adapters
+    /// The adapters that may be asked for at this moment, by name.
+    pub fn adapters(&self) -> Arc<Adapters> {
+        self.shared.adapters.now()
+    }
+
+    /// How many adapters may be loaded; none beside a model that takes none.
+    pub fn adapter_limit(&self) -> usize {
+        self.shared.base.fit.as_ref().map_or(0, |_| self.shared.config.max_adapters)
+    }
+
+    /// The names of the adapters for which a request waits, as of the engine's last step.
+    pub fn waiting_adapters(&self) -> BTreeSet<String> {
+        self.shared.monitor.waiting_adapters()
+    }
+
+    /// Reads an adapter's weights while they are hashed, and holds it against the model.  Takes as long as reading does:
+    /// nothing for a thread that serves connections.
+    ///
+    /// # Errors
+    /// [`InferenceError::NotAnAdapter`] for another bundle, [`InferenceError::NoAdaptersHere`] beside a model that takes
+    /// none, [`InferenceError::AdapterOfOther`] for one that is bound to another base, tokenizer or chat template,
+    /// [`InferenceError::AdapterNameTaken`] for the model's own name, and what is wrong with its matrices.
+    pub fn load_adapter(&self, bundle: &AdmittedBundle) -> Result<LoadedAdapter, InferenceError> {
+        self.shared.base.load(bundle)
+    }
+
+    /// Hands an adapter to the engine's thread, which computes with it once; from then on it may be asked for by its name.
+    /// Waits for that thread, so it panics inside an async runtime.
+    ///
+    /// # Errors
+    /// [`InferenceError::NotANumber`] and the like for one that computes nothing, [`InferenceError::AdapterNameTaken`],
+    /// [`InferenceError::TooManyAdapters`], and [`InferenceError::EngineStopped`].
+    pub fn adopt(&self, adapter: LoadedAdapter, if_taken: IfTaken) -> Result<Arc<LoadedAdapter>, InferenceError> {
+        self.ask(|answer| Command::Adopt(Box::new(adapter), if_taken, answer))
+    }
+
+    /// Lets an adapter be asked for no more; requests that have it finish with it.  Waits like [`EngineHandle::adopt`].
+    ///
+    /// # Errors
+    /// [`InferenceError::UnknownAdapter`] and [`InferenceError::EngineStopped`].
+    pub fn release(&self, name: &str) -> Result<Arc<LoadedAdapter>, InferenceError> {
+        self.ask(|answer| Command::Release(name.to_owned(), answer))
     }
 
     /// The tokenizer and the chat template.
@@ -253,6 +299,13 @@ impl EngineHandle {
         let limit = self.shared.config.open_requests();
         let permits = Arc::clone(&self.shared.permits);
         permits.try_acquire_owned().map_err(|_| SubmitError::Overloaded { limit })
+    }
+
+    fn ask(&self, command: impl FnOnce(Answer) -> Command) -> Result<Arc<LoadedAdapter>, InferenceError> {
+        let (answer, answered) = oneshot::channel();
+        // Either failure means that the thread, with the other end, is gone.
+        self.send(command(answer)).map_err(|_| InferenceError::EngineStopped)?;
+        answered.blocking_recv().unwrap_or(Err(InferenceError::EngineStopped))
     }
 
     fn send(&self, command: Command) -> Result<(), SubmitError> {

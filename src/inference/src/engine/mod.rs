@@ -23,6 +23,8 @@ pub struct EngineConfig {
     /// How many tokens one step computes at most, beyond one per running generation.  At least one piece of a prompt
     /// is computed per step, so this bounds how long a long prompt may stall the others.
     pub step_tokens: usize,
+    /// How many adapters may be loaded beside the model; one more is refused.
+    pub max_adapters: usize,
 }
 
 impl Default for EngineConfig {
@@ -33,6 +35,7 @@ impl Default for EngineConfig {
             token_budget: 32 * 1024,
             prefill_chunk: 128,
             step_tokens: 128,
+            max_adapters: 16,
         }
     }
 }

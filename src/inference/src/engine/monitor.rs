@@ -1,6 +1,7 @@
 //! What can be seen of the engine from outside its thread: its state and its counters.  The engine writes, everybody
 //! reads; nothing here is ever waited for by the engine.
 
+use std::collections::BTreeSet;
 use std::sync::{Mutex, PoisonError};
 
 use tokio::sync::watch;
@@ -44,12 +45,14 @@ pub struct EngineStats {
 pub(crate) struct Monitor {
     state: watch::Sender<EngineState>,
     stats: Mutex<EngineStats>,
+    waiting_adapters: Mutex<BTreeSet<String>>,
 }
 
 impl Monitor {
     pub(crate) fn new(token_budget: usize) -> Monitor {
         let stats = EngineStats { token_budget, ..EngineStats::default() };
-        Monitor { state: watch::Sender::new(EngineState::Serving), stats: Mutex::new(stats) }
+        let state = watch::Sender::new(EngineState::Serving);
+        Monitor { state, stats: Mutex::new(stats), waiting_adapters: Mutex::default() }
     }
 
     pub(crate) fn state(&self) -> EngineState {
@@ -75,6 +78,14 @@ impl Monitor {
     pub(crate) fn stats(&self) -> EngineStats {
         // The counters are plain numbers: they are valid even if a writer panicked.
         *self.stats.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn waiting_adapters(&self) -> BTreeSet<String> {
+        self.waiting_adapters.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub(crate) fn set_waiting_adapters(&self, names: BTreeSet<String>) {
+        *self.waiting_adapters.lock().unwrap_or_else(PoisonError::into_inner) = names;
     }
 
     pub(crate) fn update(&self, change: impl FnOnce(&mut EngineStats)) {

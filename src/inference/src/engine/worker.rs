@@ -1,7 +1,7 @@
 //! The engine's thread.  It owns the model and everything about open requests; nothing is shared, so nothing is locked.
 //! One turn of the loop takes what was sent, forgets what nobody waits for, and computes one step of bounded size.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, TryRecvError};
@@ -9,6 +9,7 @@ use std::sync::mpsc::{Receiver, TryRecvError};
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::sync::mpsc::UnboundedSender;
 
+use crate::adapters::{IfTaken, LoadedAdapter, Registry};
 use crate::engine::embedding::EmbeddingQueue;
 use crate::engine::handle::{Command, GenerationJob};
 use crate::engine::monitor::Monitor;
@@ -17,7 +18,8 @@ use crate::error::InferenceError;
 use crate::event::{FinishReason, TokenEvent};
 use crate::generation::{Generation, Progress};
 use crate::load::Model;
-use crate::model::{Adapter, Decoder, KvCache, ModelError, SequenceStep};
+use crate::model::{Decoder, KvCache, ModelError, SequenceStep};
+use crate::proof;
 use crate::scheduler::{Part, Scheduler, SchedulerLimits, SequenceId, Work};
 use crate::text::{SpecialTokensInOutput, TextProcessor};
 
@@ -26,13 +28,19 @@ pub(crate) struct Worker {
     model: Model,
     text: Arc<TextProcessor>,
     context_length: usize,
-    commands: Receiver<Command>,
-    monitor: Arc<Monitor>,
+    channels: Channels,
     scheduler: Scheduler,
     sequences: BTreeMap<SequenceId, Sequence>,
     embeddings: EmbeddingQueue,
     next_id: u64,
     token_budget: usize,
+}
+
+/// How the thread and everybody else reach each other.
+pub(crate) struct Channels {
+    pub(crate) commands: Receiver<Command>,
+    pub(crate) monitor: Arc<Monitor>,
+    pub(crate) adapters: Arc<Registry>,
 }
 
 /// An open generation.
@@ -41,7 +49,7 @@ struct Sequence {
     /// The token that was chosen last.
     last: u32,
     cache: KvCache,
-    adapter: Option<Arc<Adapter>>,
+    adapter: Option<Arc<LoadedAdapter>>,
     /// Whether it was told that its wait is over.
     started: bool,
     generation: Generation,
@@ -62,8 +70,7 @@ impl Worker {
         text: Arc<TextProcessor>,
         context_length: usize,
         config: EngineConfig,
-        commands: Receiver<Command>,
-        monitor: Arc<Monitor>,
+        channels: Channels,
     ) -> Worker {
         let EngineConfig { max_running, token_budget, prefill_chunk, step_tokens, .. } = config;
         let limits = SchedulerLimits { max_running, token_budget, prefill_chunk, step_tokens };
@@ -71,8 +78,7 @@ impl Worker {
             model,
             text,
             context_length,
-            commands,
-            monitor,
+            channels,
             scheduler: Scheduler::new(limits),
             sequences: BTreeMap::new(),
             embeddings: EmbeddingQueue::default(),
@@ -86,11 +92,11 @@ impl Worker {
         // After a panic the worker is used for one thing only: telling everybody, which reads no state of the model.
         let outcome = catch_unwind(AssertUnwindSafe(|| self.serve()));
         match outcome {
-            Ok(()) => self.monitor.advance(EngineState::Stopped),
+            Ok(()) => self.channels.monitor.advance(EngineState::Stopped),
             Err(panic) => {
                 let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
                 let message = text.or_else(|| panic.downcast_ref::<String>().cloned());
-                self.monitor.advance(EngineState::Failed);
+                self.channels.monitor.advance(EngineState::Failed);
                 self.fail_all(&message.unwrap_or_else(|| "a panic without a message".to_owned()));
             }
         }
@@ -105,7 +111,7 @@ impl Worker {
             self.forget_abandoned();
             self.step();
             let generated = self.embeddings.step(&self.model);
-            self.monitor.update(|stats| stats.prompt_tokens += generated);
+            self.channels.monitor.update(|stats| stats.prompt_tokens += generated);
             self.publish();
             if draining && self.is_idle() {
                 return;
@@ -121,13 +127,16 @@ impl Worker {
     fn receive(&mut self, draining: &mut bool) -> Turn {
         loop {
             let command = if self.is_idle() && !*draining {
-                self.commands.recv().map_err(|_| TryRecvError::Disconnected)
+                self.channels.commands.recv().map_err(|_| TryRecvError::Disconnected)
             } else {
-                self.commands.try_recv()
+                self.channels.commands.try_recv()
             };
             match command {
                 Ok(Command::Generate(job)) => self.open(*job),
                 Ok(Command::Embed(job)) => self.embeddings.push(*job),
+                // Whoever asked may be gone, which is fine.
+                Ok(Command::Adopt(adapter, if_taken, answer)) => drop(answer.send(self.adopt(*adapter, if_taken))),
+                Ok(Command::Release(name, answer)) => drop(answer.send(self.channels.adapters.remove(&name))),
                 Ok(Command::Drain) | Err(TryRecvError::Disconnected) => {
                     *draining = true;
                     if command.is_err() {
@@ -140,7 +149,15 @@ impl Worker {
         }
     }
 
-    fn open(&mut self, job: GenerationJob) {
+    /// An adapter that computes nothing would fail each of its requests alone; it is refused before the first.
+    fn adopt(&self, adapter: LoadedAdapter, if_taken: IfTaken) -> Result<Arc<LoadedAdapter>, InferenceError> {
+        if let Model::Generator(decoder) = &self.model {
+            proof::compute_with(decoder, Some(&adapter.adapter))?;
+        }
+        self.channels.adapters.insert(adapter, if_taken)
+    }
+
+    fn open(&mut self, mut job: GenerationJob) {
         let Model::Generator(decoder) = &self.model else {
             let refused = job.events.send(TokenEvent::Failed(InferenceError::EngineStopped));
             return drop(refused);
@@ -152,10 +169,11 @@ impl Worker {
         let completion = room.min(job.request.max_tokens as usize);
         let detokenizer = self.text.tokenizer().detokenizer(SpecialTokensInOutput::Skip);
         let end = self.text.end_of_sequence();
+        let adapter = job.request.adapter.take();
         let (prompt, generation) = Generation::new(job.request, completion as u64, end, detokenizer);
         self.scheduler.enqueue(id, length, completion);
         let cache = KvCache::reaching(decoder.config(), length);
-        let (adapter, events, _permit) = (job.adapter, job.events, job._permit);
+        let (events, _permit) = (job.events, job._permit);
         let sequence = Sequence { prompt, last: 0, cache, adapter, started: false, generation, events, _permit };
         self.sequences.insert(id, sequence);
     }
@@ -173,7 +191,7 @@ impl Worker {
             waited_for
         });
         if cancelled > 0 {
-            self.monitor.update(|stats| stats.cancelled += cancelled);
+            self.channels.monitor.update(|stats| stats.cancelled += cancelled);
         }
     }
 
@@ -188,7 +206,7 @@ impl Worker {
         let prompt_tokens: usize = parts.values().map(Part::prompt_tokens).sum();
         announce_starts(&mut self.sequences, &parts);
         let outcome = forward(decoder, &mut self.sequences, &parts);
-        self.monitor.update(|stats| {
+        self.channels.monitor.update(|stats| {
             stats.steps += 1;
             stats.prompt_tokens += prompt_tokens as u64;
         });
@@ -220,10 +238,10 @@ impl Worker {
         match progress {
             Ok(Progress::Next(token)) => {
                 sequence.last = token;
-                self.monitor.update(|stats| stats.completion_tokens += 1);
+                self.channels.monitor.update(|stats| stats.completion_tokens += 1);
             }
             Ok(Progress::Ended(_)) => {
-                self.monitor.update(|stats| stats.completion_tokens += 1);
+                self.channels.monitor.update(|stats| stats.completion_tokens += 1);
                 self.scheduler.remove(id);
                 self.sequences.remove(&id);
             }
@@ -255,11 +273,12 @@ impl Worker {
             let _ = sequence.events.send(TokenEvent::Failed(error()));
         }
         self.embeddings.fail_all(error);
-        while let Ok(command) = self.commands.try_recv() {
+        while let Ok(command) = self.channels.commands.try_recv() {
             match command {
                 Command::Generate(job) => drop(job.events.send(TokenEvent::Failed(error()))),
                 Command::Embed(job) => drop(job.result.send(Err(error()))),
-                Command::Drain | Command::Stop => {}
+                // A dropped answer says that the engine has ended.
+                Command::Adopt(..) | Command::Release(..) | Command::Drain | Command::Stop => {}
             }
         }
     }
@@ -267,11 +286,14 @@ impl Worker {
     fn publish(&self) {
         let (embedding, embeddings_waiting) = self.embeddings.counts();
         let scheduler = &self.scheduler;
-        self.monitor.update(|stats| {
+        self.channels.monitor.update(|stats| {
             stats.queued = scheduler.waiting() + embeddings_waiting;
             stats.running = scheduler.running() + embedding;
             stats.tokens_held = scheduler.tokens_held();
         });
+        let waiting = scheduler.waiting_ids().filter_map(|id| self.sequences.get(&id)?.adapter.as_ref());
+        let names: BTreeSet<String> = waiting.map(|adapter| adapter.name().to_owned()).collect();
+        self.channels.monitor.set_waiting_adapters(names);
     }
 }
 
@@ -303,7 +325,7 @@ fn forward(
             Some(Part::Generated) => std::slice::from_ref(last),
             None => continue,
         };
-        batch.push(SequenceStep { tokens, cache, adapter: adapter.as_deref() });
+        batch.push(SequenceStep { tokens, cache, adapter: adapter.as_ref().map(|loaded| &loaded.adapter) });
     }
     let logits = decoder.forward(&mut batch)?;
     logits.iter().map(|logits| Ok(logits.to_vec1::<f32>()?)).collect()

@@ -39,6 +39,9 @@ pub struct ConfigArguments {
     /// Where to serve Prometheus metrics.
     #[arg(long, value_name = "IP:PORT")]
     pub metrics_listen: Option<String>,
+    /// Where to serve administration: the path of a UNIX socket. Without it there is none.
+    #[arg(long, value_name = "PATH")]
+    pub admin_socket: Option<String>,
     /// The name that clients give as `model`.
     #[arg(long, value_name = "NAME")]
     pub model_name: Option<String>,
@@ -87,6 +90,7 @@ impl ConfigArguments {
             ("tls.certificate_file", "--tls-certificate-file", &self.tls_certificate_file),
             ("tls.key_file", "--tls-key-file", &self.tls_key_file),
             ("metrics_listen", "--metrics-listen", &self.metrics_listen),
+            ("admin_socket", "--admin-socket", &self.admin_socket),
             ("model_name", "--model-name", &self.model_name),
             ("allow_plain_http_beyond_loopback", "--allow-plain-http-beyond-loopback", &opt_out),
             ("log.level", "--log-level", &self.log_level),

@@ -57,7 +57,9 @@ pub(super) fn run(arguments: &Arguments, output: &mut Output) -> Result<Exit, Er
             return not_ready(output, &format_args!("{refusal}; {hint}"));
         }
         Ok(Err(refusal)) => return not_ready(output, &refusal),
-        Err(_) => return not_ready(output, &ClientError::Timeout { address, seconds: limit.as_secs() }),
+        Err(_) => {
+            return not_ready(output, &ClientError::Timeout { address: address.to_string(), seconds: limit.as_secs() });
+        }
     };
     if status == StatusCode::OK {
         output.line(format_args!("ready: {address}"))?;

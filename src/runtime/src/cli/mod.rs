@@ -1,6 +1,7 @@
 //! The command line: what can be typed, and which function each command runs.  The help texts teach by example, so they
 //! are part of the interface and pinned by golden tests.
 
+mod adapters;
 mod arguments;
 mod config;
 mod health;
@@ -63,6 +64,9 @@ enum Command {
     Activate(store::ActivateArguments),
     /// Go back to the bundle that was active before.
     Rollback(store::RollbackArguments),
+    /// List, load or unload the adapters of the running server.
+    #[command(subcommand)]
+    Adapters(adapters::Command),
     /// Show, check or describe the configuration.
     #[command(subcommand)]
     Config(config::Command),
@@ -98,6 +102,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> Result<Exit, Error>
         Command::List(arguments) => store::list(&arguments, &mut output),
         Command::Activate(arguments) => store::activate(&arguments, &mut output),
         Command::Rollback(arguments) => store::rollback(&arguments, &mut output),
+        Command::Adapters(command) => adapters::run(&command, &mut output),
         Command::Config(command) => config::run(&command, &mut output),
         Command::Keys(command) => keys::run(&command, &mut output),
         Command::Health(arguments) => health::run(&arguments, &mut output),

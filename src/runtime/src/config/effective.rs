@@ -24,6 +24,8 @@ pub enum Origin {
     Variable(String),
     /// A flag, as typed.
     Flag(String),
+    /// The process that started this one and passed it a socket.
+    Inherited,
 }
 
 impl fmt::Display for Origin {
@@ -34,6 +36,7 @@ impl fmt::Display for Origin {
             Origin::File(path) => write!(formatter, "file {}", path.display()),
             Origin::Variable(name) => write!(formatter, "environment variable {name}"),
             Origin::Flag(flag) => write!(formatter, "flag {flag}"),
+            Origin::Inherited => write!(formatter, "the inherited socket"),
         }
     }
 }

@@ -33,6 +33,9 @@ pub struct RawConfig {
     /// Serve metrics on an address other than loopback. They go out as plain HTTP and without a key; they hold no
     /// prompts.
     pub allow_metrics_beyond_loopback: Option<bool>,
+    /// Where to serve administration, such as loading adapters: the path of a UNIX socket that only this server's user may
+    /// connect to, in a folder that not everybody may write. None is served when unset.
+    pub admin_socket: Option<PathBuf>,
     /// After SIGTERM, how long readiness already says no while requests are still served, so that a load balancer can
     /// notice and send no more.
     #[schemars(range(min = 0, max = 3600))]
@@ -83,6 +86,9 @@ pub struct RawLimits {
     /// The most tokens of one answer. Whatever fits the context when unset.
     #[schemars(range(min = 1, max = 10_000_000))]
     pub output_tokens: Option<u64>,
+    /// Adapters that may be loaded beside the bundle at the same time.
+    #[schemars(range(min = 0, max = 1024))]
+    pub adapters: Option<u64>,
 }
 
 /// Logging. Prompts and answers are never logged, at any level.
@@ -135,6 +141,7 @@ impl RawConfig {
                 token_budget: Some(65_536),
                 context_tokens: None,
                 output_tokens: None,
+                adapters: Some(16),
             },
             log: RawLog { level: Some(LogLevel::Info), format: Some(LogFormat::Json) },
             ..RawConfig::default()

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use ampoule_bundle::Digest;
 
-use super::effective::Effective;
+use super::effective::{Effective, Origin};
 use super::error::{ConfigError, ConfigErrors};
 use super::raw::{LogFormat, LogLevel, RawConfig};
 
@@ -28,6 +28,8 @@ pub struct RuntimeConfig {
     pub listen: ListenPlan,
     /// Where to serve metrics.
     pub metrics: Option<MetricsPlan>,
+    /// Where to serve administration.
+    pub admin_socket: Option<PathBuf>,
     /// What SIGTERM begins.
     pub shutdown: Shutdown,
     /// Bounds on work and memory.
@@ -103,6 +105,8 @@ pub struct Limits {
     pub context_tokens: Option<usize>,
     /// The most tokens of one answer; whatever fits when absent.
     pub output_tokens: Option<usize>,
+    /// Adapters beside the bundle.
+    pub adapters: usize,
 }
 
 impl RuntimeConfig {
@@ -138,6 +142,7 @@ impl RuntimeConfig {
                 keys_file,
                 listen,
                 metrics,
+                admin_socket: raw.admin_socket.as_deref().map(|path| effective.resolve("admin_socket", path)),
                 model_name: raw.model_name.clone(),
                 shutdown: RuntimeConfig::shutdown(effective),
                 limits: RuntimeConfig::limits(effective),
@@ -161,6 +166,7 @@ impl RuntimeConfig {
             token_budget: value(given.token_budget, built_in.token_budget),
             context_tokens: given.context_tokens.map(to_usize),
             output_tokens: given.output_tokens.map(to_usize),
+            adapters: value(given.adapters, built_in.adapters),
         }
     }
 
@@ -181,6 +187,55 @@ impl ListenPlan {
     pub fn of(effective: &Effective) -> Result<ListenPlan, ConfigErrors> {
         let mut errors = Vec::new();
         listen_plan(effective, &mut errors).ok_or(ConfigErrors(errors))
+    }
+
+    /// How these values serve on a socket that was inherited, in place of their own address and under the same rules.
+    ///
+    /// # Errors
+    /// Plain HTTP beyond loopback without its opt-out, and what is wrong with the TLS files' options.
+    pub fn inherited(effective: &Effective, address: SocketAddr) -> Result<ListenPlan, ConfigErrors> {
+        let mut errors = Vec::new();
+        let from = Place::Inherited(address);
+        listen_plan_at(effective, Some(from), &mut errors).ok_or(ConfigErrors(errors))
+    }
+}
+
+impl MetricsPlan {
+    /// How metrics are served on a socket that was inherited.
+    ///
+    /// # Errors
+    /// That others can reach it, without the opt-out.
+    pub fn inherited(effective: &Effective, address: SocketAddr) -> Result<MetricsPlan, ConfigErrors> {
+        let mut errors = Vec::new();
+        metrics_plan_at(effective, Place::Inherited(address), &mut errors).ok_or(ConfigErrors(errors))
+    }
+}
+
+/// An address, and who says so.
+#[derive(Debug, Clone, Copy)]
+enum Place {
+    /// The option of this key.
+    Configured(SocketAddr, &'static str),
+    /// The socket that this process was started with.
+    Inherited(SocketAddr),
+}
+
+impl Place {
+    fn address(self) -> SocketAddr {
+        match self {
+            Place::Configured(address, _) | Place::Inherited(address) => address,
+        }
+    }
+
+    fn is_loopback(self) -> bool {
+        self.address().ip().to_canonical().is_loopback()
+    }
+
+    fn origin(self, effective: &Effective) -> Origin {
+        match self {
+            Place::Configured(_, key) => effective.origin(key),
+            Place::Inherited(_) => Origin::Inherited,
+        }
     }
 }
 
@@ -220,25 +275,30 @@ fn paths(effective: &Effective, key: &str, list: Option<&str>) -> Vec<PathBuf> {
 }
 
 fn listen_plan(effective: &Effective, errors: &mut Vec<ConfigError>) -> Option<ListenPlan> {
+    let address = address(effective, "listen", effective.raw.listen.as_deref()?, errors);
+    listen_plan_at(effective, address.map(|address| Place::Configured(address, "listen")), errors)
+}
+
+/// Without a place only the mistakes are told.
+fn listen_plan_at(effective: &Effective, place: Option<Place>, errors: &mut Vec<ConfigError>) -> Option<ListenPlan> {
     let raw = &effective.raw;
-    let address = address(effective, "listen", raw.listen.as_deref()?, errors);
     let file = |key, path: &Path| effective.resolve(key, path);
     match (raw.tls.certificate_file.as_deref(), raw.tls.key_file.as_deref()) {
         (Some(certificate), Some(key)) => {
             let certificate = file("tls.certificate_file", certificate);
-            Some(ListenPlan::Tls(address?, TlsFiles { certificate, key: file("tls.key_file", key) }))
+            Some(ListenPlan::Tls(place?.address(), TlsFiles { certificate, key: file("tls.key_file", key) }))
         }
         (Some(_), None) => half_of_tls(effective, "tls.certificate_file", "tls.key_file", errors),
         (None, Some(_)) => half_of_tls(effective, "tls.key_file", "tls.certificate_file", errors),
         (None, None) => {
-            let address = address?;
-            if address.ip().is_loopback() {
+            let (place, address) = (place?, place?.address());
+            if place.is_loopback() {
                 return Some(ListenPlan::LoopbackPlain(address));
             }
             if raw.allow_plain_http_beyond_loopback == Some(true) {
                 return Some(ListenPlan::NamedPlain(address));
             }
-            let (found, origin) = (address.to_string(), effective.origin("listen"));
+            let (found, origin) = (address.to_string(), place.origin(effective));
             errors.push(ConfigError::PlainHttpBeyondLoopback { found, origin });
             None
         }
@@ -257,10 +317,15 @@ fn half_of_tls(
 
 fn metrics_plan(effective: &Effective, errors: &mut Vec<ConfigError>) -> Option<MetricsPlan> {
     let address = address(effective, "metrics_listen", effective.raw.metrics_listen.as_deref()?, errors)?;
-    if address.ip().is_loopback() || effective.raw.allow_metrics_beyond_loopback == Some(true) {
+    metrics_plan_at(effective, Place::Configured(address, "metrics_listen"), errors)
+}
+
+fn metrics_plan_at(effective: &Effective, place: Place, errors: &mut Vec<ConfigError>) -> Option<MetricsPlan> {
+    let address = place.address();
+    if place.is_loopback() || effective.raw.allow_metrics_beyond_loopback == Some(true) {
         return Some(MetricsPlan { address });
     }
-    let (found, origin) = (address.to_string(), effective.origin("metrics_listen"));
+    let (found, origin) = (address.to_string(), place.origin(effective));
     errors.push(ConfigError::MetricsBeyondLoopback { found, origin });
     None
 }

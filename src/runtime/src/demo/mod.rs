@@ -160,14 +160,16 @@ fn prepare(listen: Option<SocketAddr>, metrics: Option<SocketAddr>) -> Result<(P
     let listener = PlannedListener::prepare(&ListenPlan::LoopbackPlain(listen.unwrap_or_else(first_free_address)))?;
     let listener = listener.bind()?;
     let metrics = metrics.map(|address| BoundSocket::for_metrics(&MetricsPlan { address })).transpose()?;
-    let running = boot::start(admitted, Vec::new(), &limits, NAME)?;
+    let running = boot::start(admitted, &limits, NAME)?;
     let (keys, key) = KeyStore::for_this_run("demo", jiff::Timestamp::now())?;
+    let served = running.identity.name.to_string();
     let prepared = Prepared {
         running,
         keys,
         listener,
         metrics,
-        model_name: None,
+        admin: None,
+        served,
         http_limits: boot::http_limits(&limits, RuntimeConfig::shutdown(&settled)),
         config_digest: settled.digest(),
     };

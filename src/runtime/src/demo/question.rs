@@ -34,7 +34,7 @@ pub(super) async fn ask(
     let mut body = response.into_body();
     let mut events = Events::default();
     while let Some(frame) = body.frame().await {
-        let frame = frame.map_err(|source| ClientError::Exchange { address, source })?;
+        let frame = frame.map_err(|source| ClientError::Exchange { address: address.to_string(), source })?;
         let Some(data) = frame.data_ref() else { continue };
         events.received.extend_from_slice(data);
         if status != StatusCode::OK {

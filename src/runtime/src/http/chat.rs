@@ -1,7 +1,7 @@
 //! `POST /v1/chat/completions`.
 
-use ampoule_inference::TokenLogprobs;
 use ampoule_inference::text::Tokenizer;
+use ampoule_inference::{ModelKind, TokenLogprobs};
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use axum::{Extension, Json as JsonReply};
@@ -29,7 +29,7 @@ pub(crate) async fn create(
     Extension(record): Extension<RequestRecord>,
     Json(request, memory): Json<ChatCompletionRequest>,
 ) -> Result<Response, ApiError> {
-    let target = appliance.require_model(&request.model)?;
+    let target = appliance.require_model_of(ModelKind::Generator, &request.model)?;
     refuse_unsupported(&request)?;
     let streamed = Streamed::of(request.stream, request.stream_options.as_ref())?;
     let read = |appliance: &Appliance| order(appliance, request);

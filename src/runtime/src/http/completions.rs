@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use ampoule_inference::TokenLogprobs;
 use ampoule_inference::text::{SpecialTokensInOutput, Tokenizer};
+use ampoule_inference::{ModelKind, TokenLogprobs};
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use axum::{Extension, Json as JsonReply};
@@ -31,7 +31,7 @@ pub(crate) async fn create(
     Extension(record): Extension<RequestRecord>,
     Json(request, memory): Json<CompletionRequest>,
 ) -> Result<Response, ApiError> {
-    let target = appliance.require_model(&request.model)?;
+    let target = appliance.require_model_of(ModelKind::Generator, &request.model)?;
     refuse_unsupported(&request)?;
     let streamed = Streamed::of(request.stream, request.stream_options.as_ref())?;
     let (order, echoes) = appliance.off_thread(&record, memory, |appliance| order(appliance, request)).await?;

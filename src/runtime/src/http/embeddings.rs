@@ -1,6 +1,6 @@
 //! `POST /v1/embeddings`.
 
-use ampoule_inference::EmbeddingRequest as EngineRequest;
+use ampoule_inference::{EmbeddingRequest as EngineRequest, ModelKind};
 use axum::extract::State;
 use axum::{Extension, Json as JsonReply};
 use base64::Engine as _;
@@ -20,7 +20,7 @@ pub(crate) async fn create(
     Extension(record): Extension<RequestRecord>,
     Json(request, memory): Json<EmbeddingRequest>,
 ) -> Result<JsonReply<EmbeddingList>, ApiError> {
-    appliance.require_model(&request.model)?;
+    appliance.require_model_of(ModelKind::Encoder, &request.model)?;
     let encoding = Encoding::of(request.encoding_format.as_deref())?;
     check_dimensions(&appliance, &request)?;
     let most = appliance.limits().max_embedding_inputs;

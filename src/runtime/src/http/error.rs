@@ -6,6 +6,7 @@
 
 use std::borrow::Cow;
 
+use ampoule_inference::ModelKind;
 use axum::Json;
 use axum::response::{IntoResponse, Response};
 use http::header::{CONNECTION, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE};
@@ -60,6 +61,12 @@ impl ApiError {
     /// 400: the prompt, or the prompt and what was asked for, is longer than the model's context.
     pub(crate) fn context_length(param: &'static str, message: impl Into<String>) -> ApiError {
         ApiError::invalid(param, message).coded("context_length_exceeded")
+    }
+
+    /// 400: the served model is of another kind than the endpoint needs.
+    pub(crate) fn unsupported_model(found: ModelKind) -> ApiError {
+        let message = format!("The served model is {found} and cannot answer this endpoint.");
+        ApiError::invalid("model", message).coded("unsupported_model")
     }
 
     /// 401: one answer for every failure of authentication, so that it tells nothing (THREATS C42).

@@ -3,11 +3,12 @@
 //! Dropping a [`Generation`] drops its tickets, and the engine cancels the work at its next step.  That is how a client
 //! that leaves stops costing anything, at whatever point it leaves (THREATS C41).
 
+use std::sync::Arc;
 use std::time::Instant;
 
 use ampoule_inference::{
-    FinishReason, GenerationRequest, InferenceError, Sampling, StopRules, SubmitError, Ticket, TokenEvent,
-    TokenLogprobs,
+    FinishReason, GenerationRequest, InferenceError, LoadedAdapter, Sampling, StopRules, SubmitError, Ticket,
+    TokenEvent, TokenLogprobs,
 };
 use futures_util::StreamExt;
 use futures_util::stream::{BoxStream, SelectAll, unfold};
@@ -24,8 +25,8 @@ pub(crate) struct Order {
     pub(crate) prompts: Vec<Vec<u32>>,
     /// The field that the prompts came from, for refusals.
     pub(crate) prompt_param: &'static str,
-    /// The adapter that was asked for, by its name.
-    pub(crate) adapter: Option<String>,
+    /// The adapter that was asked for.
+    pub(crate) adapter: Option<Arc<LoadedAdapter>>,
     pub(crate) choices: usize,
     pub(crate) output: OutputLimit,
     pub(crate) sampling: Sampling,
@@ -199,10 +200,7 @@ pub(crate) fn refusal(prompt_param: &'static str, error: SubmitError) -> ApiErro
         SubmitError::TooManyStopStrings { .. } | SubmitError::StopStringLength { .. } => {
             ApiError::invalid("stop", "`stop` holds too many texts, or one that is empty or too long.")
         }
-        SubmitError::WrongKind { found, .. } => {
-            let message = format!("The served model is {found} and cannot answer this endpoint.");
-            ApiError::invalid("model", message).coded("unsupported_model")
-        }
+        SubmitError::WrongKind { found, .. } => ApiError::unsupported_model(found),
         other => ApiError::internal(other),
     }
 }

@@ -8,13 +8,15 @@
 //! ```
 //!
 //! Inner layers speak no HTTP: `ampoule_inference` knows requests and refusals as types, and `error` turns those into
-//! OpenAI's error bodies.  What is absent: no upload, no model load and no administration over HTTP, no fetch of
-//! anything a request names, no template in a request, no cross-origin permission.
+//! OpenAI's error bodies.  What is absent: no upload, no model load and no administration over the network, no fetch of
+//! anything a request names, no template in a request, no cross-origin permission.  `admin` serves a UNIX socket of its own,
+//! where the permissions of a file say who may load and unload adapters.
 //!
 //! Without a key only `GET /livez` and `GET /readyz` answer, with a status and an empty body, and `GET /`, with the empty
 //! shell of the status page: the same bytes at every site.
 
 mod access;
+mod admin;
 mod auth;
 mod chat;
 mod completions;
@@ -38,9 +40,10 @@ mod server;
 mod sse;
 mod state;
 mod status;
+pub use admin::Admin;
 pub use defaults::SamplingDefaults;
 pub use limits::HttpLimits;
 pub use listener::Listener;
 pub use router::ENDPOINTS;
-pub use server::{ALPN_PROTOCOLS, Ended, ServeError, Server};
+pub use server::{ALPN_PROTOCOLS, Ended, Listeners, ServeError, Server};
 pub use state::{ServedModel, ServerParts};

@@ -10,8 +10,8 @@ use super::openai::models::{Model, ModelList};
 use super::state::Appliance;
 
 pub(crate) async fn list(State(appliance): State<Appliance>) -> Json<ModelList> {
-    let adapters = appliance.engine().adapters().values();
-    let adapters = adapters.map(|adapter| model(&appliance, &adapter.identity, adapter.identity.name.to_string()));
+    let adapters = appliance.engine().adapters();
+    let adapters = adapters.values().map(|adapter| model(&appliance, &adapter.identity, adapter.name().to_owned()));
     let served = appliance.served();
     let data = std::iter::once(model(&appliance, &served.bundle, served.name.clone())).chain(adapters).collect();
     Json(ModelList { object: "list", data })
@@ -24,8 +24,7 @@ pub(crate) async fn one(
     // A name that is no text at all is, for the client, a name that is not served.
     let id = id.map_or_else(|_| String::new(), |Path(id)| id);
     let target = appliance.require_model(&id)?;
-    let adapter = target.adapter.and_then(|name| appliance.engine().adapters().get(&name));
-    let identity = adapter.map_or(&appliance.served().bundle, |adapter| &adapter.identity);
+    let identity = target.adapter.as_ref().map_or(&appliance.served().bundle, |adapter| &adapter.identity);
     Ok(Json(model(&appliance, identity, id)))
 }
 

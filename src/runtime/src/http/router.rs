@@ -1,6 +1,7 @@
 //! Which path is answered by what.  The table is the whole surface; around it lie authentication and the access log.
 
 use ampoule_bundle::statement::Endpoint;
+use ampoule_inference::LoadedAdapter;
 use axum::Router;
 use axum::extract::State;
 use axum::http::Method;
@@ -29,7 +30,17 @@ pub(crate) fn surface(appliance: &Appliance) -> Router {
 /// The metrics listener's surface: one page, no key, on an address of its own.
 pub(crate) fn metrics_surface(appliance: &Appliance) -> Router {
     let page = async |State(appliance): State<Appliance>| {
-        let moment = Moment { engine: appliance.engine().stats(), is_ready: appliance.is_ready() };
+        let engine = appliance.engine();
+        let digest = |adapter: &LoadedAdapter| (adapter.name().to_owned(), adapter.identity.manifest.to_string());
+        let moment = Moment {
+            engine: engine.stats(),
+            queued: appliance.queued(),
+            is_ready: appliance.is_ready(),
+            now: appliance.now(),
+            adapters: engine.adapters().values().map(|adapter| digest(adapter)).collect(),
+            adapter_limit: engine.adapter_limit(),
+            waiting_adapters: engine.waiting_adapters(),
+        };
         ([(CONTENT_TYPE, metrics::CONTENT_TYPE)], appliance.metrics().render(&moment))
     };
     Router::new()

@@ -24,6 +24,7 @@ use tokio::time::{sleep, timeout};
 use tokio_rustls::TlsAcceptor;
 use tower::ServiceExt;
 
+use super::admin::{self, Admin};
 use super::connections::{OpenRequests, Peers};
 use super::limits::{HttpLimits, LingeringBody};
 use super::listener::{Listener, WriteDeadline};
@@ -37,7 +38,7 @@ pub const ALPN_PROTOCOLS: [&[u8]; 2] = [b"h2", b"http/1.1"];
 const METRICS_UPKEEP_INTERVAL: Duration = Duration::from_secs(5);
 
 /// How long accepting pauses after an error of the system such as "too many open files".
-const ACCEPT_RETRY_DELAY: Duration = Duration::from_millis(50);
+pub(super) const ACCEPT_RETRY_DELAY: Duration = Duration::from_millis(50);
 
 /// How much of a request is read ahead, per connection.
 const CONNECTION_BUFFER_BYTES: usize = 64 << 10;
@@ -53,6 +54,16 @@ const HTTP2_PING_INTERVAL: Duration = Duration::from_secs(30);
 
 /// How long requests that are cut off may take to tell their clients so.
 const FAREWELL_TIME: Duration = Duration::from_secs(1);
+
+/// Where a server is reached.
+pub struct Listeners {
+    /// The API.
+    pub api: Listener,
+    /// The metrics page, if one is served.
+    pub metrics: Option<TcpListener>,
+    /// Administration, if it is served.
+    pub admin: Option<Admin>,
+}
 
 /// How the server ended when it was asked to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -95,12 +106,8 @@ impl Server {
     ///
     /// # Errors
     /// [`ServeError`]; a single connection's failure is none.
-    pub async fn run(
-        self,
-        listener: Listener,
-        metrics_listener: Option<TcpListener>,
-        shutdown: impl Future<Output = ()>,
-    ) -> Result<Ended, ServeError> {
+    pub async fn run(self, listeners: Listeners, shutdown: impl Future<Output = ()>) -> Result<Ended, ServeError> {
+        let Listeners { api: listener, metrics, admin } = listeners;
         if let Listener::LoopbackPlain(socket) = &listener {
             let found = socket.local_addr().map_err(ServeError::Listener)?;
             if !found.ip().to_canonical().is_loopback() {
@@ -108,9 +115,12 @@ impl Server {
             }
         }
         let mut helpers = JoinSet::new();
-        if let Some(socket) = metrics_listener {
-            let appliance = self.appliance.clone();
-            helpers.spawn(serve_metrics(appliance, socket));
+        if let Some(socket) = metrics {
+            helpers.spawn(serve_metrics(self.appliance.clone(), socket));
+        }
+        if let Some(admin) = admin {
+            let listener = admin.socket.listener().map_err(ServeError::Listener)?;
+            helpers.spawn(admin::serve(self.appliance.clone(), listener, admin));
         }
         helpers.spawn(keep_metrics_folded(self.appliance.clone()));
 
@@ -212,7 +222,7 @@ async fn serve_connection(
     }
 }
 
-async fn serve_http1(
+pub(super) async fn serve_http1(
     stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
     router: Router,
     limits: &HttpLimits,

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use ampoule_bundle::statement::Endpoint;
 use ampoule_bundle::{BundleIdentity, Digest};
-use ampoule_inference::{EngineHandle, EngineState};
+use ampoule_inference::{EngineHandle, EngineState, LoadedAdapter, ModelKind};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::access::RequestRecord;
@@ -56,8 +56,8 @@ pub struct ServedModel {
 /// What a request's `model` names: the model itself, or an adapter beside it.
 #[derive(Debug, Clone)]
 pub(crate) struct Target {
-    /// The adapter's name.
-    pub(crate) adapter: Option<String>,
+    /// The adapter that has the name now, and stays that of the request whatever becomes of the name.
+    pub(crate) adapter: Option<Arc<LoadedAdapter>>,
 }
 
 /// The handlers' shared state; clones share it.
@@ -137,18 +137,17 @@ impl Appliance {
             id: format!("{kind}-{}", random_identifier()),
             object,
             created: self.now().as_second(),
-            model: target.adapter.as_ref().unwrap_or(&self.served().name).clone(),
+            model: target.adapter.as_ref().map_or(self.served().name.as_str(), |adapter| adapter.name()).to_owned(),
             system_fingerprint: match &target.adapter {
                 None => self.fingerprint().to_owned(),
-                Some(name) => self.fingerprint_with(name),
+                Some(adapter) => self.fingerprint_with(adapter),
             },
         }
     }
 
     /// As [`Appliance::fingerprint`], of answers through an adapter.
-    fn fingerprint_with(&self, adapter: &str) -> String {
-        let manifest = self.engine().adapters().get(adapter).map(|adapter| adapter.identity.manifest.to_string());
-        short_digest(&format!("{};adapter={}", self.fingerprint(), manifest.unwrap_or_default()))
+    fn fingerprint_with(&self, adapter: &LoadedAdapter) -> String {
+        short_digest(&format!("{};adapter={}", self.fingerprint(), adapter.identity.manifest))
     }
 
     /// What a model name asks for; refuses one that is not served.
@@ -156,10 +155,17 @@ impl Appliance {
         if name == self.served().name {
             return Ok(Target { adapter: None });
         }
-        match self.engine().adapters().contains_key(name) {
-            true => Ok(Target { adapter: Some(name.to_owned()) }),
-            false => Err(ApiError::model_not_found(name)),
+        match self.engine().adapters().get(name) {
+            Some(adapter) => Ok(Target { adapter: Some(Arc::clone(adapter)) }),
+            None => Err(ApiError::model_not_found(name)),
         }
+    }
+
+    /// The same for a request that only a model of this kind can answer; refused before anything else of it is read.
+    pub(crate) fn require_model_of(&self, kind: ModelKind, name: &str) -> Result<Target, ApiError> {
+        let target = self.require_model(name)?;
+        let found = self.engine().profile().kind;
+        if found == kind { Ok(target) } else { Err(ApiError::unsupported_model(found)) }
     }
 
     /// From now on readiness says no.  Requests are still served.
@@ -184,6 +190,11 @@ impl Appliance {
     /// Whether restarting the process would not help: false once the engine has failed.
     pub(crate) fn is_alive(&self) -> bool {
         self.engine().state() != EngineState::Failed
+    }
+
+    /// How many requests wait for the engine: in its queue, or for a core that reads their prompts.
+    pub(crate) fn queued(&self) -> usize {
+        self.engine().stats().queued + self.0.reading.waiting()
     }
 
     /// The memory of one body, none of it taken yet.

@@ -73,6 +73,11 @@ fn what_cannot_be_embedded_is_refused_by_name() {
     let reply = server.post("/v1/embeddings", &json!({ "model": ENCODER, "input": "x", "dimensions": 16 }));
     assert_eq!(reply.status, 200, "the model's own dimension is no change");
     let chat = json!({ "model": ENCODER, "messages": [{ "role": "user", "content": "x" }] });
-    assert_eq!(server.post("/v1/chat/completions", &chat).status, 400);
+    let reply = server.post("/v1/chat/completions", &chat);
+    assert_eq!((reply.status, &reply.error()["param"]), (400, &json!("model")), "{}", reply.text());
+    assert_eq!(reply.error()["code"], "unsupported_model");
+    // Its model is looked at first: what else is wrong with such a request is no matter.
+    let completion = json!({ "model": ENCODER, "prompt": "x", "n": 1000 });
+    assert_eq!(server.post("/v1/completions", &completion).error()["code"], "unsupported_model");
     server.still_serves();
 }

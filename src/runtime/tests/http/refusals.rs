@@ -319,6 +319,7 @@ fn unknown_models_paths_and_methods() {
     }
     let reply = server.post("/v1/embeddings", &json!({ "model": MODEL, "input": "x" }));
     assert_eq!((reply.status, &reply.error()["code"]), (400, &json!("unsupported_model")));
+    assert_eq!(reply.error()["param"], "model");
 }
 
 #[test]

@@ -11,7 +11,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use ampoule::http::{
-    ENDPOINTS, Ended, HttpLimits, Listener, SamplingDefaults, ServeError, ServedModel, Server, ServerParts,
+    ENDPOINTS, Ended, HttpLimits, Listener, Listeners, SamplingDefaults, ServeError, ServedModel, Server, ServerParts,
 };
 use ampoule::keys::{IssuedKey, KeyStore};
 use ampoule::metrics::Metrics;
@@ -71,7 +71,8 @@ impl Setup {
                 };
                 // A test that ends without stopping its server drops the sender, which stops it too.
                 let shutdown = async move { drop(stopped.await) };
-                Server::new(parts).run(listener, Some(metrics), shutdown).await
+                let listeners = Listeners { api: listener, metrics: Some(metrics), admin: None };
+                Server::new(parts).run(listeners, shutdown).await
             })
         });
         let (address, metrics_address) = addresses.recv().unwrap();
@@ -88,7 +89,8 @@ impl Setup {
         runtime.block_on(async {
             let socket = TcpListener::bind(address).await.unwrap();
             let server = Server::new(self.parts().0);
-            tokio::time::timeout(Duration::from_secs(10), server.run(listener(socket), None, pending())).await.unwrap()
+            let listeners = Listeners { api: listener(socket), metrics: None, admin: None };
+            tokio::time::timeout(Duration::from_secs(10), server.run(listeners, pending())).await.unwrap()
         })
     }
 

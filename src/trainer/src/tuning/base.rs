@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::Read;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -10,7 +11,7 @@ use ampoule_bundle::limits::MAX_TRUST_ROOT_BYTES;
 use ampoule_bundle::statement::Endpoint;
 use ampoule_bundle::{
     AcceptedVersions, BundleError, BundleIdentity, HostFacts, PolicyViolation, RuntimePolicy, SealedBundle, Timestamp,
-    TrustRoot,
+    TrustRoot, writable_by_all,
 };
 use ampoule_inference::model::Decoder;
 use ampoule_inference::text::TextProcessor;
@@ -26,6 +27,14 @@ pub enum BaseError {
         path: PathBuf,
         /// Why.
         source: std::io::Error,
+    },
+    /// Every user of this host may exchange the trust root.
+    #[error("the trust root {path} may be written by everybody (mode {found:o}): take that away with `chmod o-w`")]
+    WritableTrustRoot {
+        /// The file.
+        path: PathBuf,
+        /// Its mode.
+        found: u32,
     },
     /// The bundle or its trust root is refused.
     #[error("{path} is refused: {source}")]
@@ -79,7 +88,7 @@ impl Base {
             let path = path.to_owned();
             move |source| BaseError::Refused { path, source: Box::new(source) }
         };
-        let root = TrustRoot::parse(&read_capped(trust_root)?).map_err(refused(trust_root))?;
+        let root = TrustRoot::parse(&read_trust_root(trust_root)?).map_err(refused(trust_root))?;
         let sealed = SealedBundle::open(open(bundle)?).map_err(refused(bundle))?;
         let verified = sealed.verify(&root).map_err(refused(bundle))?;
         let admitted = verified
@@ -104,12 +113,14 @@ fn open(path: &Path) -> Result<File, BaseError> {
     File::open(path).map_err(|source| BaseError::Open { path: path.to_owned(), source })
 }
 
-fn read_capped(path: &Path) -> Result<Vec<u8>, BaseError> {
+fn read_trust_root(path: &Path) -> Result<Vec<u8>, BaseError> {
+    let at = |source| BaseError::Open { path: path.to_owned(), source };
+    let file = open(path)?;
+    if let Some(found) = writable_by_all(file.metadata().map_err(at)?.mode()) {
+        return Err(BaseError::WritableTrustRoot { path: path.to_owned(), found });
+    }
     let mut bytes = Vec::new();
-    open(path)?
-        .take(MAX_TRUST_ROOT_BYTES)
-        .read_to_end(&mut bytes)
-        .map_err(|source| BaseError::Open { path: path.to_owned(), source })?;
+    file.take(MAX_TRUST_ROOT_BYTES).read_to_end(&mut bytes).map_err(at)?;
     Ok(bytes)
 }
 

@@ -78,7 +78,7 @@ pub(crate) async fn status(State(appliance): State<Appliance>) -> Json<Status> {
         },
         uptime_seconds: appliance.uptime().as_secs_f64(),
         requests: Requests {
-            queued: engine.queued,
+            queued: appliance.queued(),
             running: engine.running,
             ended: outcomes.ended,
             failed: outcomes.failed,
