@@ -11,6 +11,7 @@ mod edges;
 mod image;
 mod kubernetes;
 mod process;
+mod reproducible;
 mod systemd;
 mod test;
 mod tidy;
@@ -32,8 +33,10 @@ struct Arguments {
 enum Command {
     /// Check everything: format, lints, documentation, tidiness, crate edges, dependencies, every test, the shipped binary.
     Test,
-    /// Build the static binary that customers receive and check what was built.
+    /// Build the static binaries that customers receive and check what was built.
     Dist,
+    /// Build them in two temporary folders, one after the other, and compare them byte for byte.
+    Reproducible,
     /// Write the container image of that binary as an OCI layout into `target/image`, and check it with skopeo and runc.
     Image {
         /// A static binary that is built already, in place of the one that `dist` builds.
@@ -58,6 +61,7 @@ fn main() -> anyhow::Result<()> {
     match Arguments::parse().command {
         Command::Test => test::run(),
         Command::Dist => dist::run().map(|_| ()),
+        Command::Reproducible => reproducible::run(),
         Command::Image { binary } => image::run(binary).map(|skips| test::tell_skips(&skips)),
         Command::Deployment => {
             let binary = Path::new(test::BINARY);

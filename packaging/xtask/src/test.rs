@@ -73,8 +73,8 @@ pub(crate) fn run() -> anyhow::Result<()> {
         })?;
     }
     if is_installed("nm") && is_installed("ldd") {
-        let binary = step("dist", dist::run)?;
-        skips.extend(step("image", || image::run(Some(binary)))?);
+        let binaries = step("dist", dist::run)?;
+        skips.extend(step("image", || image::run(Some(binaries.join("ampoule"))))?);
     }
 
     println!("\nall checks passed in {:.0} s, {} skipped", start.elapsed().as_secs_f64(), skips.len());

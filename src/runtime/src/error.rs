@@ -10,6 +10,7 @@ use crate::client::ClientError;
 use crate::config::ConfigErrors;
 use crate::exit::Exit;
 use crate::http::ServeError;
+use crate::installation::InstallationError;
 use crate::keys::KeyStoreError;
 use crate::store::StoreError;
 use crate::tls::TlsError;
@@ -89,6 +90,9 @@ pub enum Error {
         /// Why.
         source: Box<Error>,
     },
+    /// The installed release is not what was signed, or there is none.
+    #[error(transparent)]
+    Installation(#[from] InstallationError),
     /// The configuration is wrong.
     #[error(transparent)]
     Configuration(#[from] ConfigErrors),
@@ -201,6 +205,14 @@ impl Error {
                 ViolationClass::State => Exit::State,
             },
             Error::StoredBundle { source } | Error::Adapter { source } => source.exit(),
+            Error::Installation(InstallationError::Refused { source, .. }) => match source.class() {
+                ErrorClass::Unreadable => Exit::Unreadable,
+                ErrorClass::Signature => Exit::Signature,
+            },
+            Error::Installation(InstallationError::OtherKey { .. } | InstallationError::Differs { .. }) => {
+                Exit::Signature
+            }
+            Error::Installation(_) => Exit::Unreadable,
             Error::Store(StoreError::Io { .. } | StoreError::Busy { .. }) => Exit::Failure,
             Error::Store(StoreError::WritableByAll { .. }) => Exit::Configuration,
             Error::Store(_) => Exit::State,

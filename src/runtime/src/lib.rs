@@ -13,6 +13,7 @@ pub mod error;
 pub mod exit;
 pub mod host;
 pub mod http;
+pub mod installation;
 pub mod keys;
 pub mod listen;
 pub mod metrics;
