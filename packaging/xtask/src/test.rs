@@ -11,7 +11,7 @@ use std::time::Instant;
 
 use anyhow::{Context, bail};
 
-use crate::{alerts, bundle, clients, dist, edges, image, kubernetes, process, systemd, tidy, tools};
+use crate::{airgap, alerts, bundle, clients, dist, edges, image, kubernetes, process, systemd, tidy, tools};
 
 /// The prefix with which a test says that it did not do its work.
 const SKIP_PREFIX: &str = "skipped: ";
@@ -71,6 +71,10 @@ pub(crate) fn run() -> anyhow::Result<()> {
             let root = Path::new("bundles/fixtures/keys/root.json").to_path_buf();
             clients::run(venv, Path::new(BINARY), &bundles.join("all-minilm-l6-v2.bundle"), &root)
         })?;
+    }
+    if is_installed("openssl") {
+        let binaries = Path::new(BINARY).parent().context("the binary lies in no folder")?;
+        skips.extend(step("airgap", || airgap::check(binaries, is_installed("python3")))?);
     }
     if is_installed("nm") && is_installed("ldd") {
         let binaries = step("dist", dist::run)?;
