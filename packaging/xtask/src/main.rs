@@ -44,7 +44,7 @@ enum Command {
         #[arg(long)]
         check: bool,
     },
-    /// Build these binaries in two temporary folders, one after the other, and compare them byte for byte.
+    /// Build these binaries in two temporary folders, one after the other, and compare them.
     Reproducible,
     /// Write the container image of that binary as an OCI layout into `target/image`, and check it with skopeo and runc.
     Image {

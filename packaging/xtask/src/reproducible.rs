@@ -1,7 +1,7 @@
 //! `cargo xtask reproducible`: the same sources in two folders give the same binaries, to the bit.
 //!
-//! Whoever has the sources can then check what a vendor ships without trusting his build machine.  The folders differ in
-//! name and in length, because both leak in different ways.  It compiles everything twice, so `test` leaves it out.
+//! Whoever has the sources can then check what a vendor ships without trusting his build machine.  The folders differ
+//! in name and in length, because both leak in different ways.  It compiles everything twice, so `test` leaves it out.
 
 use std::collections::BTreeMap;
 use std::fs;

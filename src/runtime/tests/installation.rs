@@ -1,6 +1,6 @@
 //! `ampoule verify-self` as a customer runs it: a signed folder is verified, every way in which it can differ is named,
-//! and each refusal has its exit code.  The release is made by hand here; that the real one is accepted is the packaging
-//! tool's to show.
+//! and each refusal has its exit code.  The release is made by hand here; that the real one is accepted is for the
+//! packaging tool to show.
 #![allow(clippy::unwrap_used)]
 
 mod support;

@@ -1,8 +1,8 @@
 //! Signing a release of the appliance itself: the list of all its files, and the one archive that carries them.
 //!
-//! The signatures are plain ECDSA on P-256 over SHA-256 in DER, beside what they sign, so that a customer checks them with
-//! stock `openssl dgst` before anything of ours runs. A signature that holds already is kept: ECDSA draws a random number
-//! each time, and packing the same files again should give the same bytes.
+//! The signatures are plain ECDSA on P-256 over SHA-256 in DER, beside what they sign, so that a customer checks them
+//! with stock `openssl dgst` before anything of ours runs. A signature that holds already is kept: ECDSA draws a random
+//! number each time, and packing the same files again should give the same bytes.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};

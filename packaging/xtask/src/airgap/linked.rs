@@ -1,5 +1,5 @@
-//! What is linked into the shipped binaries: the crates, as cargo resolves them for each of the builds that `dist` makes,
-//! and the three libraries of the toolchain that every static binary holds.
+//! What is linked into the shipped binaries: the crates, as cargo resolves them for the builds that `dist` makes, and
+//! the three libraries of the toolchain that every static binary holds.
 //!
 //! Build scripts, procedural macros and tests leave nothing in a binary, so they do not count.
 

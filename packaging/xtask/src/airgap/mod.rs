@@ -44,7 +44,7 @@ pub(crate) struct Options {
     /// Where to write.
     #[arg(long, value_name = "DIR", default_value = "target/airgap")]
     pub(crate) out: PathBuf,
-    /// The release's version: that of the binaries, perhaps with build metadata, as in 0.1.0+2 for what was packed again.
+    /// The release's version: that of the binaries, or with build metadata, as in 0.1.0+2 for what was packed again.
     #[arg(long, value_name = "VERSION", default_value = VERSION)]
     pub(crate) release: String,
     /// The vendor's encrypted signing key (P-256). Without it the demo's, which protects nothing.

@@ -26,8 +26,8 @@ struct Delivery {
     fingerprint: String,
 }
 
-/// Packs `binaries` as they were built by the step before, and checks what comes out.  Returns what could not be checked
-/// here, and why.
+/// Packs `binaries`, built by the step before, and checks what comes out.  Returns what could not be checked here, and
+/// why.
 pub(crate) fn run(binaries: &Path, has_python: bool) -> Result<Vec<String>> {
     let work = process::workspace_root().join("target/airgap-check");
     if work.exists() {
