@@ -133,7 +133,7 @@ if [ "$is_system" = yes ] && ! id ampoule >/dev/null 2>&1; then
     step useradd --system --user-group --no-create-home --home-dir "$state" --shell /usr/sbin/nologin ampoule
 fi
 step mkdir -p -- "$lib" "$prefix/bin" "$etc" "$state"
-if [ ! -e "$etc/ampoule.toml" ]; then
+if [ ! -e "$etc/ampoule.toml" ] && [ ! -L "$etc/ampoule.toml" ]; then
     step install -m 0644 -- "$here/etc/ampoule.toml" "$etc/.ampoule.toml.new"
     step mv -fT -- "$etc/.ampoule.toml.new" "$etc/ampoule.toml"
 fi

@@ -62,7 +62,7 @@ pub(super) fn lay_out(folder: &Path, binaries: &Path, trust_root: &Path) -> Resu
         copy_folder(Path::new(from), &folder.join(to), endings)?;
     }
     if Path::new(EXAMPLES).is_dir() {
-        copy_folder(Path::new(EXAMPLES), &folder.join("examples"), &["jsonl", "md", "toml"])?;
+        copy_whole(Path::new(EXAMPLES), &folder.join("examples"))?;
     }
     copy(trust_root, &folder.join("trust/root.json"))?;
     units(&folder.join("systemd"))
@@ -114,6 +114,15 @@ fn copy_folder(from: &Path, to: &Path, endings: &[&str]) -> Result<()> {
         if path.is_file() && endings.contains(&ending) {
             copy(&path, &to.join(path.file_name().unwrap_or_default()))?;
         }
+    }
+    Ok(())
+}
+
+fn copy_whole(from: &Path, to: &Path) -> Result<()> {
+    for entry in fs::read_dir(from).with_context(|| format!("cannot read {}", from.display()))? {
+        let entry = entry?;
+        let copied = to.join(entry.file_name());
+        if entry.path().is_dir() { copy_whole(&entry.path(), &copied)? } else { copy(&entry.path(), &copied)? }
     }
     Ok(())
 }

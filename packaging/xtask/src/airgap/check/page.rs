@@ -20,8 +20,8 @@ pub(super) fn check(delivery: &Delivery, work: &Path) -> Result<Vec<String>> {
     }
     let commands = commands(&fs::read_to_string(delivery.tree.join("INSTALL.md"))?);
     ensure!(commands.len() > 4, "INSTALL.md has {} blocks of commands, more were written", commands.len());
-    // Ended with whatever it started, should one of its commands fail.
-    let program = format!("set -eu\ntrap 'kill $(jobs -p) 2>/dev/null || :' EXIT\n{}", commands.join("\n"));
+    // Should a command fail, the demo that an earlier one started may not outlive the page.
+    let program = format!("set -eu\ntrap 'kill \"${{DEMO:-}}\" 2>/dev/null || :' EXIT\n{}", commands.join("\n"));
 
     let run = |command: &mut Command| {
         let command = command.env_clear().env("PATH", std::env::var_os("PATH").unwrap_or_default());
