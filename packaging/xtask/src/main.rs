@@ -3,6 +3,7 @@
 //! `test` is the one command that says whether a tree is good; the others are its parts, or make something from the
 //! tree.  Everything that has to be true of the whole workspace, rather than of one crate, is checked here.
 
+mod airgap;
 mod alerts;
 mod bundle;
 mod clients;
@@ -11,6 +12,7 @@ mod edges;
 mod image;
 mod kubernetes;
 mod process;
+mod reproducible;
 mod systemd;
 mod test;
 mod tidy;
@@ -32,8 +34,18 @@ struct Arguments {
 enum Command {
     /// Check everything: format, lints, documentation, tidiness, crate edges, dependencies, every test, the shipped binary.
     Test,
-    /// Build the static binary that customers receive and check what was built.
+    /// Build the static binaries that customers receive and check what was built.
     Dist,
+    /// Pack them with everything that a customer without a network needs into one signed tarball.
+    Airgap {
+        #[command(flatten)]
+        options: airgap::Options,
+        /// Then check, as `test` does, that damages are refused, and that it installs, updates and goes away.
+        #[arg(long)]
+        check: bool,
+    },
+    /// Build these binaries in two temporary folders, one after the other, and compare them.
+    Reproducible,
     /// Write the container image of that binary as an OCI layout into `target/image`, and check it with skopeo and runc.
     Image {
         /// A static binary that is built already, in place of the one that `dist` builds.
@@ -58,6 +70,8 @@ fn main() -> anyhow::Result<()> {
     match Arguments::parse().command {
         Command::Test => test::run(),
         Command::Dist => dist::run().map(|_| ()),
+        Command::Airgap { options, check } => airgap::run(&options, check),
+        Command::Reproducible => reproducible::run(),
         Command::Image { binary } => image::run(binary).map(|skips| test::tell_skips(&skips)),
         Command::Deployment => {
             let binary = Path::new(test::BINARY);

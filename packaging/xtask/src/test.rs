@@ -11,7 +11,7 @@ use std::time::Instant;
 
 use anyhow::{Context, bail};
 
-use crate::{alerts, bundle, clients, dist, edges, image, kubernetes, process, systemd, tidy, tools};
+use crate::{airgap, alerts, bundle, clients, dist, edges, image, kubernetes, process, systemd, tidy, tools};
 
 /// The prefix with which a test says that it did not do its work.
 const SKIP_PREFIX: &str = "skipped: ";
@@ -72,9 +72,13 @@ pub(crate) fn run() -> anyhow::Result<()> {
             clients::run(venv, Path::new(BINARY), &bundles.join("all-minilm-l6-v2.bundle"), &root)
         })?;
     }
+    if ["openssl", "curl", "nm"].into_iter().all(is_installed) {
+        let binaries = Path::new(BINARY).parent().context("the binary lies in no folder")?;
+        skips.extend(step("airgap", || airgap::check(binaries, is_installed("python3")))?);
+    }
     if is_installed("nm") && is_installed("ldd") {
-        let binary = step("dist", dist::run)?;
-        skips.extend(step("image", || image::run(Some(binary)))?);
+        let binaries = step("dist", dist::run)?;
+        skips.extend(step("image", || image::run(Some(binaries.join("ampoule"))))?);
     }
 
     println!("\nall checks passed in {:.0} s, {} skipped", start.elapsed().as_secs_f64(), skips.len());

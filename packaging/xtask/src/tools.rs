@@ -27,6 +27,8 @@ pub(crate) const TOOLS: &[Tool] = &[
     Tool { program: "systemd-analyze", package: Some("systemd"), used_for: "checking the systemd unit" },
     Tool { program: "nm", package: Some("binutils"), used_for: "the symbols of the shipped binary" },
     Tool { program: "ldd", package: Some("libc-bin"), used_for: "the proof that the shipped binary is static" },
+    Tool { program: "openssl", package: Some("openssl"), used_for: "the air-gapped tarball and its installation" },
+    Tool { program: "curl", package: Some("curl"), used_for: "the commands of INSTALL.md" },
     Tool { program: "strace", package: Some("strace"), used_for: "the proof that the appliance connects nowhere" },
     Tool { program: "tar", package: Some("tar"), used_for: "listing a bundle with GNU tar" },
     Tool {

@@ -169,6 +169,12 @@ pub enum BundleError {
         /// The rule that it breaks.
         reason: &'static str,
     },
+    /// The signed list of a release's files has another form than its one.
+    #[error("release manifest refused: {reason}")]
+    MalformedRelease {
+        /// What is wrong with it.
+        reason: String,
+    },
     /// The trust root contradicts itself.
     #[error("trust root refused: {reason}")]
     MalformedTrustRoot {
@@ -212,6 +218,12 @@ pub enum BundleError {
         key: KeyId,
         /// Which statement: `release`, `model signing` or `cosign`.
         statement: &'static str,
+    },
+    /// The release manifest is not what the vendor signed, or somebody else signed it.
+    #[error("the signature of the release manifest is not that of key {key}")]
+    BadReleaseSignature {
+        /// The key that it was checked with.
+        key: KeyId,
     },
     /// A needed statement is absent.
     #[error("the bundle carries no {statement} statement")]
@@ -284,6 +296,7 @@ impl BundleError {
         match self {
             Self::DigestMismatch { .. }
             | Self::BadSignature { .. }
+            | Self::BadReleaseSignature { .. }
             | Self::MissingStatement { .. }
             | Self::TooFewSignatures { .. }
             | Self::DifferingStatements { .. }

@@ -12,6 +12,8 @@
 //!
 //! The write side is here as far as it needs no key: [`Manifest::new`], [`ModelConfig::new`], [`OmsStatement::about`],
 //! [`ReleaseStatement::about`], [`pre_authentication_encoding`], [`Attestation::new`] and [`archive::write`].
+//!
+//! Beside the bundles stands [`release`], the signed list of the appliance's own files.
 
 pub mod archive;
 pub mod attestation;
@@ -28,6 +30,7 @@ pub mod manifest;
 mod names;
 mod permissions;
 mod policy;
+pub mod release;
 mod safetensors;
 mod sealed;
 mod source;
@@ -55,6 +58,7 @@ pub use manifest::{
 pub use names::{BundleName, BundlePath, BundleVersion, Channel, Counter, Epoch};
 pub use permissions::writable_by_all;
 pub use policy::{AcceptedVersions, AdmissionNotice, HostFacts, PolicyViolation, Rule, RuntimePolicy, ViolationClass};
+pub use release::ReleaseManifest;
 pub use safetensors::SafetensorsHeader;
 pub use sealed::SealedBundle;
 pub use source::Source;

@@ -12,6 +12,7 @@ use crate::config::ConfigErrors;
 use crate::exit::Exit;
 use crate::http::ServeError;
 use crate::inherited::InheritedError;
+use crate::installation::InstallationError;
 use crate::keys::KeyStoreError;
 use crate::store::StoreError;
 use crate::tls::TlsError;
@@ -111,6 +112,9 @@ pub enum Error {
         /// The exit code that goes with them.
         exit: Exit,
     },
+    /// The installed release is not what was signed, or there is none.
+    #[error(transparent)]
+    Installation(#[from] InstallationError),
     /// The configuration is wrong.
     #[error(transparent)]
     Configuration(#[from] ConfigErrors),
@@ -226,6 +230,14 @@ impl Error {
                 ViolationClass::State => Exit::State,
             },
             Error::StoredBundle { source } | Error::Adapter { source } => source.exit(),
+            Error::Installation(InstallationError::Refused { source, .. }) => match source.class() {
+                ErrorClass::Unreadable => Exit::Unreadable,
+                ErrorClass::Signature => Exit::Signature,
+            },
+            Error::Installation(InstallationError::OtherKey { .. } | InstallationError::Differs { .. }) => {
+                Exit::Signature
+            }
+            Error::Installation(_) => Exit::Unreadable,
             Error::Store(StoreError::Io { .. } | StoreError::Busy { .. }) => Exit::Failure,
             Error::Store(StoreError::WritableByAll { .. }) => Exit::Configuration,
             Error::Store(_) => Exit::State,

@@ -16,6 +16,7 @@ pub mod exit;
 pub mod host;
 pub mod http;
 pub mod inherited;
+pub mod installation;
 pub mod keys;
 pub mod listen;
 pub mod metrics;

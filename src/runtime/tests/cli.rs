@@ -28,6 +28,7 @@ fn the_help_texts_are_pinned() {
         ("help-config-check.txt", &["config", "check", "--help"]),
         ("help-keys.txt", &["keys", "--help"]),
         ("help-health.txt", &["health", "--help"]),
+        ("help-verify-self.txt", &["verify-self", "--help"]),
     ] {
         let output = run(arguments);
         assert_eq!(code(&output), 0);

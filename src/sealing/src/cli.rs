@@ -13,6 +13,7 @@ use crate::error::SealingError;
 mod export;
 mod inspect;
 mod keygen;
+mod release;
 mod seal;
 mod statement;
 mod trust;
@@ -54,6 +55,10 @@ enum Action {
     Export(export::Arguments),
     /// Show what a bundle says about itself.  Nothing is verified unless --trust-root is given.
     Inspect(inspect::Arguments),
+    /// List and sign the files of a release of the appliance itself.
+    Release(release::ReleaseArguments),
+    /// Sign one file, such as the archive of a release.
+    Sign(release::SignArguments),
 }
 
 /// How a command reports its result.
@@ -86,6 +91,8 @@ impl Command {
             Action::Seal(arguments) => seal::run(&arguments, output),
             Action::Export(arguments) => export::run(&arguments, output),
             Action::Inspect(arguments) => inspect::run(&arguments, output),
+            Action::Release(arguments) => release::release(&arguments, output),
+            Action::Sign(arguments) => release::sign(&arguments, output),
         }
     }
 }

@@ -109,6 +109,12 @@ pub enum SealingError {
         /// What was named.
         path: PathBuf,
     },
+    /// Something in the folder of a release that is neither a file nor a folder.
+    #[error("{path} is neither a file nor a folder: a release holds nothing else, so remove it")]
+    NotAReleaseFile {
+        /// What lies there.
+        path: PathBuf,
+    },
     /// A private key that lies there in the clear, or no key at all.
     #[error(
         "{path} is not an encrypted private key: expected PEM text made by `ampoule-seal keygen` or `cosign generate-key-pair`"
@@ -128,6 +134,11 @@ pub enum SealingError {
     /// The two typed passwords are not the same.
     #[error("the two passwords differ: nothing was written")]
     PasswordsDiffer,
+    /// A key whose signatures stock `openssl dgst -sha256` would not check.
+    #[error(
+        "a release is signed with a P-256 key, this one is P-384: make one with `ampoule-seal keygen --curve p256`"
+    )]
+    ReleaseKeyCurve,
     /// A file could not be read.
     #[error("cannot read {path}")]
     Read {

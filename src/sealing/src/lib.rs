@@ -2,7 +2,8 @@
 //!
 //! The modules in reading order: [`seal`] is the straight line; `source` decides what goes in, `weights` lays the tensors
 //! out, [`contract`] is what the vendor states beyond identity, [`keys`] sign; [`export`] and `inspect` look at the
-//! result; [`cli`] is the command line. The format itself, types and bytes, lives in `ampoule-bundle`.
+//! result; [`release`] signs the appliance's own files; [`cli`] is the command line. The format itself, types and bytes,
+//! lives in `ampoule-bundle`.
 
 pub mod seal;
 
@@ -17,6 +18,7 @@ pub mod password;
 pub mod trust;
 
 pub mod export;
+pub mod release;
 
 pub mod cli;
 mod clock;

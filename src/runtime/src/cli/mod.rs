@@ -10,6 +10,7 @@ mod output;
 mod serve;
 mod store;
 mod verify;
+mod verify_self;
 
 use std::ffi::OsString;
 
@@ -75,6 +76,8 @@ enum Command {
     Keys(keys::Command),
     /// Ask the running server whether it is ready; for a container's HEALTHCHECK.
     Health(health::Arguments),
+    /// Check that the installed release, this binary among it, is what its vendor signed.
+    VerifySelf(verify_self::Arguments),
     /// Print the versions of this binary.
     Version {
         /// Print JSON.
@@ -106,6 +109,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> Result<Exit, Error>
         Command::Config(command) => config::run(&command, &mut output),
         Command::Keys(command) => keys::run(&command, &mut output),
         Command::Health(arguments) => health::run(&arguments, &mut output),
+        Command::VerifySelf(arguments) => verify_self::run(&arguments, &mut output),
         Command::Version { json } => version(json, &mut output),
     }
 }

@@ -1,0 +1,125 @@
+//! Holds the tarball against what a customer relies on, with his tools: openssl, sha256sum, tar and a shell.
+//!
+//! Whatever is damaged must be refused and named, and nothing be installed; what is whole must install, update, go back
+//! and go away as its page says.  Each check begins with a folder of its own.
+
+mod installing;
+mod page;
+mod tampering;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+
+use anyhow::{Context, Result, ensure};
+
+use super::{Options, VERSION};
+use crate::{dist, process};
+
+/// A release as it is handed out, and as a customer unpacks it.
+struct Delivery {
+    /// The tarball; its signature and `vendor.pub` lie beside it.
+    archive: PathBuf,
+    /// The unpacked folder.
+    tree: PathBuf,
+    /// What the customer is told by another way.
+    fingerprint: String,
+}
+
+/// Packs `binaries`, built by the step before, and checks what comes out.  Returns what could not be checked here, and
+/// why.
+pub(crate) fn run(binaries: &Path, has_python: bool) -> Result<Vec<String>> {
+    let work = process::workspace_root().join("target/airgap-check");
+    if work.exists() {
+        fs::remove_dir_all(&work).with_context(|| format!("cannot empty {}", work.display()))?;
+    }
+    let stripped = work.join("binaries");
+    fs::create_dir_all(&stripped)?;
+    for binary in &dist::BINARIES {
+        dist::strip(&binaries.join(binary.name), &stripped.join(binary.name))?;
+    }
+
+    let first = deliver(&stripped, &work.join("first"), VERSION)?;
+    check_determinism(&first, &stripped, &work.join("second"))?;
+    tampering::check_archive(&first)?;
+    tampering::check_tree(&first, &work)?;
+    let next = deliver(&stripped, &work.join("next"), &format!("{VERSION}+2"))?;
+    installing::check_prefix(&first, &next, &work)?;
+    let mut skips = installing::check_system(&first)?;
+    skips.extend(page::check(&first, &work)?);
+    if has_python {
+        check_bill_of_materials(&first)?;
+    }
+    fs::remove_dir_all(&work).with_context(|| format!("cannot remove {}", work.display()))?;
+    Ok(skips)
+}
+
+/// Writes a tarball into `out` and unpacks it beside.
+fn deliver(binaries: &Path, out: &Path, release: &str) -> Result<Delivery> {
+    let options = Options {
+        binaries: None,
+        out: out.to_owned(),
+        release: release.to_owned(),
+        key: None,
+        password_file: None,
+        trust_root: "bundles/demo/root.json".into(),
+    };
+    let archive = super::write(&options, binaries)?;
+    let unpacked = out.join("unpacked");
+    fs::create_dir_all(&unpacked)?;
+    process::output(Command::new("tar").arg("-xzf").arg(&archive).arg("-C").arg(&unpacked))?;
+    let told = process::output(Command::new("sha256sum").arg(out.join("vendor.pub")))?;
+    let fingerprint = told.split(' ').next().unwrap_or_default().to_owned();
+    Ok(Delivery { archive, tree: unpacked.join(format!("ampoule-{release}")), fingerprint })
+}
+
+/// The same files, packed elsewhere with the same signature of their list, are the same tarball.
+fn check_determinism(first: &Delivery, binaries: &Path, elsewhere: &Path) -> Result<()> {
+    let folder = elsewhere.join(format!("ampoule-{VERSION}"));
+    fs::create_dir_all(&folder)?;
+    fs::copy(first.tree.join("RELEASE.sig"), folder.join("RELEASE.sig"))?;
+    let second = deliver(binaries, elsewhere, VERSION)?;
+    ensure!(fs::read(&first.archive)? == fs::read(&second.archive)?, "the same files give two different tarballs");
+    fs::remove_dir_all(elsewhere)?;
+    println!("packed twice, the tarball is the same to the bit");
+    Ok(())
+}
+
+/// Lets a stock validator judge the bill of materials by the official schema.
+fn check_bill_of_materials(delivery: &Delivery) -> Result<()> {
+    const VALIDATE: &str = "import sys
+from cyclonedx.schema import SchemaVersion
+from cyclonedx.validation.json import JsonStrictValidator
+error = JsonStrictValidator(SchemaVersion.V1_5).validate_str(open(sys.argv[1]).read())
+sys.exit(error and str(error)[:2000])";
+    let venv = process::workspace_root().join("target/venv/sbom");
+    let make = ["conformance/clients/venv.sh", "packaging/sbom-requirements.txt"];
+    process::run(Command::new("sh").args(make).arg(&venv))?;
+    let file = delivery.tree.join("sbom.cdx.json");
+    process::output(Command::new(venv.join("bin/python")).args(["-c", VALIDATE]).arg(&file))?;
+    println!("the bill of materials is valid CycloneDX 1.5");
+    Ok(())
+}
+
+/// Runs one of the release's scripts, as it lies in `tree`, to its end.
+fn script(tree: &Path, name: &str, arguments: &[&str]) -> Result<Output> {
+    let mut command = Command::new("sh");
+    command.arg(tree.join(name)).args(arguments).stdin(Stdio::null());
+    command.output().with_context(|| format!("{command:?} did not start"))
+}
+
+/// Requires an exit code, and words in what was told.
+fn expect(what: &str, output: &Output, code: i32, words: &[&str]) -> Result<()> {
+    let told = [output.stdout.as_slice(), &output.stderr].concat();
+    let told = String::from_utf8_lossy(&told);
+    ensure!(output.status.code() == Some(code), "{what}: {} and not {code}:\n{told}", output.status);
+    for word in words {
+        ensure!(told.contains(word), "{what}: {word:?} is not in:\n{told}");
+    }
+    Ok(())
+}
+
+/// Whether this process may do what only the superuser may.
+fn is_superuser() -> bool {
+    process::output(Command::new("id").arg("-u")).is_ok_and(|user| user.trim() == "0")
+}

@@ -1,0 +1,77 @@
+//! `ampoule-seal release` and `ampoule-seal sign`: what a customer of the appliance itself checks.
+
+use std::path::PathBuf;
+
+use ampoule_bundle::{BundleVersion, KeyId};
+use serde_json::json;
+
+use super::{KeyArguments, Output};
+use crate::error::SealingError;
+use crate::keys::SigningKey;
+use crate::password::{Password, Prompt};
+use crate::release::{sign_file, sign_tree};
+
+const RELEASE_EXAMPLES: &str = "\
+Example:
+  ampoule-seal release --tree ampoule-0.1.0 --version 0.1.0 --platform x86_64-linux --key vendor.key
+
+Then, on any machine, in that folder:
+  sha256sum trust/vendor.pub          # the key id, to be compared with the one that was told by another way
+  openssl dgst -sha256 -verify trust/vendor.pub -signature RELEASE.sig RELEASE
+  sha256sum --check --strict RELEASE";
+
+const SIGN_EXAMPLES: &str = "\
+Example:
+  ampoule-seal sign ampoule-0.1.0-x86_64-linux.tar.gz --key vendor.key
+  openssl dgst -sha256 -verify vendor.pub -signature ampoule-0.1.0-x86_64-linux.tar.gz.sig \\
+      ampoule-0.1.0-x86_64-linux.tar.gz";
+
+#[derive(Debug, clap::Args)]
+#[command(after_help = RELEASE_EXAMPLES)]
+pub(super) struct ReleaseArguments {
+    /// The folder with the release's files; trust/vendor.pub, RELEASE and RELEASE.sig are written into it.
+    #[arg(long, value_name = "FOLDER")]
+    tree: PathBuf,
+    /// The release's version (semver).
+    #[arg(long, value_name = "VERSION")]
+    version: BundleVersion,
+    /// What it runs on, as in x86_64-linux.
+    #[arg(long, value_name = "PLATFORM")]
+    platform: String,
+    #[command(flatten)]
+    key: KeyArguments,
+}
+
+#[derive(Debug, clap::Args)]
+#[command(after_help = SIGN_EXAMPLES)]
+pub(super) struct SignArguments {
+    /// The file to sign; the signature is written beside it as FILE.sig.
+    #[arg(value_name = "FILE")]
+    file: PathBuf,
+    #[command(flatten)]
+    key: KeyArguments,
+}
+
+pub(super) fn release(arguments: &ReleaseArguments, output: Output) -> Result<(), SealingError> {
+    let key = open(&arguments.key)?;
+    let manifest = sign_tree(&arguments.tree, arguments.version.clone(), &arguments.platform, &key)?;
+    let (files, id) = (manifest.len(), KeyId::of_pem(key.public_pem()));
+    output.print(
+        &format!("signed {files} files in {}\nkey id {id}", arguments.tree.display()),
+        &json!({ "files": files, "version": manifest.version().to_string(), "keyId": id.to_string() }),
+    )
+}
+
+pub(super) fn sign(arguments: &SignArguments, output: Output) -> Result<(), SealingError> {
+    let (signature, id) = sign_file(&arguments.file, &open(&arguments.key)?)?;
+    let signature = signature.display();
+    output.print(
+        &format!("wrote {signature}\nkey id {id}"),
+        &json!({ "signature": signature.to_string(), "keyId": id.to_string() }),
+    )
+}
+
+fn open(arguments: &KeyArguments) -> Result<SigningKey, SealingError> {
+    let password = Password::obtain(arguments.password_file.as_deref(), Prompt::Once)?;
+    SigningKey::open(&arguments.key, &password)
+}
