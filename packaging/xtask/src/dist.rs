@@ -17,6 +17,9 @@ pub(crate) const FOLDER: &str = "target/dist";
 /// Where they are built, below the workspace.
 const BUILD_FOLDER: &str = "target/dist-build";
 
+/// The package that is built alone.
+const RUNTIME: &str = "ampoule";
+
 /// The largest binary that we hand out, in bytes.
 const MAX_SIZE: u64 = 60_000_000;
 
@@ -36,7 +39,7 @@ pub(crate) struct Binary {
 pub(crate) const BINARIES: [Binary; 4] = [
     Binary {
         name: "ampoule",
-        package: "ampoule",
+        package: RUNTIME,
         own_symbol: "ampoule_bundle",
         forbidden_symbols: &["ampoule_trainer", "ampoule_sealing"],
     },
@@ -68,10 +71,10 @@ pub(crate) const BINARIES: [Binary; 4] = [
     },
 ];
 
-/// Builds all binaries, checks them, and returns the folder of the stripped ones.
-pub(crate) fn run() -> anyhow::Result<PathBuf> {
-    let folder = build(&process::workspace_root())?;
-    for binary in &BINARIES {
+/// Builds these binaries, checks them, and returns the folder of the stripped ones.
+pub(crate) fn run(binaries: &[Binary]) -> anyhow::Result<PathBuf> {
+    let folder = build(&process::workspace_root(), binaries)?;
+    for binary in binaries {
         let (shipped, twin) = (folder.join(binary.name), twin(&process::workspace_root(), binary));
         check_size(&shipped)?;
         check_static(&shipped)?;
@@ -85,9 +88,10 @@ pub(crate) fn run() -> anyhow::Result<PathBuf> {
 
 /// Builds the unstripped twins in the workspace `root`, in a target folder of their own, and stripped copies of them
 /// whose folder is returned.  Features unify over the packages of one build, so the runtime is built alone.
-pub(crate) fn build(root: &Path) -> anyhow::Result<PathBuf> {
-    let (runtime, others) = BINARIES.split_at(1);
-    for packages in [runtime, others] {
+pub(crate) fn build(root: &Path, binaries: &[Binary]) -> anyhow::Result<PathBuf> {
+    let is_runtime = |binary: &&Binary| binary.package == RUNTIME;
+    let (runtime, others): (Vec<&Binary>, Vec<&Binary>) = binaries.iter().partition(is_runtime);
+    for packages in [runtime, others].iter().filter(|packages| !packages.is_empty()) {
         let mut command = process::cargo();
         command.current_dir(root).args(["build", "--locked", "--profile=dist", "--target", TARGET]);
         command.args(packages.iter().map(|binary| format!("--package={}", binary.package)));
@@ -106,7 +110,7 @@ pub(crate) fn build(root: &Path) -> anyhow::Result<PathBuf> {
     }
     let folder = root.join(FOLDER);
     std::fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
-    for binary in &BINARIES {
+    for binary in binaries {
         strip(&twin(root, binary), &folder.join(binary.name))?;
     }
     Ok(folder)

@@ -69,7 +69,7 @@ fn main() -> anyhow::Result<()> {
     std::env::set_current_dir(process::workspace_root())?;
     match Arguments::parse().command {
         Command::Test => test::run(),
-        Command::Dist => dist::run().map(|_| ()),
+        Command::Dist => dist::run(&dist::BINARIES).map(|_| ()),
         Command::Airgap { options, check } => airgap::run(&options, check),
         Command::Reproducible => reproducible::run(),
         Command::Image { binary } => image::run(binary).map(|skips| test::tell_skips(&skips)),

@@ -39,7 +39,7 @@ pub(crate) fn run() -> Result<()> {
 
 /// Builds the tree in `folder` and digests each binary.
 fn build(folder: &Path) -> Result<BTreeMap<&'static str, String>> {
-    let built = dist::build(&folder.canonicalize()?)?;
+    let built = dist::build(&folder.canonicalize()?, &dist::BINARIES)?;
     let digest = |path: &Path| -> Result<String> { Ok(hex::encode(Sha256::digest(fs::read(path)?))) };
     dist::BINARIES.iter().map(|binary| Ok((binary.name, digest(&built.join(binary.name))?))).collect()
 }

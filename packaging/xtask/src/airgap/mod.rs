@@ -60,7 +60,7 @@ pub(crate) struct Options {
 
 /// Writes the tarball, and checks it where that was asked for.
 pub(crate) fn run(options: &Options, is_checked: bool) -> Result<()> {
-    let binaries = options.binaries.clone().map_or_else(dist::run, Ok)?;
+    let binaries = options.binaries.clone().map_or_else(|| dist::run(&dist::BINARIES), Ok)?;
     write(options, &binaries)?;
     if is_checked {
         test::tell_skips(&check(&binaries, process::is_installed("python3"))?);

@@ -37,7 +37,7 @@ const FOLDER: &str = "target/image";
 /// Writes the image of `binary`, or of a binary that is built for it, and holds it against other people's tools.  Returns
 /// what could not be checked here.
 pub(crate) fn run(binary: Option<PathBuf>) -> Result<Vec<String>> {
-    let binary = binary.map_or_else(|| dist::run().map(|folder| folder.join("ampoule")), Ok)?;
+    let binary = binary.map_or_else(|| dist::run(&dist::BINARIES[..1]).map(|folder| folder.join("ampoule")), Ok)?;
     let folder = Path::new(FOLDER);
     let bytes = fs::read(&binary).with_context(|| format!("cannot read {}", binary.display()))?;
     let digest = write(&bytes, folder)?;

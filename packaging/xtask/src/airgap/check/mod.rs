@@ -4,6 +4,7 @@
 //! and go away as its page says.  Each check begins with a folder of its own.
 
 mod installing;
+mod life;
 mod page;
 mod tampering;
 
@@ -47,6 +48,7 @@ pub(crate) fn run(binaries: &Path, has_python: bool) -> Result<Vec<String>> {
     installing::check_prefix(&first, &next, &work)?;
     let mut skips = installing::check_system(&first)?;
     skips.extend(page::check(&first, &work)?);
+    skips.extend(life::check(&first, &next, &work)?);
     if has_python {
         check_bill_of_materials(&first)?;
     }
@@ -115,6 +117,39 @@ fn expect(what: &str, output: &Output, code: i32, words: &[&str]) -> Result<()> 
     ensure!(output.status.code() == Some(code), "{what}: {} and not {code}:\n{told}", output.status);
     for word in words {
         ensure!(told.contains(word), "{what}: {word:?} is not in:\n{told}");
+    }
+    Ok(())
+}
+
+/// Runs a program in a folder of its own, with nothing of this environment but the search path, and in a network that
+/// holds nothing; in this machine's network where none can be made, and then says so.
+fn run_alone(name: &str, program: &str, variables: &[(&str, &str)], folder: &Path) -> Result<(String, Vec<String>)> {
+    let run = |command: &mut Command| {
+        let command = command.env_clear().env("PATH", std::env::var_os("PATH").unwrap_or_default());
+        process::output(command.env("HOME", folder).envs(variables.iter().copied()).current_dir(folder))
+    };
+    let without_network = |program: &str| {
+        let mut unshare = Command::new("unshare");
+        unshare.args(if is_superuser() { &[][..] } else { &["--map-root-user"] });
+        unshare.args(["--net", "sh", "-c", "ip link set lo up && exec sh -c \"$0\"", program]);
+        unshare
+    };
+    match run(&mut without_network("true")) {
+        Ok(_) => Ok((run(&mut without_network(program))?, Vec::new())),
+        Err(error) => {
+            let told = run(Command::new("sh").arg("-c").arg(program))?;
+            Ok((told, vec![format!("{name} in a network of its own ({error:#})")]))
+        }
+    }
+}
+
+/// Puts what a customer is handed into `folder`.
+fn hand_out(delivery: &Delivery, folder: &Path) -> Result<()> {
+    let handed_out = delivery.archive.parent().context("the tarball lies in no folder")?;
+    let name = delivery.archive.file_name().context("the tarball has no name")?.to_string_lossy().into_owned();
+    fs::create_dir_all(folder)?;
+    for file in [name.clone(), format!("{name}.sig"), "vendor.pub".to_owned()] {
+        fs::copy(handed_out.join(&file), folder.join(&file)).with_context(|| format!("cannot hand out {file}"))?;
     }
     Ok(())
 }

@@ -2,45 +2,21 @@
 
 use std::fs;
 use std::path::Path;
-use std::process::Command;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, ensure};
 
-use super::{Delivery, is_superuser};
-use crate::process;
+use super::{Delivery, hand_out, run_alone};
 
 /// Runs the page's commands in a folder that holds only what a customer is handed, and in a network that holds nothing.
 pub(super) fn check(delivery: &Delivery, work: &Path) -> Result<Vec<String>> {
     let folder = work.join("customer");
-    fs::create_dir_all(&folder)?;
-    let handed_out = delivery.archive.parent().context("the tarball lies in no folder")?;
-    let name = delivery.archive.file_name().context("the tarball has no name")?.to_string_lossy().into_owned();
-    for file in [name.clone(), format!("{name}.sig"), "vendor.pub".to_owned()] {
-        fs::copy(handed_out.join(&file), folder.join(&file)).with_context(|| format!("cannot hand out {file}"))?;
-    }
+    hand_out(delivery, &folder)?;
     let commands = commands(&fs::read_to_string(delivery.tree.join("INSTALL.md"))?);
     ensure!(commands.len() > 4, "INSTALL.md has {} blocks of commands, more were written", commands.len());
     // Should a command fail, the demo that an earlier one started may not outlive the page.
     let program = format!("set -eu\ntrap 'kill \"${{DEMO:-}}\" 2>/dev/null || :' EXIT\n{}", commands.join("\n"));
 
-    let run = |command: &mut Command| {
-        let command = command.env_clear().env("PATH", std::env::var_os("PATH").unwrap_or_default());
-        process::output(command.env("HOME", &folder).env("FINGERPRINT", &delivery.fingerprint).current_dir(&folder))
-    };
-    let without_network = |program: &str| {
-        let mut unshare = Command::new("unshare");
-        unshare.args(if is_superuser() { &[][..] } else { &["--map-root-user"] });
-        unshare.args(["--net", "sh", "-c", "ip link set lo up && exec sh -c \"$0\"", program]);
-        unshare
-    };
-    let mut skips = Vec::new();
-    let told = match run(&mut without_network("true")) {
-        Ok(_) => run(&mut without_network(&program))?,
-        Err(error) => {
-            skips.push(format!("INSTALL.md in a network of its own ({error:#})"));
-            run(Command::new("sh").arg("-c").arg(&program))?
-        }
-    };
+    let (told, skips) = run_alone("INSTALL.md", &program, &[("FINGERPRINT", &delivery.fingerprint)], &folder)?;
     for words in ["Verified OK", "Verified: all", "\"chat.completion\"", "ampoule is removed from"] {
         ensure!(told.contains(words), "INSTALL.md was followed, and {words:?} is not in:\n{told}");
     }
