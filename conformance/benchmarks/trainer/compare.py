@@ -5,7 +5,7 @@
 
 The python that runs this needs torch, transformers and peft. Each round starts one process for each side and line, one
 after the other; a process takes some steps to get warm and then those that count, and says how long each took and its
-own peak of memory (VmHWM). The model, the batches and the adapter that all begin with are made here, so the losses of
+own peak of memory (VmHWM). Processor time is kept too: on a machine that others use it tells more than the clock does. The model, the batches and the adapter that all begin with are made here, so the losses of
 both sides must agree; the script fails when they do not, because then the sides did different work.
 
 FOLDER gets raw.csv, one row for each process, and summary.md. Sides:
@@ -47,6 +47,7 @@ def main():
     parser.add_argument("--steps", type=int, default=6, help="steps that count in a process (default 6)")
     parser.add_argument("--warm", type=int, default=2, help="steps before them (default 2)")
     parser.add_argument("--threads", type=int, default=2, help="threads of each side (default 2)")
+    parser.add_argument("--note", default="", help="a sentence for the summary")
     parser.add_argument("--lines", nargs="+", choices=LINES, default=list(LINES), help="what to measure")
     parser.add_argument("--sides", nargs="+", choices=SIDES, default=SIDES, help="whom to measure")
     release = REPOSITORY / "target/x86_64-unknown-linux-gnu/release"
@@ -63,12 +64,9 @@ def compare(arguments, folder):
     environment = dict(os.environ)
     for name in ["OMP_NUM_THREADS", "MKL_NUM_THREADS", "RAYON_NUM_THREADS", "CANDLE_NUM_THREADS"]:
         environment[name] = str(arguments.threads)
-    subprocess.run(
-        [sys.executable, "-c", f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r}); "
-         f"import compare; compare.prepare({str(folder)!r})"],
-        check=True,
-        env=environment,
-    )
+    # Threads of torch that wait must not take a busy machine's time from each other; on an idle one it changes nothing.
+    environment["OMP_WAIT_POLICY"] = "passive"
+    prepare(folder)
     samples = []
     for number in range(1, arguments.rounds + 1):
         for line in arguments.lines:
@@ -115,6 +113,7 @@ def run(side, line, arguments, folder, environment):
     found = json.loads(output)
     return {
         "tokens_per_second": round(ROWS * ROW_TOKENS / statistics.median(found["seconds"]), 1),
+        "processor_seconds": round(statistics.median(found["processor_seconds"]), 3),
         "peak_mib": round(found["peak_kib"] / 1024, 1),
         "first_loss": found["losses"][0],
         "last_loss": found["losses"][-1],
@@ -128,11 +127,10 @@ def prepare(folder):
     from safetensors.torch import save_file
     from transformers import LlamaConfig, LlamaForCausalLM
 
-    folder = Path(folder)
     torch.manual_seed(1)
     config = LlamaConfig(
         vocab_size=32000, hidden_size=384, intermediate_size=1024, num_hidden_layers=8, num_attention_heads=6,
-        num_key_value_heads=6, max_position_embeddings=1024, tie_word_embeddings=True, torch_dtype="float32",
+        num_key_value_heads=6, max_position_embeddings=1024, tie_word_embeddings=True,
     )
     model = LlamaForCausalLM(config)
     model.save_pretrained(folder / "model")
@@ -186,9 +184,9 @@ def torch_process(task):
         learnt = targets != -100
         return torch.nn.functional.cross_entropy(llama.lm_head(hidden[learnt]), targets[learnt])
 
-    seconds, losses = [], []
+    seconds, processor_seconds, losses = [], [], []
     for step in range(task["warm"] + task["steps"]):
-        started = time.perf_counter()
+        started, used = time.perf_counter(), time.process_time()
         loss = loss_of(*batches[step % len(batches)])
         loss.backward()
         torch.nn.utils.clip_grad_norm_(trained, task["clip_norm"])
@@ -196,9 +194,12 @@ def torch_process(task):
         optimizer.zero_grad()
         losses.append(loss.item())
         seconds.append(time.perf_counter() - started)
+        processor_seconds.append(time.process_time() - used)
     status = Path("/proc/self/status").read_text()
     peak = int(status.split("VmHWM:")[1].split()[0])
-    print(json.dumps({"seconds": seconds[task["warm"]:], "losses": losses, "peak_kib": peak}))
+    warm = task["warm"]
+    print(json.dumps({"seconds": seconds[warm:], "processor_seconds": processor_seconds[warm:], "losses": losses,
+                      "peak_kib": peak}))
     return 0
 
 
@@ -218,17 +219,21 @@ def summarise(samples, arguments):
     others = [side for side in arguments.sides if side != "ampoule"]
     lines = [
         f"Medians of {arguments.rounds} rounds that took turns, {arguments.threads} threads, {ROWS} x {ROW_TOKENS} tokens a "
-        f"step, rank {RANK}, single precision.",
+        f"step, rank {RANK}, single precision. {arguments.note}",
         "",
-        "| line | side | tokens/s | peak MiB | speed, ours / theirs | memory, ours / theirs |",
-        "|---|---|---|---|---|---|",
+        "| line | side | tokens/s | processor seconds a step | peak MiB | speed | processor time | memory |",
+        "|---|---|---|---|---|---|---|---|",
     ]
     for line in arguments.lines:
-        ours = [median(line, "ampoule", member) for member in ("tokens_per_second", "peak_mib")]
+        members = ["tokens_per_second", "processor_seconds", "peak_mib"]
+        ours = [median(line, "ampoule", member) for member in members]
         for side in arguments.sides:
-            speed, peak = (median(line, side, member) for member in ("tokens_per_second", "peak_mib"))
-            ratios = f"{ours[0] / speed:.2f} | {ours[1] / peak:.2f}" if side in others and ours[0] else "|"
-            lines.append(f"| {line} | {side} | {speed:.0f} | {peak:.0f} | {ratios} |")
+            found = [median(line, side, member) for member in members]
+            is_ratio = side in others and ours[0] is not None
+            ratios = [f"{own / other:.2f}" if is_ratio else "" for own, other in zip(ours, found)]
+            figures = [f"{found[0]:.0f}", f"{found[1]:.2f}", f"{found[2]:.0f}"]
+            lines.append("| " + " | ".join([line, side, *figures, *ratios]) + " |")
+    lines += ["", "The last three columns are ours divided by theirs."]
     return "\n".join(lines) + "\n"
 
 

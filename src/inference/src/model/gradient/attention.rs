@@ -147,7 +147,10 @@ impl Group<'_> {
             (self.key_value_head..self.key_value_head + 1, self.heads.key_value_count)
         };
         let mut rows = self.gather(source, heads, head_count);
-        lanes::wide(|| self.turn(&mut rows, factor, turn));
+        lanes::wide(
+            #[inline(always)]
+            || self.turn(&mut rows, factor, turn),
+        );
         Matrix::new(rows.len() / self.heads.dimension, self.heads.dimension, rows)
     }
 
@@ -202,7 +205,10 @@ impl Group<'_> {
         let key = self.matrix(key, false, 1.0, Turn::Forth);
         let scores = query.times_transposed(&key)?;
         let weights = scores.changed(|scores| {
-            lanes::wide(|| self.weigh(scores));
+            lanes::wide(
+                #[inline(always)]
+                || self.weigh(scores),
+            );
         });
         Ok(weights.times(&self.matrix(value, false, 1.0, Turn::No))?.into_values())
     }
@@ -215,16 +221,30 @@ impl Group<'_> {
         let upstream = self.matrix(upstream, true, 1.0, Turn::No);
         let mut slopes = Vec::new();
         let scores = query.times_transposed(&key)?;
-        let weights = scores.changed(|scores| slopes = lanes::wide(|| self.weigh(scores)));
+        let weights = scores.changed(|scores| {
+            slopes = lanes::wide(
+                #[inline(always)]
+                || self.weigh(scores),
+            )
+        });
         let value_change = weights.transposed_times(&upstream)?.into_values();
         let weight_changes = weights.values()?;
-        let score_changes = upstream
-            .times_transposed(&value)?
-            .changed(|changes| lanes::wide(|| self.unweigh(changes, weight_changes, &slopes)));
+        let score_changes = upstream.times_transposed(&value)?.changed(|changes| {
+            lanes::wide(
+                #[inline(always)]
+                || self.unweigh(changes, weight_changes, &slopes),
+            )
+        });
         let mut query_change = score_changes.times(&key)?.into_values();
         let mut key_change = score_changes.transposed_times(&query)?.into_values();
-        lanes::wide(|| self.turn(&mut query_change, self.heads.scale, Turn::Back));
-        lanes::wide(|| self.turn(&mut key_change, 1.0, Turn::Back));
+        lanes::wide(
+            #[inline(always)]
+            || self.turn(&mut query_change, self.heads.scale, Turn::Back),
+        );
+        lanes::wide(
+            #[inline(always)]
+            || self.turn(&mut key_change, 1.0, Turn::Back),
+        );
         Ok([query_change, key_change, value_change])
     }
 }

@@ -48,10 +48,12 @@ impl CustomOp2 for Gated {
         let (gate, up) = (slice(gate, gate_layout)?, slice(up, up_layout)?);
         let mut output = vec![0.0; gate.len()];
         let arguments = gate.par_chunks(VALUES_AT_ONCE).zip(up.par_chunks(VALUES_AT_ONCE));
-        output
-            .par_chunks_mut(VALUES_AT_ONCE)
-            .zip(arguments)
-            .for_each(|(output, (gate, up))| lanes::wide(|| forward(gate, up, output)));
+        output.par_chunks_mut(VALUES_AT_ONCE).zip(arguments).for_each(|(output, (gate, up))| {
+            lanes::wide(
+                #[inline(always)]
+                || forward(gate, up, output),
+            )
+        });
         Ok((CpuStorage::F32(output), gate_layout.shape().clone()))
     }
 
@@ -71,7 +73,10 @@ impl CustomOp2 for Gated {
                     let changes =
                         gate_change.par_chunks_mut(VALUES_AT_ONCE).zip(up_change.par_chunks_mut(VALUES_AT_ONCE));
                     parts.zip(changes).for_each(|(((gate, up), upstream), (gate_change, up_change))| {
-                        lanes::wide(|| backward(gate, up, upstream, gate_change, up_change));
+                        lanes::wide(
+                            #[inline(always)]
+                            || backward(gate, up, upstream, gate_change, up_change),
+                        );
                     });
                     Ok(())
                 })

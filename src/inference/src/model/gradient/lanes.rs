@@ -10,7 +10,8 @@ use pulp::x86::V3;
 /// Sums that run beside each other; two vectors of the widest kind.
 const LANES: usize = 32;
 
-/// Runs `work` with the processor's widest vectors. Only what is inlined into it gains by that.
+/// Runs `work` with the processor's widest vectors. Only what is inlined into it gains by that, so the closure itself must
+/// be `#[inline(always)]`.
 pub(super) fn wide<R>(work: impl FnOnce() -> R) -> R {
     let arch = Arch::new();
     // gemm switches on the widest kind of vectors alone; processors without it have those of half the width.
@@ -131,8 +132,20 @@ mod tests {
         for length in [0, 1, 31, 32, 33, 100] {
             let row: Vec<f32> = (0..length).map(|value| value as f32).collect();
             let expected: f32 = row.iter().sum();
-            assert_eq!(wide(|| sum(&row)), expected);
-            assert_eq!(wide(|| dot(&row, &vec![2.0; length])), 2.0 * expected);
+            assert_eq!(
+                wide(
+                    #[inline(always)]
+                    || sum(&row)
+                ),
+                expected
+            );
+            assert_eq!(
+                wide(
+                    #[inline(always)]
+                    || dot(&row, &vec![2.0; length])
+                ),
+                2.0 * expected
+            );
             assert_eq!(max(&row), row.last().copied().unwrap_or(f32::NEG_INFINITY));
         }
     }

@@ -73,7 +73,10 @@ impl Output<'_> {
         let logits = logits.changed(|logits| {
             let rows = logits.par_chunks_mut(vocabulary).zip(targets).zip(&mut losses);
             rows.for_each(|((logits, &target), loss)| {
-                *loss = lanes::wide(|| self.row(logits, target as usize, share));
+                *loss = lanes::wide(
+                    #[inline(always)]
+                    || self.row(logits, target as usize, share),
+                );
             });
         });
         let change = if wants_change { logits.times_stored(weight, weight_layout)?.into_values() } else { Vec::new() };

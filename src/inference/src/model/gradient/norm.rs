@@ -67,10 +67,12 @@ impl CustomOp2 for Norm {
         let (input, weight) = (slice(input, layout)?, slice(weight, weight_layout)?);
         let part = ROWS_AT_ONCE * weight.len();
         let mut output = vec![0.0; input.len()];
-        output
-            .par_chunks_mut(part)
-            .zip(input.par_chunks(part))
-            .for_each(|(output, input)| lanes::wide(|| self.forward(input, weight, output)));
+        output.par_chunks_mut(part).zip(input.par_chunks(part)).for_each(|(output, input)| {
+            lanes::wide(
+                #[inline(always)]
+                || self.forward(input, weight, output),
+            )
+        });
         Ok((CpuStorage::F32(output), layout.shape().clone()))
     }
 
@@ -92,7 +94,10 @@ impl CustomOp2 for Norm {
                     let arguments = input.par_chunks(part).zip(upstream.par_chunks(part));
                     let results = change.par_chunks_mut(part).zip(partial_sums.par_chunks_mut(width));
                     arguments.zip(results).for_each(|((input, upstream), (change, sum))| {
-                        lanes::wide(|| self.backward([input, upstream], weight, change, sum));
+                        lanes::wide(
+                            #[inline(always)]
+                            || self.backward([input, upstream], weight, change, sum),
+                        );
                     });
                     Ok(())
                 })

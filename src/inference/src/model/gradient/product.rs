@@ -145,10 +145,14 @@ fn add_low_rank(result: &mut [f32], inner: &Matrix, outer: &[f32], bias: Option<
     }
     let rank = inner.columns();
     let width = outer.len() / rank;
-    result
-        .par_chunks_mut(ROWS_AT_ONCE * width)
-        .zip(inner.values()?.par_chunks(ROWS_AT_ONCE * rank))
-        .for_each(|(result, inner)| lanes::wide(|| add(result, inner, outer, bias, rank)));
+    result.par_chunks_mut(ROWS_AT_ONCE * width).zip(inner.values()?.par_chunks(ROWS_AT_ONCE * rank)).for_each(
+        |(result, inner)| {
+            lanes::wide(
+                #[inline(always)]
+                || add(result, inner, outer, bias, rank),
+            )
+        },
+    );
     Ok(())
 }
 
