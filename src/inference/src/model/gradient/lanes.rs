@@ -95,7 +95,7 @@ pub(super) fn exponentiate(row: &mut [f32], shift: f32) -> f32 {
 pub(super) fn exp(x: f32) -> f32 {
     // Adding and taking away 1.5 · 2^23 rounds to an integer, which then stands in the low bits.
     const ROUNDER: f32 = 12_582_912.0;
-    const LN_2_HIGH: f32 = 0.693_359_375;
+    const LN_2_HIGH: f32 = 0.693_359_4;
     const LN_2_LOW: f32 = -2.121_944_4e-4;
     let x = if x < -87.3 { -87.3 } else { x };
     let x = if x > 88.0 { 88.0 } else { x };
