@@ -5,8 +5,9 @@
 
 The python that runs this needs torch, transformers and peft. Each round starts one process for each side and line, one
 after the other; a process takes some steps to get warm and then those that count, and says how long each took and its
-own peak of memory (VmHWM). Processor time is kept too: on a machine that others use it tells more than the clock does. The model, the batches and the adapter that all begin with are made here, so the losses of
-both sides must agree; the script fails when they do not, because then the sides did different work.
+own peak of memory (VmHWM). Processor time is kept too: on a machine that others use it tells more than the clock does.
+The model, the batches and the adapter that all begin with are made here, so the losses of both sides must agree; the
+script fails when they do not, because then the sides did different work.
 
 FOLDER gets raw.csv, one row for each process, and summary.md. Sides:
 
@@ -47,7 +48,6 @@ def main():
     parser.add_argument("--steps", type=int, default=6, help="steps that count in a process (default 6)")
     parser.add_argument("--warm", type=int, default=2, help="steps before them (default 2)")
     parser.add_argument("--threads", type=int, default=2, help="threads of each side (default 2)")
-    parser.add_argument("--note", default="", help="a sentence for the summary")
     parser.add_argument("--lines", nargs="+", choices=LINES, default=list(LINES), help="what to measure")
     parser.add_argument("--sides", nargs="+", choices=SIDES, default=SIDES, help="whom to measure")
     release = REPOSITORY / "target/x86_64-unknown-linux-gnu/release"
@@ -71,21 +71,26 @@ def compare(arguments, folder):
     for number in range(1, arguments.rounds + 1):
         for line in arguments.lines:
             for side in arguments.sides:
-                sample = {"round": number, "line": line, "side": side, **run(side, line, arguments, folder, environment)}
+                found = run(side, line, arguments, folder, environment)
+                sample = {"round": number, "line": line, "side": side, **found}
                 samples.append(sample)
                 print(f"round {number}  {line:24} {side:11} {sample['tokens_per_second']:8.0f} tokens/s "
-                      f"{sample['peak_mib']:7.0f} MiB  loss {sample['last_loss']:.6f}", flush=True)
-    check_losses(samples)
-    summary = summarise(samples, arguments)
-    print(summary)
-    if arguments.out:
-        arguments.out.mkdir(parents=True, exist_ok=True)
-        with open(arguments.out / "raw.csv", "w", newline="") as file:
-            writer = csv.DictWriter(file, samples[0], lineterminator="\n")
-            writer.writeheader()
-            writer.writerows(samples)
-        (arguments.out / "summary.md").write_text(summary)
+                      f"{sample['processor_seconds']:6.2f} s {sample['peak_mib']:7.0f} MiB "
+                      f"loss {sample['last_loss']:.6f}", flush=True)
+        check_losses(samples)
+        if arguments.out:
+            write(arguments.out, samples, summarise(samples, arguments, number))
+    print(summarise(samples, arguments, arguments.rounds))
     return 0
+
+
+def write(folder, samples, summary):
+    folder.mkdir(parents=True, exist_ok=True)
+    with open(folder / "raw.csv", "w", newline="") as file:
+        writer = csv.DictWriter(file, samples[0], lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(samples)
+    (folder / "summary.md").write_text(summary)
 
 
 def run(side, line, arguments, folder, environment):
@@ -208,18 +213,18 @@ def check_losses(samples):
         for which in ["first_loss", "last_loss"]:
             losses = [sample[which] for sample in samples if sample["line"] == line]
             if max(losses) - min(losses) > LOSS_TOLERANCE:
-                sys.exit(f"{line}: the sides did different work, their {which} lies within {min(losses)}..{max(losses)}")
+                sys.exit(f"{line}: the sides did different work, {which} lies within {min(losses)}..{max(losses)}")
 
 
-def summarise(samples, arguments):
+def summarise(samples, arguments, rounds):
     def median(line, side, member):
         found = [sample[member] for sample in samples if sample["line"] == line and sample["side"] == side]
         return statistics.median(found) if found else None
 
     others = [side for side in arguments.sides if side != "ampoule"]
     lines = [
-        f"Medians of {arguments.rounds} rounds that took turns, {arguments.threads} threads, {ROWS} x {ROW_TOKENS} tokens a "
-        f"step, rank {RANK}, single precision. {arguments.note}",
+        f"Medians of {rounds} rounds that took turns, {arguments.threads} threads, {ROWS} x {ROW_TOKENS} tokens a "
+        f"step, rank {RANK}, single precision.",
         "",
         "| line | side | tokens/s | processor seconds a step | peak MiB | speed | processor time | memory |",
         "|---|---|---|---|---|---|---|---|",
