@@ -8,7 +8,6 @@ use std::collections::BTreeMap;
 use ampoule_inference::model::{Adapter, Config, Decoder, Weights};
 use candle_core::backprop::GradStore;
 use candle_core::{Device, Tensor, Var};
-use candle_nn::loss;
 
 use crate::error::TrainerError;
 use crate::optimizer::{AdamW, AdamWSettings};
@@ -80,12 +79,23 @@ impl Learner {
     /// # Errors
     /// What the tensor library refuses.
     pub fn loss(&self, batch: &Batch) -> Result<Tensor, TrainerError> {
+        self.loss_with(batch, self.adapter.as_ref())
+    }
+
+    /// The loss of a batch from which nothing is learnt; of an adapter it costs the forward pass alone.
+    ///
+    /// # Errors
+    /// What the tensor library refuses.
+    pub fn held_out_loss(&self, batch: &Batch) -> Result<f32, TrainerError> {
+        let adapter = self.adapter.as_ref().map(Adapter::detached);
+        Ok(self.loss_with(batch, adapter.as_ref())?.to_scalar()?)
+    }
+
+    fn loss_with(&self, batch: &Batch, adapter: Option<&Adapter>) -> Result<Tensor, TrainerError> {
         let device = Device::Cpu;
         let inputs = Tensor::from_slice(&batch.inputs, (batch.rows, batch.row_tokens), &device)?;
         let positions = Tensor::from_slice(&batch.positions, batch.positions.len(), &device)?;
-        let targets = Tensor::from_slice(&batch.targets, batch.targets.len(), &device)?;
-        let logits = self.decoder.forward_training(&inputs, &positions, self.adapter.as_ref())?;
-        Ok(loss::cross_entropy(&logits, &targets)?)
+        Ok(self.decoder.training_loss(&inputs, &positions, &batch.targets, adapter)?)
     }
 
     /// The weights by name, as they are now.

@@ -156,6 +156,30 @@ fn an_adapter_is_trained_evaluated_and_sealed_for_its_base_alone() {
 }
 
 #[test]
+fn the_number_of_threads_changes_no_bit() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path().join("data.jsonl");
+    // Long enough that products, norms and heads are divided among threads.
+    examples(&data, &"one two three four five six seven eight nine ".repeat(4));
+    let demo = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../bundles/demo");
+    let adapter = |threads: &str| {
+        let out = folder.path().join(threads);
+        let mut process = Command::new(env!("CARGO_BIN_EXE_ampoule-trainer"));
+        process.arg("train").arg("--base").arg(demo.join("demo.bundle"));
+        process.arg("--trust-root").arg(demo.join("root.json")).arg("--data").arg(&data);
+        process.args(["--epochs", "2", "--batch", "6", "--rank", "5", "--seed", "3", "--out"]).arg(&out);
+        process.env("RAYON_NUM_THREADS", threads).env("CANDLE_NUM_THREADS", threads);
+        let output = process.output().unwrap();
+        assert_eq!(output.status.code(), Some(0), "{}", text(&output));
+        std::fs::read(out.join("adapter_model.safetensors")).unwrap()
+    };
+    let alone = adapter("1");
+    for threads in ["2", "5"] {
+        assert!(alone == adapter(threads), "{threads} threads make another adapter than one");
+    }
+}
+
+#[test]
 fn a_run_goes_on_only_with_what_it_was_begun_with() {
     let folder = tempfile::tempdir().unwrap();
     let (data, out) = (folder.path().join("data.jsonl"), folder.path().join("adapter"));

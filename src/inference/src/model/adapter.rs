@@ -64,6 +64,13 @@ impl Adapter {
         &self.modules
     }
 
+    /// The same matrices, through which no gradient flows: for passes from which nothing is learnt.
+    pub fn detached(&self) -> Self {
+        let detached =
+            |module: &LowRank| LowRank { down: module.down.detach(), up: module.up.detach(), scale: module.scale };
+        Self { modules: self.modules.iter().map(|(name, module)| (name.clone(), detached(module))).collect() }
+    }
+
     pub(super) fn module(&self, name: &str) -> Option<&LowRank> {
         self.modules.get(name)
     }

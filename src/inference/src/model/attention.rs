@@ -4,6 +4,7 @@ use candle_core::{D, Tensor};
 use candle_nn::ops;
 
 use super::cache::LayerCache;
+use super::gradient::{self, Heads, Rotation};
 use super::linear::Linear;
 use super::norm::RmsNorm;
 use super::pass::{LayerView, Mode, Pass};
@@ -78,6 +79,9 @@ impl Attention {
     ) -> Result<Tensor, ModelError> {
         let (batch, count, _) = input.dims3()?;
         let (query, key, value) = self.project(input, pass.mode)?;
+        if pass.mode.gradient == Gradient::Tracked {
+            return self.forward_tracked(&query, &key, &value, pass);
+        }
         let mut query = self.split_heads(&query, self.head_count)?;
         let mut key = self.split_heads(&key, self.key_value_head_count)?;
         let value = self.split_heads(&value, self.key_value_head_count)?;
@@ -86,8 +90,8 @@ impl Attention {
             key = key_norm.forward(&key, pass.mode.gradient)?;
         }
         if let Some(rope) = self.layer.rope {
-            query = pass.rope(rope).rotate(&query, pass.mode.gradient)?;
-            key = pass.rope(rope).rotate(&key, pass.mode.gradient)?;
+            query = pass.rope(rope).rotate(&query)?;
+            key = pass.rope(rope).rotate(&key)?;
         }
 
         let view = pass.view(self.layer.span);
@@ -97,12 +101,42 @@ impl Attention {
         if let Some(cache) = cache {
             (key, value) = cache.append(&key, &value, pass.position, view.first_key)?;
         }
-        let mixed = self.attend(&query, &key, &value, view, pass.mode.gradient)?;
+        let mixed = self.attend(&query, &key, &value, view)?;
         let mixed = mixed.reshape((batch, self.head_count, count, self.head_dimension))?.transpose(1, 2)?.reshape((
             batch,
             count,
             self.head_count * self.head_dimension,
         ))?;
+        self.output.forward(&mixed, pass.mode)
+    }
+
+    /// The same for projections of a pass that is trained, which begins at the first token.
+    fn forward_tracked(
+        &self,
+        query: &Tensor,
+        key: &Tensor,
+        value: &Tensor,
+        pass: &Pass<'_>,
+    ) -> Result<Tensor, ModelError> {
+        let normed = |input: &Tensor, norm: &RmsNorm| -> Result<Tensor, ModelError> {
+            let (batch, count, width) = input.dims3()?;
+            let heads = input.reshape((batch, count, width / self.head_dimension, self.head_dimension))?;
+            Ok(norm.forward(&heads, Gradient::Tracked)?.reshape((batch, count, width))?)
+        };
+        let (query, key) = match &self.norms {
+            Some((query_norm, key_norm)) => (normed(query, query_norm)?, normed(key, key_norm)?),
+            None => (query.contiguous()?, key.contiguous()?),
+        };
+        let heads = Heads {
+            count: self.head_count,
+            key_value_count: self.key_value_head_count,
+            dimension: self.head_dimension,
+            scale: self.scale as f32,
+            softcap: self.softcap.map(|cap| cap as f32),
+            window: self.layer.span.window(),
+            rotation: self.layer.rope.map(|rope| Rotation::new(pass.rope(rope))).transpose()?,
+        };
+        let mixed = gradient::attend(&query, &key, &value.contiguous()?, heads)?;
         self.output.forward(&mixed, pass.mode)
     }
 
@@ -133,14 +167,7 @@ impl Attention {
     /// Queries `[b, heads, t, d]`, keys and values `[b * key/value heads, T, d]`; the result has the queries' order.
     ///
     /// The query heads that share a key head are laid one below the other, so nothing is repeated in memory.
-    fn attend(
-        &self,
-        query: &Tensor,
-        key: &Tensor,
-        value: &Tensor,
-        view: &LayerView,
-        gradient: Gradient,
-    ) -> Result<Tensor, ModelError> {
+    fn attend(&self, query: &Tensor, key: &Tensor, value: &Tensor, view: &LayerView) -> Result<Tensor, ModelError> {
         let (batch, heads, count, width) = query.dims4()?;
         let (groups, keys, _) = key.dims3()?;
         let shared = batch * heads / groups * count;
@@ -153,10 +180,6 @@ impl Attention {
             scores = scores.reshape((batch * heads, count, keys))?.broadcast_add(mask)?;
         }
         let scores = scores.reshape((groups, shared, keys))?;
-        let weights = match gradient {
-            Gradient::Untracked => ops::softmax_last_dim(&scores)?,
-            Gradient::Tracked => ops::softmax(&scores, D::Minus1)?,
-        };
-        Ok(weights.matmul(value)?)
+        Ok(ops::softmax_last_dim(&scores)?.matmul(value)?)
     }
 }

@@ -246,6 +246,16 @@ pub enum AttentionSpan {
     Sliding(usize),
 }
 
+impl AttentionSpan {
+    /// How many tokens a token sees, itself included.
+    pub(super) fn window(self) -> usize {
+        match self {
+            Self::Full => usize::MAX,
+            Self::Sliding(window) => window,
+        }
+    }
+}
+
 /// One rotary position encoding.
 #[derive(Debug, Clone, PartialEq)]
 pub struct RopeConfig {

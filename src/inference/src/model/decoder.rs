@@ -1,10 +1,12 @@
 //! The one decoder: embeddings, layers, logits.  Everything that sets families apart is data in [`Config`].
 
 use candle_core::{Device, Tensor};
+use candle_nn::loss;
 
 use super::attention::Attention;
 use super::cache::LayerCache;
 use super::feed_forward::FeedForward;
+use super::gradient::{self, Output};
 use super::linear::Linear;
 use super::norm::RmsNorm;
 use super::pass::{Mode, Pass};
@@ -119,6 +121,35 @@ impl Decoder {
         adapter: Option<&Adapter>,
     ) -> Result<Tensor, ModelError> {
         let mode = Mode { gradient: Gradient::Tracked, adapter };
+        self.logits(&self.trained_rows(tokens, positions, mode)?, mode)
+    }
+
+    /// The mean negative log likelihood, in nats, of these targets after the positions of [`Decoder::forward_training`],
+    /// differentiable as its logits are; a scalar.  Over a frozen output projection it never holds all logits at once.
+    ///
+    /// # Errors
+    /// As [`Decoder::forward_training`], and for targets that do not fit the positions or the vocabulary.
+    pub fn training_loss(
+        &self,
+        tokens: &Tensor,
+        positions: &Tensor,
+        targets: &[u32],
+        adapter: Option<&Adapter>,
+    ) -> Result<Tensor, ModelError> {
+        let mode = Mode { gradient: Gradient::Tracked, adapter };
+        let rows = self.trained_rows(tokens, positions, mode)?;
+        let Some(weight) = self.output.frozen_weight() else {
+            let targets = Tensor::from_slice(targets, targets.len(), &Device::Cpu)?;
+            return Ok(loss::cross_entropy(&self.logits(&rows, mode)?, &targets)?);
+        };
+        let normed = self.norm.forward(&rows, mode.gradient)?;
+        let Config { logit_divisor: divisor, logit_softcap: softcap, .. } = self.config;
+        Ok(gradient::mean_negative_log_likelihood(&normed, &Output { weight, divisor, softcap }, targets)?)
+    }
+
+    /// Hidden states `[positions, hidden]` before the last norm: what nothing is learnt from needs no logits, which are
+    /// the widest tensor of all.
+    fn trained_rows(&self, tokens: &Tensor, positions: &Tensor, mode: Mode<'_>) -> Result<Tensor, ModelError> {
         let (_, count) = tokens.dims2()?;
         self.check_length(0, count)?;
         let pass = Pass::new(0, count, count, &self.ropes, &self.config.layers, mode)?;
@@ -126,8 +157,7 @@ impl Decoder {
         for layer in &self.layers {
             hidden = layer.forward(&hidden, &pass, None)?;
         }
-        // Positions that nothing is learnt from need no logits, which are the widest tensor of all.
-        self.logits(&hidden.flatten(0, 1)?.index_select(positions, 0)?, mode)
+        Ok(hidden.flatten(0, 1)?.index_select(positions, 0)?)
     }
 
     /// Makes the cache fit for `count` more tokens.

@@ -4,7 +4,7 @@ use candle_core::{D, Tensor};
 
 use super::linear::Linear;
 use super::pass::Mode;
-use super::{Activation, Config, ModelError, Projections, Weights};
+use super::{Activation, Config, Gradient, ModelError, Projections, Weights, gradient};
 
 /// The feed-forward network of one layer.
 #[derive(Debug)]
@@ -39,6 +39,10 @@ impl FeedForward {
                 (both.narrow(D::Minus1, 0, self.width)?, both.narrow(D::Minus1, self.width, self.width)?)
             }
         };
+        if mode.gradient == Gradient::Tracked && self.activation == Activation::Silu {
+            let gated = gradient::gated(&gate.contiguous()?, &up.contiguous()?)?;
+            return self.down.forward(&gated, mode);
+        }
         let gate = match self.activation {
             Activation::Silu => gate.silu()?,
             Activation::Gelu => gate.gelu_erf()?,

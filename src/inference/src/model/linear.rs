@@ -6,7 +6,7 @@ use candle_core::quantized::QTensor;
 use candle_core::{D, Tensor};
 
 use super::pass::Mode;
-use super::{Bias, Gradient, ModelError, Weight, Weights, frozen};
+use super::{Bias, Gradient, ModelError, Weight, Weights, gradient};
 
 /// `x · weightᵀ + bias`, the weight `[output, input]`, and what an adapter adds to it.
 #[derive(Debug)]
@@ -34,40 +34,47 @@ impl Linear {
 
     /// `[.., input]` to `[.., output]`.
     pub(super) fn forward(&self, input: &Tensor, mode: Mode<'_>) -> Result<Tensor, ModelError> {
+        let low_rank = mode.adapter.and_then(|adapter| adapter.module(&self.name));
+        if let (Gradient::Tracked, Some(weight)) = (mode.gradient, self.frozen_weight()) {
+            let (input, bias) = (input.contiguous()?, self.bias.as_ref());
+            return Ok(match low_rank {
+                Some(low_rank) => gradient::adapted_product(&input, weight, bias, low_rank)?,
+                None => gradient::frozen_product(&input, weight, bias)?,
+            });
+        }
         let mut product = match &self.weight {
-            Weight::Dense(weight) if mode.gradient == Gradient::Tracked && !weight.is_variable() => {
-                in_rows(input, weight.dim(0)?, |rows| Ok(frozen::product(rows, weight)?))?
-            }
             Weight::Dense(weight) => dense_product(input, weight)?,
             Weight::Quantized(weight) => quantized_product(input, weight)?,
         };
         if let Some(bias) = &self.bias {
             product = product.broadcast_add(bias)?;
         }
-        match mode.adapter.and_then(|adapter| adapter.module(&self.name)) {
+        match low_rank {
             Some(low_rank) => Ok((product + low_rank.forward(input)?)?),
             None => Ok(product),
         }
     }
-}
 
-pub(super) fn dense_product(input: &Tensor, weight: &Tensor) -> Result<Tensor, ModelError> {
-    in_rows(input, weight.dim(0)?, |rows| Ok(rows.matmul(&weight.t()?)?))
+    /// The weight, if neither it nor the bias is trained or quantised.
+    pub(super) fn frozen_weight(&self) -> Option<&Tensor> {
+        match &self.weight {
+            Weight::Dense(weight) if !weight.is_variable() && !self.bias.as_ref().is_some_and(Tensor::is_variable) => {
+                Some(weight)
+            }
+            _ => None,
+        }
+    }
 }
 
 /// The rows are flattened to one matrix: a batched product would copy the weight for each element of the batch.
-fn in_rows(
-    input: &Tensor,
-    output_width: usize,
-    product: impl FnOnce(&Tensor) -> Result<Tensor, ModelError>,
-) -> Result<Tensor, ModelError> {
+pub(super) fn dense_product(input: &Tensor, weight: &Tensor) -> Result<Tensor, ModelError> {
     let mut shape = input.dims().to_vec();
     let width = input.dim(D::Minus1)?;
     let rows = input.elem_count() / width.max(1);
     if let Some(last) = shape.last_mut() {
-        *last = output_width;
+        *last = weight.dim(0)?;
     }
-    Ok(product(&input.reshape((rows, width))?)?.reshape(shape)?)
+    Ok(input.reshape((rows, width))?.matmul(&weight.t()?)?.reshape(shape)?)
 }
 
 fn quantized_product(input: &Tensor, weight: &Arc<QTensor>) -> Result<Tensor, ModelError> {

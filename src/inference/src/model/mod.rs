@@ -17,8 +17,8 @@ mod config;
 mod decoder;
 mod error;
 mod feed_forward;
-mod frozen;
 mod gguf_layout;
+mod gradient;
 mod linear;
 mod norm;
 mod pass;
@@ -39,7 +39,7 @@ pub use peft::{PEFT_DOWN, PEFT_PREFIX, PEFT_UP};
 pub use sink::WeightsSink;
 pub use weights::{Weight, Weights};
 
-/// Whether a pass must be differentiable; if not, candle's fused operations, which have no backward pass, serve.
+/// Whether a pass must be differentiable; if so, the operators of `gradient` serve, if not, candle's fused ones.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Gradient {
     Untracked,

@@ -3,7 +3,7 @@
 use candle_core::Tensor;
 use candle_nn::ops;
 
-use super::{Gradient, ModelError, NormWeight};
+use super::{Gradient, ModelError, NormWeight, gradient};
 
 /// `x / sqrt(mean(x²) + epsilon) * weight` over the last dimension.
 #[derive(Debug)]
@@ -27,7 +27,7 @@ impl RmsNorm {
         Ok(Self { weight, epsilon: epsilon as f32, offset })
     }
 
-    pub(super) fn forward(&self, input: &Tensor, gradient: Gradient) -> Result<Tensor, ModelError> {
+    pub(super) fn forward(&self, input: &Tensor, tracking: Gradient) -> Result<Tensor, ModelError> {
         let shifted;
         let weight = if self.offset == 0.0 {
             &self.weight
@@ -35,10 +35,9 @@ impl RmsNorm {
             shifted = (&self.weight + self.offset)?;
             &shifted
         };
-        // candle's fused norm has no backward pass.
-        Ok(match gradient {
+        Ok(match tracking {
             Gradient::Untracked => ops::rms_norm(&input.contiguous()?, weight, self.epsilon)?,
-            Gradient::Tracked => ops::rms_norm_slow(input, weight, self.epsilon)?,
+            Gradient::Tracked => gradient::norm(&input.contiguous()?, weight, self.epsilon)?,
         })
     }
 }

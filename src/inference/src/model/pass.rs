@@ -64,10 +64,7 @@ impl<'a> Pass<'a> {
 
 impl LayerView {
     fn new(span: AttentionSpan, position: usize, count: usize) -> Result<Self, ModelError> {
-        let window = match span {
-            AttentionSpan::Full => usize::MAX,
-            AttentionSpan::Sliding(window) => window,
-        };
+        let window = span.window();
         let first_key = (position + 1).saturating_sub(window);
         if count == 1 {
             return Ok(Self { first_key, mask: None });

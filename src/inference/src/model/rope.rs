@@ -6,7 +6,7 @@ use candle_core::{D, Device, Tensor};
 use candle_nn::rotary_emb;
 
 use super::config::{LongRopeFactors, ROPE_DIVISORS, ROPE_LONG_FACTORS, ROPE_SHORT_FACTORS};
-use super::{Gradient, ModelError, RopeConfig, RopeScaling, Weights};
+use super::{ModelError, RopeConfig, RopeScaling, Weights};
 
 /// One rotary encoding, ready to make tables.
 #[derive(Debug)]
@@ -88,24 +88,25 @@ pub(super) struct RopeTable {
 }
 
 impl RopeTable {
+    /// Cosine and sine.
+    pub(super) fn tensors(&self) -> (&Tensor, &Tensor) {
+        (&self.cosine, &self.sine)
+    }
+
     /// Rotates heads `[b, h, t, d]`, which must be contiguous.
-    pub(super) fn rotate(&self, heads: &Tensor, gradient: Gradient) -> Result<Tensor, ModelError> {
+    pub(super) fn rotate(&self, heads: &Tensor) -> Result<Tensor, ModelError> {
         let width = heads.dim(D::Minus1)?;
         if self.rotary_dimension == width {
-            return self.rotate_all(heads, gradient);
+            return self.rotate_all(heads);
         }
         let rotated = heads.narrow(D::Minus1, 0, self.rotary_dimension)?.contiguous()?;
-        let rotated = self.rotate_all(&rotated, gradient)?;
+        let rotated = self.rotate_all(&rotated)?;
         let passed = heads.narrow(D::Minus1, self.rotary_dimension, width - self.rotary_dimension)?;
         Ok(Tensor::cat(&[&rotated, &passed], D::Minus1)?)
     }
 
-    fn rotate_all(&self, heads: &Tensor, gradient: Gradient) -> Result<Tensor, ModelError> {
-        // candle's fused rotation has no backward pass.
-        Ok(match gradient {
-            Gradient::Untracked => rotary_emb::rope(heads, &self.cosine, &self.sine)?,
-            Gradient::Tracked => rotary_emb::rope_slow(heads, &self.cosine, &self.sine)?,
-        })
+    fn rotate_all(&self, heads: &Tensor) -> Result<Tensor, ModelError> {
+        Ok(rotary_emb::rope(heads, &self.cosine, &self.sine)?)
     }
 }
 

@@ -186,7 +186,7 @@ impl State {
         let (mut sum, mut count) = (0.0_f64, 0);
         for lessons in held_out.chunks(batch) {
             let batch = lay_out(&lessons.iter().collect::<Vec<_>>(), self.filler);
-            let loss: f32 = self.learner.loss(&batch)?.to_scalar()?;
+            let loss = self.learner.held_out_loss(&batch)?;
             sum += f64::from(loss) * batch.targets.len() as f64;
             count += batch.targets.len();
         }
