@@ -64,8 +64,9 @@ def compare(arguments, folder):
     environment = dict(os.environ)
     for name in ["OMP_NUM_THREADS", "MKL_NUM_THREADS", "RAYON_NUM_THREADS", "CANDLE_NUM_THREADS"]:
         environment[name] = str(arguments.threads)
-    # Threads of torch that wait must not take a busy machine's time from each other; on an idle one it changes nothing.
+    # Threads that wait sleep, on both sides: on a busy machine they would take the time of those that they wait for.
     environment["OMP_WAIT_POLICY"] = "passive"
+    environment["CANDLE_BARRIER_POOL_SPIN_LIMIT"] = "1"
     prepare(folder)
     samples = []
     for number in range(1, arguments.rounds + 1):
@@ -223,7 +224,7 @@ def summarise(samples, arguments, rounds):
 
     others = [side for side in arguments.sides if side != "ampoule"]
     lines = [
-        f"Medians of {rounds} rounds that took turns, {arguments.threads} threads, {ROWS} x {ROW_TOKENS} tokens a "
+        f"Medians of {rounds} rounds that took turns, threads: {arguments.threads}, {ROWS} x {ROW_TOKENS} tokens a "
         f"step, rank {RANK}, single precision.",
         "",
         "| line | side | tokens/s | processor seconds a step | peak MiB | speed | processor time | memory |",
