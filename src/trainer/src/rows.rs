@@ -52,7 +52,7 @@ pub struct Batch {
     pub inputs: Vec<u32>,
     /// Indices into `inputs` whose next token is to be predicted.
     pub positions: Vec<u32>,
-    /// The next token at each of `positions`.
+    /// The next token at each of `positions`; those beyond have no target but the base's own opinion.
     pub targets: Vec<u32>,
 }
 

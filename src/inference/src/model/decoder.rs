@@ -127,6 +127,9 @@ impl Decoder {
     /// The mean negative log likelihood, in nats, of these targets after the positions of [`Decoder::forward_training`],
     /// differentiable as its logits are; a scalar.  Over a frozen output projection it never holds all logits at once.
     ///
+    /// Positions beyond the targets are to keep what the model says without an adapter, and count by the divergence from
+    /// that; they are the last, in rows of their own, and need a frozen output projection.
+    ///
     /// # Errors
     /// As [`Decoder::forward_training`], and for targets that do not fit the positions or the vocabulary.
     pub fn training_loss(
@@ -143,8 +146,23 @@ impl Decoder {
             return Ok(loss::cross_entropy(&self.logits(&rows, mode)?, &targets)?);
         };
         let normed = self.norm.forward(&rows, mode.gradient)?;
+        let teacher =
+            self.unadapted_rows(tokens, &positions.narrow(0, targets.len(), normed.dim(0)? - targets.len())?)?;
         let Config { logit_divisor: divisor, logit_softcap: softcap, .. } = self.config;
-        Ok(gradient::mean_negative_log_likelihood(&normed, &Output { weight, divisor, softcap }, targets)?)
+        Ok(gradient::mean_loss(&normed, &Output { weight, divisor, softcap }, targets, teacher.as_ref())?)
+    }
+
+    /// The hidden states that the model without an adapter has at these positions, after the last norm; `None` without a
+    /// position.  Only the rows of ids from the first of them on are computed.
+    fn unadapted_rows(&self, tokens: &Tensor, positions: &Tensor) -> Result<Option<Tensor>, ModelError> {
+        let (rows, row_tokens) = tokens.dims2()?;
+        let Some(first) = positions.to_vec1::<u32>()?.into_iter().min() else { return Ok(None) };
+        let row = first as usize / row_tokens;
+        let tokens = tokens.narrow(0, row, rows - row)?;
+        let positions = positions.broadcast_sub(&Tensor::new((row * row_tokens) as u32, &Device::Cpu)?)?;
+        let mode = Mode { gradient: Gradient::Tracked, adapter: None };
+        let hidden = self.trained_rows(&tokens, &positions, mode)?;
+        Ok(Some(self.norm.forward(&hidden, mode.gradient)?))
     }
 
     /// Hidden states `[positions, hidden]` before the last norm: what nothing is learnt from needs no logits, which are

@@ -32,7 +32,7 @@ pub(super) struct Data {
     #[arg(long, value_name = "FILE")]
     data: PathBuf,
     /// Questions of what the base knows and must not forget: JSON Lines as --data, without the last answer. The base
-    /// answers them first, and each batch of examples is joined by as many of its answers.
+    /// answers them first, and each batch of examples is joined by as many of these, to which the adapter may change nothing.
     #[arg(long, value_name = "FILE")]
     rehearse: Option<PathBuf>,
     /// What is only tested, after each pass: JSON Lines that --data does not hold. The best adapter by it is kept.

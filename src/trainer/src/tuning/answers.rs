@@ -88,8 +88,9 @@ impl Respondent<'_> {
     }
 }
 
-/// Questions with what the base itself says to them, to be learnt beside new examples: an adapter that only sees what is
-/// new forgets what the base knew (rehearsal by self-distillation, as in arXiv 2403.01244).
+/// Questions with what the base itself says to them: an adapter that only sees what is new forgets what the base knew, so
+/// beside each batch it is held to the base's own opinion along these answers (self-synthesised rehearsal, arXiv
+/// 2403.01244, with the base's probabilities as the target).
 ///
 /// # Errors
 /// What the decoder refuses.

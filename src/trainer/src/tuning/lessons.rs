@@ -166,14 +166,14 @@ fn chat(text: &TextProcessor, messages: &[Message]) -> Result<Marked, String> {
         if !with.starts_with(&before) {
             return Err(lost("after the prompt that asks for it"));
         }
-        if !whole.starts_with(&with) {
-            return Err(lost("when more messages follow"));
-        }
-        // The message ends with its end of sequence; what the template writes after that, such as a line feed, is not
-        // the model's.
+        // The message ends with its end of sequence; what the template writes after that, such as a line feed, or another
+        // end behind the last message, is not the model's.
         let words = &with[before.len()..];
         let end =
             words.iter().position(|token| text.end_of_sequence().contains(token)).map_or(words.len(), |at| at + 1);
+        if !whole.starts_with(&with[..before.len() + end]) {
+            return Err(lost("when more messages follow"));
+        }
         is_learnt[before.len()..before.len() + end].fill(true);
     }
     Ok(Marked { tokens: whole, is_learnt })

@@ -55,10 +55,13 @@ impl Settings {
 
     /// The batch of a step counted from 1: examples, joined by as many rehearsals if there are any. Both go through their
     /// list again and again, each time in another order and at a pace of its own.
-    pub fn batch_at<'a>(&self, step: usize, lessons: &'a [Lesson], rehearsals: &'a [Lesson]) -> Vec<&'a Lesson> {
-        let mut batch = self.share_at(step, lessons, Purpose::Order);
-        batch.extend(self.share_at(step, rehearsals, Purpose::Rehearsal));
-        batch
+    pub fn batch_at<'a>(
+        &self,
+        step: usize,
+        lessons: &'a [Lesson],
+        rehearsals: &'a [Lesson],
+    ) -> (Vec<&'a Lesson>, Vec<&'a Lesson>) {
+        (self.share_at(step, lessons, Purpose::Order), self.share_at(step, rehearsals, Purpose::Rehearsal))
     }
 
     fn share_at<'a>(&self, step: usize, lessons: &'a [Lesson], purpose: Purpose) -> Vec<&'a Lesson> {
@@ -73,8 +76,11 @@ impl Settings {
     }
 }
 
-/// Lessons side by side. Shorter ones are filled up at the end, where causal attention lets nobody look.
-pub fn lay_out(lessons: &[&Lesson], filler: u32) -> Batch {
+/// Lessons side by side, and after them rehearsals, whose positions have no target: there the base is the target. Shorter
+/// ones are filled up at the end, where causal attention lets nobody look.
+pub fn lay_out(lessons: &[&Lesson], rehearsals: &[&Lesson], filler: u32) -> Batch {
+    let examples = lessons.len();
+    let lessons = [lessons, rehearsals].concat();
     // The last token is only ever predicted.
     let row_tokens = lessons.iter().map(|lesson| lesson.tokens.len().saturating_sub(1)).max().unwrap_or(0).max(1);
     let mut batch =
@@ -83,7 +89,9 @@ pub fn lay_out(lessons: &[&Lesson], filler: u32) -> Batch {
         for (at, pair) in lesson.tokens.windows(2).enumerate() {
             if lesson.is_learnt[at + 1] {
                 batch.positions.push((row * row_tokens + at) as u32);
-                batch.targets.push(pair[1]);
+                if row < examples {
+                    batch.targets.push(pair[1]);
+                }
             }
         }
         let inputs = &lesson.tokens[..lesson.tokens.len() - 1];
@@ -126,7 +134,7 @@ mod tests {
         assert_eq!(settings.steps(10), 9);
         let epoch = |first: usize| -> Vec<usize> {
             (first..first + 3)
-                .flat_map(|step| settings.batch_at(step, &lessons, &[]))
+                .flat_map(|step| settings.batch_at(step, &lessons, &[]).0)
                 .map(|lesson| lesson.line)
                 .collect()
         };
@@ -143,7 +151,8 @@ mod tests {
     fn rehearsals_join_each_batch_at_a_pace_of_their_own() {
         let (settings, examples, rehearsals) = (settings(), lessons(4), lessons(9));
         let lines = |step| -> Vec<usize> {
-            settings.batch_at(step, &examples, &rehearsals).iter().map(|lesson| lesson.line).collect()
+            let (examples, rehearsals) = settings.batch_at(step, &examples, &rehearsals);
+            examples.iter().chain(&rehearsals).map(|lesson| lesson.line).collect()
         };
         let mut seen: Vec<usize> = (1..=3).flat_map(|step| lines(step)[4..].to_vec()).collect();
         seen.sort_unstable();
@@ -170,10 +179,12 @@ mod tests {
     fn shorter_lessons_are_filled_up_and_nothing_of_it_is_learnt() {
         let long = lesson(1, &[1, 2, 3, 4], &[false, false, true, true]);
         let short = lesson(2, &[5, 6], &[false, true]);
-        let batch = lay_out(&[&long, &short], 0);
+        let batch = lay_out(&[&long, &short], &[], 0);
         assert_eq!((batch.rows, batch.row_tokens), (2, 3));
         assert_eq!(batch.inputs, [1, 2, 3, 5, 0, 0]);
         assert_eq!(batch.positions, [1, 2, 3]);
         assert_eq!(batch.targets, [3, 4, 6]);
+        let batch = lay_out(&[&long], &[&short], 0);
+        assert_eq!((&batch.positions[..], &batch.targets[..]), (&[1, 2, 3][..], &[3, 4][..]), "the last has no target");
     }
 }

@@ -35,7 +35,7 @@ pub struct Run<'a> {
     pub start: Start,
     /// What is learnt.
     pub lessons: &'a [Lesson],
-    /// What the base knew and is to be kept: learnt beside the rest, as many in each batch.
+    /// What the base says and is to go on saying: as many in each batch as examples.
     pub rehearsals: &'a [Lesson],
     /// What is only tested.
     pub held_out: &'a [Lesson],
@@ -85,7 +85,8 @@ pub fn tune(base: Base, run: &Run<'_>) -> Result<Report, TrainerError> {
     // A run that was killed after its last evaluation must end where it would have ended.
     while state.done < steps && !state.is_stalled() {
         let step = state.done + 1;
-        let batch = lay_out(&run.settings.batch_at(step, run.lessons, run.rehearsals), filler);
+        let (lessons, rehearsals) = run.settings.batch_at(step, run.lessons, run.rehearsals);
+        let batch = lay_out(&lessons, &rehearsals, filler);
         let loss = state.learner.step(&batch, run.settings.rate(step, steps))?;
         if !loss.is_finite() {
             return Err(TrainerError::Diverged { step, loss });
@@ -185,7 +186,7 @@ impl State {
     fn evaluate(&mut self, held_out: &[Lesson], batch: usize) -> Result<(), TrainerError> {
         let (mut sum, mut count) = (0.0_f64, 0);
         for lessons in held_out.chunks(batch) {
-            let batch = lay_out(&lessons.iter().collect::<Vec<_>>(), self.filler);
+            let batch = lay_out(&lessons.iter().collect::<Vec<_>>(), &[], self.filler);
             let loss = self.learner.held_out_loss(&batch)?;
             sum += f64::from(loss) * batch.targets.len() as f64;
             count += batch.targets.len();

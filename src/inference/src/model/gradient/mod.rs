@@ -19,7 +19,7 @@ mod product;
 
 pub(super) use attention::{Heads, Rotation, attend};
 pub(super) use gated::gated;
-pub(super) use likelihood::{Output, mean_negative_log_likelihood};
+pub(super) use likelihood::{Output, mean_loss};
 pub(super) use norm::norm;
 pub(super) use product::{adapted_product, frozen_product};
 
