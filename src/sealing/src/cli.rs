@@ -28,6 +28,7 @@ Examples:
       --key vendor.key --password-file password --out my-model.bundle
   ampoule-seal inspect my-model.bundle
   ampoule-seal export --dir ./plain my-model.bundle          # then: model_signing verify key ./plain …
+  ampoule-seal release --help                                # list and sign the files of a release
 
 Exit codes: 0 ok, 1 failure, 2 usage, 10 unreadable bundle, 11 signature or digest, 78 contract.";
 

@@ -53,7 +53,7 @@ enum Command {
     /// Put examples to the base model, and to an adapter of it, and count the right answers.
     Evaluate(evaluate::Arguments),
     /// Seal an adapter into a signed bundle that is bound to its base, ready for `ampoule serve`.
-    Export(export::Arguments),
+    Export(Box<export::Arguments>),
     /// Train a model from nothing by a recipe and write it as a Hugging Face folder, ready for `ampoule-seal seal`.
     ///
     /// Ends with the held-out questions; exit code 3 means that the model misses the recipe's pass marks.

@@ -17,6 +17,8 @@ pub enum Progress {
 
 /// Steps between two plain lines.
 const LINE_STEPS: usize = 50;
+/// Plain lines of work that only counts.
+const COUNTED_LINES: usize = 10;
 /// Weight of the newest loss in the average that is shown.
 const SMOOTHING: f32 = 0.05;
 
@@ -50,11 +52,44 @@ impl Progress {
         }
     }
 
-    /// Starts counting to so many; the bar shows on a terminal only.
-    pub fn start_counting(self, count: usize) -> ProgressBar {
-        match self {
-            Self::Silent => ProgressBar::hidden(),
-            Self::Shown => ProgressBar::new(count as u64),
+    /// Starts counting `what` to so many.
+    pub fn start_counting(self, what: &'static str, count: usize) -> Counter {
+        let is_terminal = std::io::stderr().is_terminal();
+        let bar = (self == Self::Shown && is_terminal).then(|| {
+            let style = ProgressStyle::with_template("{bar:30} {pos}/{len}  {msg}  {eta} left")
+                .expect("the template is a constant and valid");
+            ProgressBar::new(count as u64).with_style(style).with_message(what)
+        });
+        Counter { bar, lines: self == Self::Shown && !is_terminal, what, count, done: Cell::new(0) }
+    }
+}
+
+/// The progress of work that only counts.
+#[derive(Debug)]
+pub struct Counter {
+    bar: Option<ProgressBar>,
+    lines: bool,
+    what: &'static str,
+    count: usize,
+    done: Cell<usize>,
+}
+
+impl Counter {
+    /// Records one more.
+    pub fn advance(&self) {
+        self.done.set(self.done.get() + 1);
+        if let Some(bar) = &self.bar {
+            bar.inc(1);
+        }
+        if self.lines && self.done.get().is_multiple_of(self.count.div_ceil(COUNTED_LINES)) {
+            eprintln!("{}: {} of {}", self.what, self.done.get(), self.count);
+        }
+    }
+
+    /// Ends, and leaves nothing on the terminal.
+    pub fn finish(&self) {
+        if let Some(bar) = &self.bar {
+            bar.finish_and_clear();
         }
     }
 }

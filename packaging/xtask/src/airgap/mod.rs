@@ -58,6 +58,20 @@ pub(crate) struct Options {
     pub(crate) trust_root: PathBuf,
 }
 
+impl Options {
+    /// A release for a test, signed with test material.
+    fn of_test(out: &Path, release: &str) -> Options {
+        Options {
+            binaries: None,
+            out: out.to_owned(),
+            release: release.to_owned(),
+            key: None,
+            password_file: None,
+            trust_root: "bundles/demo/root.json".into(),
+        }
+    }
+}
+
 /// Writes the tarball, and checks it where that was asked for.
 pub(crate) fn run(options: &Options, is_checked: bool) -> Result<()> {
     let binaries = options.binaries.clone().map_or_else(|| dist::run(&dist::BINARIES), Ok)?;

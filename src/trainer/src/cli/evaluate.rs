@@ -74,7 +74,7 @@ impl Arguments {
 }
 
 fn ask(respondent: Respondent<'_>, lessons: &[Lesson], judge: Judge) -> Result<Answers, TrainerError> {
-    let bar = Progress::Shown.start_counting(lessons.len());
+    let counter = Progress::Shown.start_counting("questions answered", lessons.len());
     let mut answers = Answers { right: 0, asked: lessons.len(), wrong: Vec::new() };
     for lesson in lessons {
         let answer = respondent.answer(lesson)?;
@@ -83,9 +83,9 @@ fn ask(respondent: Respondent<'_>, lessons: &[Lesson], judge: Judge) -> Result<A
         } else {
             answers.wrong.push(answer);
         }
-        bar.inc(1);
+        counter.advance();
     }
-    bar.finish_and_clear();
+    counter.finish();
     Ok(answers)
 }
 

@@ -100,8 +100,7 @@ pub fn rehearsals(
     max_tokens: usize,
     progress: Progress,
 ) -> Result<Vec<Lesson>, TrainerError> {
-    let bar = progress.start_counting(questions.len());
-    bar.set_message("the base answers what is to be rehearsed");
+    let counter = progress.start_counting("the base answers what is to be rehearsed", questions.len());
     let ends = base.text.end_of_sequence();
     for Lesson { tokens, is_learnt, .. } in &mut questions {
         let room = max_tokens.saturating_sub(tokens.len() + 1);
@@ -110,9 +109,9 @@ pub fn rehearsals(
         let end = ends.first().filter(|_| said.len() < room);
         tokens.extend(said.iter().chain(end));
         is_learnt.resize(tokens.len(), true);
-        bar.inc(1);
+        counter.advance();
     }
-    bar.finish_and_clear();
+    counter.finish();
     Ok(questions)
 }
 
