@@ -48,7 +48,7 @@ $usage" ;;
     esac
 done
 
-here=$(cd -- "$(dirname -- "$0")" && pwd -P) || refuse 1 'cannot enter the folder that this script lies in'
+here=$(CDPATH='' cd -- "$(dirname -- "$0")" && pwd -P) || refuse 1 'cannot enter the folder that this script lies in'
 if [ -n "$prefix" ]; then
     is_system=no
     case $prefix in /*) ;; *) prefix=$PWD/$prefix ;; esac

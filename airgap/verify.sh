@@ -33,10 +33,10 @@ $usage" ;;
     esac
 done
 
-for tool in openssl sha256sum find grep sed sort cut dirname; do
+for tool in openssl sha256sum find grep sed cut dirname wc; do
     command -v "$tool" >/dev/null 2>&1 || refuse 1 "the tool '$tool' is missing: install it, nothing was checked"
 done
-cd -- "$(dirname -- "$0")" || refuse 1 'cannot enter the folder that this script lies in'
+CDPATH='' cd -- "$(dirname -- "$0")" || refuse 1 'cannot enter the folder that this script lies in'
 
 # The four files that everything else hangs on must be files, not links to somewhere.
 for name in RELEASE RELEASE.sig trust/vendor.pub; do
@@ -44,6 +44,9 @@ for name in RELEASE RELEASE.sig trust/vendor.pub; do
         refuse 11 "missing: $name (or it is no regular file)"
     fi
 done
+
+# openssl reads a signature to its end and no further; what hangs on behind it would be signed by nobody.
+[ "$(wc -c <RELEASE.sig)" -le 80 ] || refuse 11 'RELEASE.sig is longer than any signature'
 
 digest_of() {
     sha256sum <"$1" | cut -c 1-64
@@ -74,15 +77,21 @@ title=$(sed -n '1s/^# ampoule release //p' RELEASE)
 if [ -z "$title" ] || [ "$(sed -n '2p' RELEASE)" != '# format 1' ] || sed '1,2d' RELEASE | grep -qv "$line"; then
     refuse 11 'RELEASE is of a format that this script does not know'
 fi
+entries=$(sed '1,2d' RELEASE) || refuse 1 'RELEASE cannot be read'
 files=$(sed -n 's/^[0-9a-f]\{64\}  //p' RELEASE)
 
 is_listed() {
     printf '%s\n' "$files" RELEASE RELEASE.sig | grep -Fqx -- "$1"
 }
 
+# A tool that fails must not make the release look whole.
+unread() {
+    echo 'unread: not everything in this folder can be looked at'
+}
+
 # One line for each defect.
 defects() {
-    sed '1,2d' RELEASE | while read -r digest name; do
+    printf '%s\n' "$entries" | while read -r digest name; do
         if [ -L "$name" ] || [ ! -e "$name" ]; then
             echo "missing: $name"
         elif [ ! -f "$name" ] || [ "$(digest_of "$name")" != "$digest" ]; then
@@ -90,14 +99,19 @@ defects() {
         fi
     done
     # A name that no release has is shown with ? for what a terminal might obey, and looked at no further.
-    find . -name '*[!A-Za-z0-9._-]*' -prune -print | sed 's/[^ -~]/?/g; s|^\./|extra: |'
-    find . -name '*[!A-Za-z0-9._-]*' -prune -o ! -type d ! -type f -print |
+    odd=$(find . -name '*[!A-Za-z0-9._-]*' -prune -print) || unread
+    [ -z "$odd" ] || printf '%s\n' "$odd" | sed 's/[^ -~]/?/g; s|^\./|extra: |'
+    links=$(find . -name '*[!A-Za-z0-9._-]*' -prune -o ! -type d ! -type f -print) || unread
+    [ -z "$links" ] || printf '%s\n' "$links" |
         sed 's|^\./\(.*\)|extra: \1 (a link, or something else that is no file)|'
-    find . -name '*[!A-Za-z0-9._-]*' -prune -o -type f -print | sed 's|^\./||' | while IFS= read -r name; do
-        is_listed "$name" || echo "extra: $name"
+    there=$(find . -name '*[!A-Za-z0-9._-]*' -prune -o -type f -print) || unread
+    printf '%s\n' "$there" | while IFS= read -r name; do
+        is_listed "${name#./}" || echo "extra: ${name#./}"
     done
     # A folder belongs to the release when it holds one of its files.
-    find . -name '*[!A-Za-z0-9._-]*' -prune -o -type d ! -name . -print | sed 's|^\./||' | while IFS= read -r name; do
+    folders=$(find . -name '*[!A-Za-z0-9._-]*' -prune -o -type d ! -name . -print) || unread
+    printf '%s\n' "$folders" | while IFS= read -r name; do
+        name=${name#./}
         case "
 $files" in
             *"
@@ -107,7 +121,7 @@ $name/"*) ;;
     done
 }
 
-told=$(defects | sort -u)
+told=$(defects) || refuse 1 'the check did not come to its end'
 if [ -n "$told" ]; then
     refuse 11 "this is not what was signed as ampoule release $title:
 $told"

@@ -11,8 +11,9 @@
 
 use std::collections::BTreeSet;
 use std::fs::File;
-use std::io::Read;
+use std::io::{self, Read};
 use std::net::SocketAddr;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
@@ -173,12 +174,19 @@ fn prepare_unexplained(layers: &Layers, config: &RuntimeConfig, inherited: Inher
     })
 }
 
+/// Linux's `O_NONBLOCK`: opening a pipe would wait for a writer, and hold a thread for as long.
+const DO_NOT_WAIT: i32 = 0o4000;
+
 /// Opens a bundle file, once.
 ///
 /// # Errors
 /// [`Error::OpenBundle`] when there is no such file, [`Error::Bundle`] when it is no bundle.
 pub fn open_bundle(path: &Path) -> Result<SealedBundle, Error> {
-    let file = File::open(path).map_err(|source| Error::OpenBundle { path: path.to_owned(), source })?;
+    let at = |source| Error::OpenBundle { path: path.to_owned(), source };
+    let file = File::options().read(true).custom_flags(DO_NOT_WAIT).open(path).map_err(at)?;
+    if !file.metadata().map_err(at)?.is_file() {
+        return Err(at(io::Error::other("it is no regular file")));
+    }
     open_source(file, &path.display().to_string())
 }
 

@@ -93,6 +93,20 @@ pub enum TrainerError {
         /// Why.
         source: ampoule_inference::model::ModelError,
     },
+    /// An adapter that would compute nothing but nonsense.
+    #[error("{path} holds an adapter whose {module} is not finite: it cannot be served, train it anew")]
+    NotFinite {
+        /// The folder.
+        path: PathBuf,
+        /// The linear layer.
+        module: String,
+    },
+    /// A link in an adapter's folder.
+    #[error("{path} is a link: put the file itself there, so that nothing is signed that lies elsewhere")]
+    Link {
+        /// The link.
+        path: PathBuf,
+    },
     /// An adapter that was trained on another base.
     #[error("{path} was trained on the base {found}, and this one is {wanted}: give the base that it was trained on")]
     OtherBase {
@@ -139,7 +153,9 @@ pub enum TrainerError {
         path: PathBuf,
     },
     /// A checkpoint of a run that was made of something else.
-    #[error("{path} holds a run with another {what}: give what it was begun with, or remove that folder to begin anew")]
+    #[error(
+        "{path} holds a run that differs in its {what}: give what it was begun with, or remove that folder to begin anew"
+    )]
     OtherRun {
         /// The run's folder.
         path: PathBuf,

@@ -54,9 +54,9 @@ fn exit_code(error: &TrainerError) -> u8 {
             ViolationClass::NotAdmitted => NOT_ADMITTED,
             ViolationClass::State => STATE,
         },
-        TrainerError::Base(BaseError::Model { .. } | BaseError::NoGenerator { .. }) | TrainerError::Adapter { .. } => {
-            MODEL
-        }
+        TrainerError::Base(BaseError::Model { .. } | BaseError::NoGenerator { .. })
+        | TrainerError::Adapter { .. }
+        | TrainerError::NotFinite { .. } => MODEL,
         TrainerError::OtherBase { .. } => NOT_ADMITTED,
         TrainerError::Sealing(error) => error.exit_code(),
         _ => OTHER_FAILURE,

@@ -75,9 +75,11 @@ fn the_answers_are_learnt_that_trl_learns() {
             for (at, (ours, theirs)) in lesson.is_learnt.iter().zip(&expected).enumerate() {
                 if ours != theirs {
                     differs = true;
-                    let surrounds = tokens[at] == line_feed && !expected[..at].last().unwrap_or(&false)
-                        || tokens[at] == line_feed && tokens[at - 1] == end
-                        || tokens[at] == end && tokens[at - 1] == line_feed;
+                    let begins = !expected[..at].last().unwrap_or(&false);
+                    let surrounds = match tokens[at] {
+                        token if token == line_feed => begins || tokens[at - 1] == end,
+                        token => token == end && tokens[at - 1] == line_feed,
+                    };
                     assert!(*theirs && surrounds, "{name}: token {at} of {case}");
                 }
             }

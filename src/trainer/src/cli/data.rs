@@ -84,6 +84,10 @@ impl Data {
             (Some(path), Some(examples)) => tokenise(path, examples, &base, self.max_tokens)?,
             _ => Vec::new(),
         };
+        let seen = held_out.iter().filter(|held| lessons.iter().any(|lesson| lesson.tokens == held.tokens)).count();
+        if seen > 0 {
+            eprintln!("warning: {seen} held-out examples are learnt too: what is tested on them says nothing");
+        }
         let rehearsals = match (&self.rehearse, &rehearse) {
             (Some(path), Some(questions)) => {
                 lessons::prompts(path, questions, &base.text, base.within_context(self.max_tokens))?

@@ -1,6 +1,6 @@
 //! `ampoule-trainer export`.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use ampoule_sealing::cli::{Sealed, Statement, binding_to};
 use ampoule_trainer::error::TrainerError;
@@ -30,12 +30,22 @@ impl Arguments {
             let found = format!("{} {} ({})", found.name, found.version, found.manifest);
             return Err(TrainerError::OtherBase { path: self.adapter, found, wanted });
         }
+        refuse_links(&self.adapter)?;
         peft::read(&self.adapter, base.decoder.config())?;
-        let leave_out = [report::JSON_FILE, report::HTML_FILE].map(str::to_owned);
-        let leave_out: Vec<String> = leave_out.into_iter().filter(|name| self.adapter.join(name).exists()).collect();
-        let Sealed { text, json } =
-            self.statement.seal(&self.adapter, &leave_out, Some(binding_to(&self.base.base)?))?;
+        let Sealed { text, json } = self.statement.seal(&self.adapter, &[], Some(binding_to(&self.base.base)?))?;
         output.print(&text, &json);
         Ok(())
     }
+}
+
+/// Sealing follows links, because the model hub's cache is made of them; an adapter's folder may come from anybody.
+fn refuse_links(folder: &Path) -> Result<(), TrainerError> {
+    let failed = |source| TrainerError::Read { path: folder.to_owned(), source };
+    for entry in std::fs::read_dir(folder).map_err(failed)? {
+        let entry = entry.map_err(failed)?;
+        if entry.file_type().map_err(failed)?.is_symlink() {
+            return Err(TrainerError::Link { path: entry.path() });
+        }
+    }
+    Ok(())
 }

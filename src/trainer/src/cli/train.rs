@@ -14,7 +14,13 @@ use clap::Args;
 use super::Output;
 use super::data::{Data, Prepared};
 
+const ADVICE: &str = "\
+A few dozen examples want many passes: begin with --epochs 40 --learning-rate 1e-3, and hold some questions out, so that the
+run ends when it has learnt enough. What the model must not forget belongs into --rehearse; afterwards `evaluate` says how
+much of it is left.";
+
 #[derive(Debug, Args)]
+#[command(after_help = ADVICE)]
 pub(super) struct Arguments {
     #[command(flatten)]
     data: Data,
@@ -94,11 +100,22 @@ impl Arguments {
                 progress: Progress::Shown,
             },
         )?;
+        if has_learnt_nothing(&report) {
+            eprintln!("warning: the loss hardly fell: give more --epochs, or a higher --learning-rate");
+        }
         let out = self.out.display();
         let text = format!("{}\nthe adapter is in {out}, its report in {out}/{HTML_FILE}", summary(&report));
         output.print(&text, &report);
         Ok(())
     }
+}
+
+/// Whether the second half of the steps did hardly better than the first step.
+fn has_learnt_nothing(report: &Report) -> bool {
+    let losses = &report.curves.losses;
+    let later = &losses[losses.len() / 2..];
+    let mean = later.iter().sum::<f32>() / later.len().max(1) as f32;
+    losses.first().is_some_and(|first| mean > 0.9 * first)
 }
 
 fn summary(report: &Report) -> String {

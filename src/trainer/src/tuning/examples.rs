@@ -175,6 +175,7 @@ fn parse(text: &str, form: Form) -> Result<Content, String> {
     };
     let known = ["messages", "prompt", "completion"];
     if let Some(unknown) = fields.keys().find(|name| !known.contains(&name.as_str())) {
+        let unknown = unknown.escape_debug();
         return Err(format!("the field `{unknown}` is not known: known are messages, or prompt and completion"));
     }
     match (form, fields.get("messages"), fields.get("prompt"), fields.get("completion")) {
@@ -235,12 +236,16 @@ fn all_messages(messages: &Value) -> Result<Vec<Message>, String> {
 fn message(value: &Value) -> Result<Message, String> {
     let fields = value.as_object().ok_or("not an object with role and content")?;
     if let Some(unknown) = fields.keys().find(|name| !["role", "content"].contains(&name.as_str())) {
+        let unknown = unknown.escape_debug();
         return Err(format!("the field `{unknown}` is not known: known are role and content"));
     }
     let role = fields.get("role").and_then(Value::as_str).ok_or("no `role`: system, user or assistant")?;
     let role: Role = match role {
         "system" | "user" | "assistant" => role.parse().map_err(|_| "no such role".to_owned())?,
-        other => return Err(format!("the role `{other}` is not known: known are system, user, assistant")),
+        other => {
+            let other = other.escape_debug();
+            return Err(format!("the role `{other}` is not known: known are system, user, assistant"));
+        }
     };
     let content = text_of("content", fields.get("content").ok_or("no `content`")?)?;
     let content = if role == Role::Assistant { not_empty("content", content)? } else { content };

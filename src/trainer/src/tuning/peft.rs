@@ -6,8 +6,8 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::Path;
 
-use ampoule_inference::model::{Adapter, Config, PEFT_DOWN, PEFT_PREFIX};
-use candle_core::{Device, Tensor};
+use ampoule_inference::model::{Adapter, Config, LowRank, PEFT_DOWN, PEFT_PREFIX};
+use candle_core::{DType, Device, Tensor};
 use serde_json::json;
 
 use crate::error::TrainerError;
@@ -39,15 +39,42 @@ pub fn write(
 /// Reads such a folder as an adapter of the model that `config` describes.
 ///
 /// # Errors
-/// A file that is missing, and what [`Adapter::from_peft`] refuses.
+/// A file that is missing or no regular file, a number that is none, and what [`Adapter::from_peft`] refuses.
 pub fn read(folder: &Path, config: &Config) -> Result<Adapter, TrainerError> {
-    let read = |name: &str| {
-        let path = folder.join(name);
-        std::fs::read(&path).map_err(|source| TrainerError::Read { path, source })
-    };
-    let tensors = candle_core::safetensors::load_buffer(&read(WEIGHTS_FILE)?, &Device::Cpu)?.into_iter().collect();
-    Adapter::from_peft(config, &read(CONFIG_FILE)?, tensors)
-        .map_err(|source| TrainerError::Adapter { path: folder.to_owned(), source })
+    let weights = read_regular(&folder.join(WEIGHTS_FILE), MAX_WEIGHTS_BYTES)?;
+    let tensors = candle_core::safetensors::load_buffer(&weights, &Device::Cpu)?.into_iter().collect();
+    let config_file = read_regular(&folder.join(CONFIG_FILE), MAX_CONFIG_BYTES)?;
+    let adapter = Adapter::from_peft(config, &config_file, tensors)
+        .map_err(|source| TrainerError::Adapter { path: folder.to_owned(), source })?;
+    for (module, LowRank { down, up, scale }) in adapter.modules() {
+        let largest = |matrix: &Tensor| matrix.abs()?.flatten_all()?.to_dtype(DType::F32)?.max(0)?.to_scalar::<f32>();
+        let sum = |matrix: &Tensor| matrix.flatten_all()?.to_dtype(DType::F32)?.sum_all()?.to_scalar::<f32>();
+        // A maximum passes over what is no number; a sum does not.
+        let is_finite = largest(down)?.is_finite() && largest(up)?.is_finite() && !(sum(down)? + sum(up)?).is_nan();
+        if !is_finite || !(*scale as f32).is_finite() {
+            return Err(TrainerError::NotFinite { path: folder.to_owned(), module: module.clone() });
+        }
+    }
+    Ok(adapter)
+}
+
+/// Far beyond any adapter.
+const MAX_WEIGHTS_BYTES: u64 = 64 << 30;
+/// Far beyond any configuration of one.
+const MAX_CONFIG_BYTES: u64 = 4 << 20;
+
+/// Reads a file of an adapter's folder, which may come from anywhere: a pipe would wait for ever, a link lead elsewhere.
+///
+/// # Errors
+/// What is no regular file, or longer than `limit`.
+pub(super) fn read_regular(path: &Path, limit: u64) -> Result<Vec<u8>, TrainerError> {
+    let failed = |source| TrainerError::Read { path: path.to_owned(), source };
+    let metadata = std::fs::symlink_metadata(path).map_err(failed)?;
+    if !metadata.is_file() || metadata.len() > limit {
+        let found = format!("it must be a regular file of at most {limit} bytes");
+        return Err(failed(std::io::Error::other(found)));
+    }
+    std::fs::read(path).map_err(failed)
 }
 
 /// `adapter_model.safetensors`.

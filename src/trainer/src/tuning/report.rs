@@ -13,12 +13,16 @@ use super::answers::Respondent;
 use super::checkpoint::Curves;
 use super::lessons::Lesson;
 use super::page;
+use super::peft;
 use super::schedule::Settings;
 
 /// The report for programs, in the adapter's folder.
 pub const JSON_FILE: &str = "training.json";
 /// The report for people, one file without a reference to any other.
 pub const HTML_FILE: &str = "report.html";
+
+/// Far beyond a report of any run.
+const MAX_JSON_BYTES: u64 = 1 << 30;
 
 /// A finished run.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -114,10 +118,10 @@ pub fn base_of(folder: &Path) -> Result<Option<Base>, TrainerError> {
         base: Base,
     }
     let path = folder.join(JSON_FILE);
-    if !path.exists() {
+    if path.symlink_metadata().is_err() {
         return Ok(None);
     }
-    let bytes = std::fs::read(&path).map_err(|source| TrainerError::Read { path: path.clone(), source })?;
+    let bytes = peft::read_regular(&path, MAX_JSON_BYTES)?;
     let report: OnlyBase = serde_json::from_slice(&bytes).map_err(|source| TrainerError::NoReport { path, source })?;
     Ok(Some(report.base))
 }
