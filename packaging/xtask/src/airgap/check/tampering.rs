@@ -116,6 +116,12 @@ pub(super) fn check_tree(delivery: &Delivery, work: &Path) -> Result<()> {
     check(&link("kubernetes", "docs"), &["extra: kubernetes (a link", "missing: kubernetes/service.yaml"])?;
     check(&replace("RELEASE"), &["RELEASE is not what that key signed"])?;
     check(&replace("RELEASE.sig"), &["RELEASE is not what that key signed"])?;
+    let lengthen = |tree: &Path| -> Result<()> {
+        let signature = fs::read(tree.join("RELEASE.sig"))?;
+        fs::remove_file(tree.join("RELEASE.sig"))?;
+        Ok(fs::write(tree.join("RELEASE.sig"), [&signature[..], b"something that nobody signed"].concat())?)
+    };
+    check(&lengthen, &["RELEASE.sig is longer than any signature"])?;
     check(&replace("trust/vendor.pub"), &["this is another vendor's release, or a forged one"])?;
     check(&|tree| forge(tree), &["this is another vendor's release, or a forged one"])?;
     println!("verify.sh names each of {count} damages, and nothing is installed");
