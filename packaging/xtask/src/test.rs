@@ -72,7 +72,7 @@ pub(crate) fn run() -> anyhow::Result<()> {
             clients::run(venv, Path::new(BINARY), &bundles.join("all-minilm-l6-v2.bundle"), &root)
         })?;
     }
-    if ["openssl", "curl", "nm"].into_iter().all(is_installed) {
+    if ["openssl", "curl", "ip", "nm"].into_iter().all(is_installed) {
         let binaries = Path::new(BINARY).parent().context("the binary lies in no folder")?;
         skips.extend(step("airgap", || airgap::check(binaries, is_installed("python3")))?);
     }

@@ -29,6 +29,7 @@ pub(crate) const TOOLS: &[Tool] = &[
     Tool { program: "ldd", package: Some("libc-bin"), used_for: "the proof that the shipped binary is static" },
     Tool { program: "openssl", package: Some("openssl"), used_for: "the air-gapped tarball and its installation" },
     Tool { program: "curl", package: Some("curl"), used_for: "the commands of INSTALL.md" },
+    Tool { program: "ip", package: Some("iproute2"), used_for: "networks of their own for the tests of the tarball" },
     Tool { program: "strace", package: Some("strace"), used_for: "the proof that the appliance connects nowhere" },
     Tool { program: "tar", package: Some("tar"), used_for: "listing a bundle with GNU tar" },
     Tool {
