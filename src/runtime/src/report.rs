@@ -1,7 +1,11 @@
 //! What was verified, told once: as lines for a person, as JSON for a program, as one log line for the record.
 
+use std::fmt::Display;
+
 use ampoule_bundle::BundleIdentity;
 use serde_json::{Value as Json, json};
+
+use crate::exit::Exit;
 
 /// The lines that a person reads, each a label and its text.
 pub fn lines(identity: &BundleIdentity) -> Vec<(&'static str, String)> {
@@ -46,4 +50,9 @@ pub fn log(identity: &BundleIdentity) {
         trust_root = %identity.root_digest,
         "the signatures of the bundle hold; each weight is held against its digest while it is loaded"
     );
+}
+
+/// A refusal for programs.
+pub fn refusal(exit: Exit, error: impl Display) -> Json {
+    json!({ "verified": false, "exit_code": exit as u8, "error": error.to_string() })
 }

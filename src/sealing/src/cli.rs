@@ -18,7 +18,7 @@ mod seal;
 mod statement;
 mod trust;
 
-pub use statement::{Sealed, Statement, binding_to};
+pub use statement::{Sealed, Statement};
 
 const EXAMPLES: &str = "\
 Examples:

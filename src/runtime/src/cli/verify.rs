@@ -69,8 +69,7 @@ pub(super) fn verify(arguments: &VerifyArguments, output: &mut Output) -> Result
             }
         }
         Err(error) if arguments.json => {
-            let refusal = json!({ "verified": false, "exit_code": error.exit() as u8, "error": error.to_string() });
-            output.line(format_args!("{refusal:#}"))?;
+            output.line(format_args!("{:#}", report::refusal(error.exit(), error)))?;
         }
         Err(_) => {}
     }

@@ -10,6 +10,7 @@ use super::output::Output;
 use crate::error::Error;
 use crate::exit::Exit;
 use crate::installation::{self, InstallationError, VerifiedRelease};
+use crate::report;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -56,8 +57,7 @@ pub(super) fn run(arguments: &Arguments, output: &mut Output) -> Result<Exit, Er
         }
         Ok(release) => tell(release, arguments.fingerprint.is_some(), output)?,
         Err(error) if arguments.json => {
-            let refusal = json!({ "verified": false, "exit_code": error.exit() as u8, "error": error.to_string() });
-            output.line(format_args!("{refusal:#}"))?;
+            output.line(format_args!("{:#}", report::refusal(error.exit(), error)))?;
         }
         Err(_) => {}
     }

@@ -176,7 +176,7 @@ impl Statement {
 ///
 /// # Errors
 /// A base that cannot be opened, or that has no tokenizer.
-pub fn binding_to(base: &Path) -> Result<AdapterBinding, SealingError> {
+pub(super) fn binding_to(base: &Path) -> Result<AdapterBinding, SealingError> {
     let sealed = files::open_bundle(base)?;
     let manifest = sealed.unverified_manifest();
     let layers = manifest.layers().iter().map(|layer| (layer.path.as_str(), layer.digest));

@@ -2,7 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
-use ampoule_sealing::cli::{Sealed, Statement, binding_to};
+use ampoule_sealing::SealingError;
+use ampoule_sealing::cli::{Sealed, Statement};
 use ampoule_trainer::error::TrainerError;
 use ampoule_trainer::tuning::{peft, report};
 use clap::Args;
@@ -32,7 +33,8 @@ impl Arguments {
         }
         refuse_links(&self.adapter)?;
         peft::read(&self.adapter, base.decoder.config())?;
-        let Sealed { text, json } = self.statement.seal(&self.adapter, &[], Some(binding_to(&self.base.base)?))?;
+        let binding = base.binding.ok_or_else(|| SealingError::NoTokenizer { path: self.base.base.clone() })?;
+        let Sealed { text, json } = self.statement.seal(&self.adapter, &[], Some(binding))?;
         output.print(&text, &json);
         Ok(())
     }

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use ampoule_bundle::limits::MAX_TRUST_ROOT_BYTES;
-use ampoule_bundle::statement::Endpoint;
+use ampoule_bundle::statement::{AdapterBinding, Endpoint};
 use ampoule_bundle::{
     AcceptedVersions, BundleError, BundleIdentity, HostFacts, PolicyViolation, RuntimePolicy, SealedBundle, Timestamp,
     TrustRoot, writable_by_all,
@@ -72,6 +72,8 @@ pub enum BaseError {
 pub struct Base {
     /// What it is.
     pub identity: BundleIdentity,
+    /// What binds an adapter to it; `None` for a bundle without a tokenizer of its own.
+    pub binding: Option<AdapterBinding>,
     /// The model.
     pub decoder: Decoder,
     /// Its tokenizer and chat template.
@@ -90,6 +92,10 @@ impl Base {
         };
         let root = TrustRoot::parse(&read_trust_root(trust_root)?).map_err(refused(trust_root))?;
         let sealed = SealedBundle::open(open(bundle)?).map_err(refused(bundle))?;
+        let manifest = sealed.unverified_manifest();
+        let layers = manifest.layers().iter().map(|layer| (layer.path.as_str(), layer.digest));
+        // Of the bytes that are verified next, so that no other file can come in between.
+        let binding = AdapterBinding::to(manifest.digest(), layers);
         let verified = sealed.verify(&root).map_err(refused(bundle))?;
         let admitted = verified
             .admit(&policy(), &host(), &AcceptedVersions::none())
@@ -100,7 +106,7 @@ impl Base {
             LoadedModel::load(admitted, &LoadOptions::default()).and_then(LoadedModel::prove).map_err(of_model)?;
         let text = ready.text_processor();
         let decoder = ready.into_decoder().ok_or_else(|| BaseError::NoGenerator { path: bundle.to_owned() })?;
-        Ok(Base { identity, decoder, text })
+        Ok(Base { identity, binding, decoder, text })
     }
 
     /// So many tokens, or as many as the model can look at.

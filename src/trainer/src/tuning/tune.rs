@@ -63,7 +63,7 @@ pub enum Start {
 /// # Errors
 /// Everything that [`TrainerError`] names. What was learnt until the last checkpoint stays in the run's folder.
 pub fn tune(base: Base, run: &Run<'_>) -> Result<Report, TrainerError> {
-    let Base { identity, decoder, text } = base;
+    let Base { identity, decoder, text, .. } = base;
     let variables = low_rank::initial(decoder.config(), run.targets, run.settings)?;
     let folder = run_folder(run)?;
     let ingredients = ingredients(run, &identity.manifest.to_string(), &variables);
