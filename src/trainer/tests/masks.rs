@@ -3,7 +3,7 @@
 //!
 //! TRL's templates also learn the line feeds that the template writes before or after an answer, and an end of sequence
 //! behind it. In service the model is asked after the first and stopped before the others, so they are not learnt here;
-//! that is the whole difference.
+//! that is the whole difference (`src/decisions/0003-learn-what-the-model-must-say.md`).
 
 #![allow(clippy::unwrap_used)]
 

@@ -6,13 +6,14 @@
 #![allow(clippy::unwrap_used)]
 
 use std::collections::BTreeMap;
+use std::path::Path;
 
 use ampoule_inference::model::{Adapter, Config, Decoder, ModelError, Weights};
 use ampoule_trainer::learner::Learner;
 use ampoule_trainer::optimizer::AdamWSettings;
 use ampoule_trainer::rows::Batch;
-use ampoule_trainer::tuning::low_rank;
 use ampoule_trainer::tuning::schedule::Settings;
+use ampoule_trainer::tuning::{low_rank, peft};
 use candle_core::{Device, Tensor, Var};
 use serde::Deserialize;
 
@@ -197,6 +198,48 @@ fn an_adapter_that_peft_saved_is_read_as_peft_means_it() {
         other[member] = value;
         assert!(matches!(read(&other, saved.clone()), Err(ModelError::UnsupportedAdapter { .. })), "{member}");
     }
+}
+
+#[test]
+fn an_adapter_that_is_written_here_is_what_peft_read() {
+    let torch = Torch::read();
+    let (_, learner) = torch.curve(torch.scale(), torch.fixture.clip);
+    // `fixtures/load_in_peft.py` reads this folder, and keeps beside the fixtures what it read and what PEFT made of it.
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("written-adapter");
+    let _ = std::fs::remove_dir_all(&folder);
+    peft::write(&folder, "tiny", &learner.weights(), &torch.schedule(), &[]).unwrap();
+
+    assert_eq!(
+        std::fs::read_to_string(folder.join("adapter_config.json")).unwrap(),
+        include_str!("fixtures/written/adapter_config.json")
+    );
+    let written = std::fs::read(folder.join("adapter_model.safetensors")).unwrap();
+    let load = |bytes: &[u8]| -> BTreeMap<String, Tensor> {
+        candle_core::safetensors::load_buffer(bytes, &Device::Cpu).unwrap().into_iter().collect()
+    };
+    let (written, read) = (load(&written), load(include_bytes!("fixtures/written/adapter_model.safetensors")));
+    assert!(written.keys().eq(read.keys()), "{:?} was read as {:?}", written.keys(), read.keys());
+    for (name, expected) in &read {
+        // Another kind of processor may round otherwise.
+        assert!(difference(&written[name], expected) <= 1e-3 * size(expected), "{name}");
+    }
+
+    let decoder = torch.decoder();
+    let adapter = Adapter::from_peft(decoder.config(), include_bytes!("fixtures/written/adapter_config.json"), read);
+    let adapter = adapter.unwrap();
+    let logits = |adapter: Option<&Adapter>| {
+        let rows = torch.fixture.probe.inputs.chunks(torch.fixture.row_tokens);
+        let rows: Vec<Tensor> = rows.map(|row| decoder.forward_all(row, adapter).unwrap()).collect();
+        Tensor::cat(&rows, 0).unwrap()
+    };
+    let expected = &load(include_bytes!("fixtures/written/logits.safetensors"))["logits"];
+    let found = difference(&logits(Some(&adapter)), expected);
+    println!("[B8] {found:e}");
+    assert!(found <= TOLERANCE, "{found:e}");
+    assert!(
+        difference(&logits(None), expected) > 1e4 * TOLERANCE,
+        "the adapter changes nothing that could be compared"
+    );
 }
 
 #[test]
