@@ -28,11 +28,11 @@ Examples:
       --name helpdesk --version 1.0.0 --counter 1 --key site.key --out helpdesk.bundle
 
 A line of data is {\"messages\":[{\"role\":\"user\",\"content\":\"...\"},{\"role\":\"assistant\",\"content\":\"...\"}]}
-or {\"prompt\":\"...\",\"completion\":\"...\"}. Only the assistant's words, or the completion, are learnt. A line has
-at most 1 MiB, and no key twice.
+or {\"prompt\":\"...\",\"completion\":\"...\"}. Only the assistant's words, or the completion, are learnt.
+A line has at most 1 MiB, and no key twice.
 
-Exit codes: 0 ok, 1 failure, 2 usage, 3 a check failed, 10 unreadable bundle, 11 signature or digest, 12 not admitted,
-13 another run's checkpoint, 20 model, 78 recipe.";
+Exit codes: 0 ok, 1 failure, 2 usage, 3 a check failed, 10 unreadable bundle, 11 signature or digest,
+12 not admitted, 13 another run's checkpoint, 20 model, 78 recipe.";
 
 /// Trains offline: adapters to a sealed model on a site's own examples, and small models from nothing.
 #[derive(Debug, Parser)]

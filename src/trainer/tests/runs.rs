@@ -85,7 +85,7 @@ fn a_run_that_is_killed_again_and_again_makes_the_same_adapter() {
     let duration = started.elapsed();
     assert!(text(&output).contains("no whole checkpoint was found in"), "{}", text(&output));
     assert!(text(&output).contains("whole.run: beginning at step 1"), "{}", text(&output));
-    assert!(text(&output).contains("Of 1 questions to rehearse that were kept aside"), "{}", text(&output));
+    assert!(text(&output).contains(" of 1 questions to rehearse that were kept aside"), "{}", text(&output));
     let report: serde_json::Value =
         serde_json::from_slice(&std::fs::read(whole.join("training.json")).unwrap()).unwrap();
     assert_eq!((&report["rehearsals"]["examples"], &report["keptAside"]["asked"]), (&4.into(), &1.into()));
@@ -283,6 +283,9 @@ fn both_forms_in_one_file_are_told_apart_and_shown() {
         report["samples"].as_array().unwrap().iter().map(|sample| sample["question"].as_str().unwrap()).collect();
     let page = std::fs::read_to_string(out.join("report.html")).unwrap();
     assert!(page.contains("<td>say 1</td>") && page.contains("<td>once upon</td>") && !page.contains("<td></td>"));
+    let output = trainer("evaluate", &data).output().unwrap();
+    assert_eq!(output.status.code(), Some(3), "{}", text(&output));
+    assert!(text(&output).contains("line 3 asks nothing") && !text(&output).contains("answered"), "{}", text(&output));
     // The tokenizer of the fixture begins no text with a token of its own, so that an empty prompt cannot be asked.
     assert_eq!(asked, ["say 1", "once upon"]);
 }

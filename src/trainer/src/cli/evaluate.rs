@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use ampoule_trainer::error::TrainerError;
 use ampoule_trainer::progress::Progress;
-use ampoule_trainer::tuning::answers::{Answer, Judge, Respondent};
+use ampoule_trainer::tuning::answers::{self, Answer, Judge, Respondent};
 use ampoule_trainer::tuning::examples::{self, Form};
 use ampoule_trainer::tuning::lessons::Lesson;
 use clap::Args;
@@ -53,6 +53,10 @@ impl Arguments {
         let base = self.base.open()?;
         let adapter = self.adapter.as_deref().map(|folder| data::adapter(folder, &base)).transpose()?;
         let lessons = tokenise(&self.data, &examples, &base, usize::MAX)?;
+        // Told before anything is asked, and not after half of it.
+        if let Some(lesson) = lessons.iter().find(|lesson| !answers::asks(lesson)) {
+            return Err(TrainerError::NothingAsked { line: lesson.line });
+        }
         let alone = Respondent { decoder: &base.decoder, text: &base.text, adapter: None };
         let evaluation = Evaluation {
             judge: self.judge,

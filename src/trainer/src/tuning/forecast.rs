@@ -115,8 +115,9 @@ impl Forecast {
 
 impl fmt::Display for Forecast {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let guessed = if self.guesses_answers { " or so, the base's answers to come" } else { "" };
-        write!(f, "{} steps over {} tokens{guessed}; ", self.steps, self.tokens)?;
+        let (about, why) =
+            if self.guesses_answers { ("about ", " (the base's answers are yet to come)") } else { ("", "") };
+        write!(f, "{} steps over {about}{} tokens{why}; ", self.steps, self.tokens)?;
         let added = Bytes(self.added_bytes);
         match self.held_bytes {
             Some(held) => {

@@ -282,7 +282,7 @@ mod tests {
             |after: &str| Before { question: "why?".to_owned(), before: "so".to_owned(), after: after.to_owned() };
         report.kept_aside = Some(KeptAside { asked: 9, as_before: 8, samples: vec![sample("no"), sample("so")] });
         let page = html(&report);
-        assert!(page.contains("Of 9 questions") && page.contains("8 are answered as the base answers them"));
+        assert!(page.contains("8 of 9 questions") && page.contains("are answered as the base answers them"));
         assert!(page.contains("<tr><td>why?</td><td>so</td><td>no</td></tr>"));
     }
 

@@ -125,7 +125,7 @@ impl Report {
         match &self.kept_aside {
             None => UNMEASURED.to_owned(),
             Some(KeptAside { asked, as_before, .. }) => format!(
-                "Of {asked} questions to rehearse that were kept aside and never trained on, {as_before} are answered as the \
+                "{as_before} of {asked} questions to rehearse that were kept aside and never trained on are answered as the \
                  base answers them."
             ),
         }
