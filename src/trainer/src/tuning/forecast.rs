@@ -18,8 +18,11 @@ use super::schedule::Settings;
 
 const FLOAT_BYTES: u64 = 4;
 
-/// Stacks of threads, buffers of the matrix product, and what an allocator holds back.
-const REST_BYTES: u64 = 4 << 20;
+/// What an allocator holds back, and all else.
+const REST_BYTES: u64 = 3 << 20;
+
+/// A thread's stack, and its buffers of the matrix product.
+const THREAD_BYTES: u64 = 512 << 10;
 
 /// How much more an allocator takes than was asked for, in per cent.
 const ALLOCATOR_PERCENT: u64 = 5;
@@ -152,7 +155,7 @@ fn added_bytes(pass: &Pass<'_>, adapter: u64) -> u64 {
     let writing = adapter_alone + 2 * adapter_alone;
     let floats = training.max(writing).max(adapter_alone + pass.answering());
     let bytes = floats * FLOAT_BYTES;
-    bytes + bytes * ALLOCATOR_PERCENT / 100 + REST_BYTES
+    bytes + bytes * ALLOCATOR_PERCENT / 100 + REST_BYTES + pass.threads * THREAD_BYTES
 }
 
 impl Pass<'_> {
