@@ -190,6 +190,15 @@ pub enum TrainerError {
         /// Its step.
         step: usize,
     },
+    /// The base is quantised, and what is learnt would not reach the layers.
+    #[error(
+        "the weights of this base are quantised ({kind}), and no gradient passes through such weights: train on the same \
+         model sealed in half or single precision"
+    )]
+    Quantised {
+        /// The first format that was found.
+        kind: String,
+    },
     /// Training left the finite numbers.
     #[error("the loss became {loss} at step {step}: lower the learning rate or the clipping norm")]
     Diverged {

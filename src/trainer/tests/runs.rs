@@ -291,6 +291,28 @@ fn both_forms_in_one_file_are_told_apart_and_shown() {
 }
 
 #[test]
+fn a_quantised_base_is_asked_and_not_trained_on() {
+    let folder = tempfile::tempdir().unwrap();
+    let (data, out) = (folder.path().join("data.jsonl"), folder.path().join("adapter"));
+    std::fs::write(&data, r#"{"prompt":"once upon","completion":" a time"}"#).unwrap();
+    let tests = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures");
+    let run = |arguments: &[&str]| {
+        let mut process = Command::new(env!("CARGO_BIN_EXE_ampoule-trainer"));
+        process.args(arguments).arg("--base").arg(tests.join("quantised.bundle")).arg("--data").arg(&data);
+        let root = tests.join("../../../../bundles/demo/root.json");
+        process.arg("--trust-root").arg(root).output().unwrap()
+    };
+    for arguments in [&["check"][..], &["train", "--out", out.to_str().unwrap()]] {
+        let output = run(arguments);
+        assert!(!output.status.success(), "{}", text(&output));
+        assert!(text(&output).contains("are quantised (Q8_0)"), "{}", text(&output));
+    }
+    assert!(!out.exists() && !folder.path().join("adapter.run").exists(), "something was begun");
+    let output = run(&["evaluate"]);
+    assert!(output.status.success() && text(&output).contains("base:    0 of 1 right"), "{}", text(&output));
+}
+
+#[test]
 fn a_trust_root_that_everybody_may_write_is_refused() {
     let folder = tempfile::tempdir().unwrap();
     let (data, root) = (folder.path().join("data.jsonl"), folder.path().join("root.json"));

@@ -14,7 +14,7 @@ use clap::Args;
 /// The base model.
 #[derive(Debug, Args)]
 pub(super) struct BaseArguments {
-    /// The sealed base model.
+    /// The sealed base model; one whose weights are quantised can be evaluated and not trained on.
     #[arg(long, value_name = "BUNDLE")]
     pub(super) base: PathBuf,
     /// The root.json whose keys may sign it.
@@ -79,6 +79,7 @@ impl Data {
         let data = examples::read(&self.data, Form::Example)?;
         let (rehearse, held_out) = (read(&self.rehearse, Form::Question)?, read(&self.held_out, Form::Example)?);
         let base = self.base.open()?;
+        base.check_trainable()?;
         let lessons = tokenise(&self.data, &data, &base, self.max_tokens)?;
         let held_out = match (&self.held_out, &held_out) {
             (Some(path), Some(examples)) => tokenise(path, examples, &base, self.max_tokens)?,

@@ -63,6 +63,7 @@ pub enum Start {
 /// # Errors
 /// Everything that [`TrainerError`] names. What was learnt until the last checkpoint stays in the run's folder.
 pub fn tune(base: Base, run: &Run<'_>) -> Result<Report, TrainerError> {
+    base.check_trainable()?;
     let Base { identity, decoder, text, .. } = base;
     let (kept_aside, rehearsals) = answers::set_aside(run.rehearsals, run.settings.seed);
     let variables = low_rank::initial(decoder.config(), run.targets, run.settings)?;
