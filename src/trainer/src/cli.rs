@@ -47,8 +47,8 @@ pub(crate) struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Check training data against a base model: form, assistant's words, lengths; and foresee steps, tokens and memory of
-    /// a run with these settings. Trains nothing.
+    /// Check training data against a base model: form, assistant's words, lengths; and foresee steps, tokens and memory
+    /// of a run with these settings. Trains nothing.
     Check(Box<check::Arguments>),
     /// Train an adapter (LoRA) to a sealed base model and write it as a PEFT folder with a report.
     ///

@@ -192,8 +192,8 @@ pub enum TrainerError {
     },
     /// The base is quantised, and what is learnt would not reach the layers.
     #[error(
-        "the weights of this base are quantised ({kind}), and no gradient passes through such weights: train on the same \
-         model sealed in half or single precision"
+        "the weights of this base are quantised ({kind}), and no gradient passes through such weights: train on the \
+         same model sealed in half or single precision"
     )]
     Quantised {
         /// The first format that was found.

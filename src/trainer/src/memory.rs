@@ -1,5 +1,5 @@
-//! How much memory this process holds and may still take, so that a run which cannot fit is refused before it begins and
-//! not ended by the kernel in its middle.
+//! How much memory this process holds and may still take, so that a run which cannot fit is refused before it begins
+//! and not ended by the kernel in its middle.
 
 use std::fmt;
 
@@ -23,7 +23,7 @@ impl Memory {
         let only = ProcessesToUpdate::Some(&[pid]);
         system.refresh_processes_specifics(only, false, ProcessRefreshKind::nothing().with_memory());
         let process = system.process(pid)?;
-        // Of a control group's memory the page cache can be had back, so only what is resident counts against its limit.
+        // Of a control group's memory the page cache can be had back, so what is resident alone counts.
         let groups = [system.cgroup_limits(), process.cgroup_limits()].into_iter().flatten();
         let left = groups.map(|limits| limits.total_memory.saturating_sub(limits.rss)).min().unwrap_or(u64::MAX);
         let available = system.available_memory().min(left);

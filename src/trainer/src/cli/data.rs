@@ -120,8 +120,8 @@ pub(super) fn tokenise(
     let bare = examples.iter().filter(|example| matches!(example.content, Content::Completion { .. })).count();
     if bare > 0 && bare < examples.len() {
         eprintln!(
-            "warning: {bare} of the {} examples of {} are `prompt` and `completion`, which stand outside of the chat template: \
-             they serve /v1/completions, and the others chats",
+            "warning: {bare} of the {} examples of {} are `prompt` and `completion`, which stand outside of the chat \
+             template: they serve /v1/completions, and the others chats",
             examples.len(),
             path.display()
         );

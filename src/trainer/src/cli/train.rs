@@ -21,10 +21,11 @@ use super::data::{Data, Prepared};
 
 // One line, which is broken where the terminal ends.
 const ADVICE: &str = "\
-A few dozen examples want many passes: begin with --epochs 40 --learning-rate 1e-3, and hold some questions out, so that \
-the run ends when it has learnt enough. What the model must not forget belongs into --rehearse: the report then says how \
-many of some questions kept aside are answered as before, and `evaluate` says it of questions of your own. `check` takes \
-the same options and foresees steps, tokens and memory; a run that would not fit into the memory is refused.";
+A few dozen examples want many passes: begin with --epochs 40 --learning-rate 1e-3, and hold some questions out, so \
+that the run ends when it has learnt enough. What the model must not forget belongs into --rehearse: the report then \
+says how many of some questions kept aside are answered as before, and `evaluate` says it of questions of your own. \
+`check` takes the same options and foresees steps, tokens and memory; a run that would not fit into the memory is \
+refused.";
 
 #[derive(Debug, Args)]
 #[command(after_help = ADVICE)]
@@ -34,8 +35,8 @@ pub(super) struct Arguments {
     /// The folder to write; must not exist yet.
     #[arg(long, value_name = "FOLDER")]
     out: PathBuf,
-    /// Go on with an interrupted run, which lies in FOLDER.run; where no checkpoint is found there, that is said, and the
-    /// run begins at step 1.
+    /// Go on with an interrupted run, which lies in FOLDER.run; where no checkpoint is found there, that is said, and
+    /// the run begins at step 1.
     #[arg(long)]
     resume: bool,
     #[command(flatten)]

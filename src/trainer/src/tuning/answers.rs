@@ -23,7 +23,7 @@ const SPARE_TOKENS: usize = 32;
 /// Of so many rehearsals one is kept aside, up to [`MAX_KEPT_ASIDE`].
 const KEPT_ASIDE_OF: usize = 10;
 
-/// How many rehearsals are kept aside at most: enough to see what is forgotten, and few enough to be asked of a large model.
+/// How many rehearsals are kept aside at most: enough to see what is forgotten, few enough to ask of a large model.
 const MAX_KEPT_ASIDE: usize = 64;
 
 /// When an answer counts as right. Letter case and the amount of white space never count.
@@ -144,8 +144,8 @@ pub fn rehearsals(
     Ok(questions)
 }
 
-/// Divides rehearsals into those that are kept aside, never trained on, and those that are rehearsed: what is rehearsed says
-/// little about what is forgotten. A question that occurs again is never in both.
+/// Divides rehearsals into those that are kept aside, never trained on, and those that are rehearsed: what is rehearsed
+/// says little about what is forgotten. A question that occurs again is never in both.
 pub fn set_aside(rehearsals: &[Lesson], seed: u64) -> (Vec<Lesson>, Vec<Lesson>) {
     let mut questions = BTreeMap::new();
     // What the base had no room to answer compares with nothing.

@@ -133,7 +133,7 @@ impl Checkpoint {
     /// The newest checkpoint that is whole; `None` when there is none.
     ///
     /// # Errors
-    /// [`TrainerError::OtherRun`] when it belongs to other data, settings or another base, naming each with both values.
+    /// [`TrainerError::OtherRun`] when it belongs to other data, settings or another base, naming each with both.
     pub fn newest(run: &Path, ingredients: &Ingredients) -> Result<Option<Checkpoint>, TrainerError> {
         let Some(found) = all(run)?.iter().rev().find_map(|folder| read(folder)) else { return Ok(None) };
         let differences = differences(&found.ingredients, ingredients);

@@ -158,8 +158,8 @@ pub fn read(path: &Path, form: Form) -> Result<Vec<Example>, DataError> {
             Some(Line::TooLong { found }) => defects.add(
                 line,
                 format!(
-                    "the line has {found} bytes, and {MAX_LINE_BYTES} are the limit: write one example a line, and shorten \
-                     it; no model looks at so much"
+                    "the line has {found} bytes, and {MAX_LINE_BYTES} are the limit: write one example a line, and \
+                     shorten it; no model looks at so much"
                 ),
             ),
             Some(Line::Whole(bytes)) => match std::str::from_utf8(&bytes).map(str::trim) {

@@ -1,9 +1,9 @@
 //! What a run will take, told before it begins: steps, tokens, and the memory that it adds to what the base holds.
 //!
-//! The memory follows from the model's shapes. A pass that is trained keeps what each operator was given until the way back
-//! has passed it, which is most of it; beside that stand the adapter with its moments, the widest operator of the way back,
-//! and a part of the logits. The terms are those of `ampoule-inference`'s `model/gradient`; a test holds the sum against
-//! what real runs took.
+//! The memory follows from the model's shapes. A pass that is trained keeps what each operator was given until the way
+//! back has passed it, which is most of it; beside that stand the adapter with its moments, the widest operator of the
+//! way back, and a part of the logits. The terms are those of `ampoule-inference`'s `model/gradient`; a test holds the
+//! sum against what real runs took.
 
 use std::fmt;
 
@@ -51,8 +51,8 @@ pub struct Forecast {
 }
 
 impl Forecast {
-    /// Foresees a run. Rehearsals that the base has not answered yet are taken to be answered at half as much again as the
-    /// longest answer of the lessons.
+    /// Foresees a run. Rehearsals that the base has not answered yet are taken to be answered at half as much again as
+    /// the longest answer of the lessons.
     ///
     /// # Errors
     /// A target that the model does not have.
@@ -175,8 +175,8 @@ impl Pass<'_> {
     fn kept(&self) -> u64 {
         let config = self.config;
         let [hidden, query, key, inner] = self.widths();
-        // Two norms, two projections to the residual stream, two sums; queries, keys, values and their mixture; gate, up and
-        // their product.
+        // Two norms, two projections to the residual stream, two sums; queries, keys, values and their mixture; gate,
+        // up and their product.
         let mut layer = 6 * hidden + 2 * query + 2 * key + 3 * inner;
         if config.norm_placement == NormPlacement::Around {
             layer += 2 * hidden;

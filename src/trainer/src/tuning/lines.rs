@@ -1,6 +1,6 @@
-//! The lines of a data file, which may come from anywhere: each is capped before anything parses it, none is held that is
-//! too long, and a JSON object that says one thing twice is refused, because a parser that keeps the last of two equal
-//! keys learns something else than a reader sees.
+//! The lines of a data file, which may come from anywhere: each is capped before anything parses it, none is held that
+//! is too long, and a JSON object that says one thing twice is refused, because a parser that keeps the last of two
+//! equal keys learns something else than a reader sees.
 
 use std::fmt;
 use std::io::{self, BufRead, Read};

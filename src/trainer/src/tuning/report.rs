@@ -125,8 +125,8 @@ impl Report {
         match &self.kept_aside {
             None => UNMEASURED.to_owned(),
             Some(KeptAside { asked, as_before, .. }) => format!(
-                "{as_before} of {asked} questions to rehearse that were kept aside and never trained on are answered as the \
-                 base answers them."
+                "{as_before} of {asked} questions to rehearse that were kept aside and never trained on are answered \
+                 as the base answers them."
             ),
         }
     }

@@ -35,7 +35,7 @@ pub struct Run<'a> {
     pub start: Start,
     /// What is learnt.
     pub lessons: &'a [Lesson],
-    /// What the base says and is to go on saying: as many in each batch as examples. Some are kept aside for the report.
+    /// What the base says and is to go on saying: as many in each batch as examples. Some are kept aside to tell.
     pub rehearsals: &'a [Lesson],
     /// What is only tested.
     pub held_out: &'a [Lesson],
