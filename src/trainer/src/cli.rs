@@ -10,6 +10,8 @@ use ampoule_trainer::pretrain::pretrain;
 use ampoule_trainer::progress::Progress;
 use clap::{Parser, Subcommand};
 
+mod check;
+mod course;
 mod data;
 mod evaluate;
 mod export;
@@ -27,9 +29,10 @@ Examples:
 
 A line of data is {\"messages\":[{\"role\":\"user\",\"content\":\"...\"},{\"role\":\"assistant\",\"content\":\"...\"}]}
 or {\"prompt\":\"...\",\"completion\":\"...\"}. Only the assistant's words, or the completion, are learnt.
+A line has at most 1 MiB, and no key twice.
 
-Exit codes: 0 ok, 1 failure, 2 usage, 3 a check failed, 10 unreadable bundle, 11 signature or digest, 12 not admitted,
-13 another run's checkpoint, 20 model, 78 recipe.";
+Exit codes: 0 ok, 1 failure, 2 usage, 3 a check failed, 10 unreadable bundle, 11 signature or digest,
+12 not admitted, 13 another run's checkpoint, 20 model, 78 recipe.";
 
 /// Trains offline: adapters to a sealed model on a site's own examples, and small models from nothing.
 #[derive(Debug, Parser)]
@@ -44,8 +47,9 @@ pub(crate) struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Check training data against a base model: form, assistant's words, lengths. Trains nothing.
-    Check(data::Data),
+    /// Check training data against a base model: form, assistant's words, lengths; and foresee steps, tokens and memory
+    /// of a run with these settings. Trains nothing.
+    Check(Box<check::Arguments>),
     /// Train an adapter (LoRA) to a sealed base model and write it as a PEFT folder with a report.
     ///
     /// A run that was interrupted goes on with --resume to the very adapter that it would have made.
@@ -80,7 +84,7 @@ impl Arguments {
     pub(crate) fn run(self) -> Result<(), TrainerError> {
         let output = if self.json { Output::Json } else { Output::Text };
         match self.command {
-            Command::Check(data) => data.check(output),
+            Command::Check(arguments) => arguments.run(output),
             Command::Train(arguments) => arguments.run(output),
             Command::Evaluate(arguments) => arguments.run(output),
             Command::Export(arguments) => arguments.run(output),

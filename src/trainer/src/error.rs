@@ -4,6 +4,9 @@ use std::path::PathBuf;
 
 use thiserror::Error;
 
+use crate::memory::Bytes;
+use crate::tuning::checkpoint::Difference;
+
 /// A failure of the trainer.
 #[derive(Debug, Error)]
 pub enum TrainerError {
@@ -154,19 +157,47 @@ pub enum TrainerError {
     },
     /// A checkpoint of a run that was made of something else.
     #[error(
-        "{path} holds a run that differs in its {what}: give what it was begun with, or remove that folder to begin anew"
+        "{path} holds a run that was begun otherwise: give what it was begun with, or remove that folder to begin \
+         anew{}", listed(.differences)
     )]
     OtherRun {
         /// The run's folder.
         path: PathBuf,
-        /// What differs.
-        what: &'static str,
+        /// Everything in which it differs.
+        differences: Vec<Difference>,
+    },
+    /// The machine has less memory than the run will take.
+    #[error(
+        "training would take about {} of memory beside the {} that are held already, and there are {} left: lower \
+         --batch (now {batch}) or --max-tokens (the longest example has {longest})",
+        Bytes(*.needed), Bytes(*.held), Bytes(*.available)
+    )]
+    Memory {
+        /// Bytes that the run adds.
+        needed: u64,
+        /// Bytes that the process holds.
+        held: u64,
+        /// Bytes that it may still take.
+        available: u64,
+        /// Examples in a step.
+        batch: usize,
+        /// Tokens of the longest of them.
+        longest: usize,
     },
     /// A checkpoint lacks a tensor although its digest matches: it was not written by this trainer.
     #[error("the checkpoint of step {step} lacks a tensor: remove it to go on from the one before")]
     IncompleteCheckpoint {
         /// Its step.
         step: usize,
+    },
+    /// The base is quantised, and what is learnt would not reach the layers.
+    #[error(
+        "the weights of this base are quantised ({kind}), and no gradient passes through such weights: train on the \
+         same model sealed in half or single precision"
+    )]
+    Quantised {
+        /// The first format that was found.
+        kind: String,
     },
     /// Training left the finite numbers.
     #[error("the loss became {loss} at step {step}: lower the learning rate or the clipping norm")]
@@ -214,6 +245,13 @@ pub enum TrainerError {
     /// The weights could not be serialised.
     #[error("cannot produce safetensors: {0}")]
     Safetensors(#[from] safetensors::SafeTensorError),
+}
+
+fn listed(differences: &[Difference]) -> String {
+    let line = |difference: &Difference| {
+        format!("\n  {}: found {}, wanted {}", difference.what, difference.found, difference.wanted)
+    };
+    differences.iter().map(line).collect()
 }
 
 /// A malformed pattern or word list.

@@ -14,6 +14,7 @@ pub mod evaluation;
 pub mod export;
 pub mod greedy;
 pub mod learner;
+pub mod memory;
 pub mod optimizer;
 pub mod pattern;
 pub mod pretrain;

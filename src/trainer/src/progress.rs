@@ -34,6 +34,13 @@ pub struct Bar {
 }
 
 impl Progress {
+    /// Says one sentence.
+    pub fn note(self, text: &str) {
+        if self == Self::Shown {
+            eprintln!("{text}");
+        }
+    }
+
     /// Starts a run of so many steps.
     pub fn start(self, steps: usize) -> Bar {
         let is_terminal = std::io::stderr().is_terminal();

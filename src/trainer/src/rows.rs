@@ -32,6 +32,8 @@ pub enum Purpose {
     Order = 5,
     /// The order of rehearsals.
     Rehearsal = 6,
+    /// Which rehearsals are kept aside.
+    KeptAside = 7,
 }
 
 /// A generator for one purpose and one counter below 2^56.

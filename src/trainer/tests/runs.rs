@@ -80,9 +80,18 @@ fn a_run_that_is_killed_again_and_again_makes_the_same_adapter() {
     };
     let whole = folder.path().join("whole");
     let started = std::time::Instant::now();
-    let output = run(&whole).output().unwrap();
+    let output = run(&whole).arg("--resume").output().unwrap();
     assert_eq!(output.status.code(), Some(0), "{}", text(&output));
     let duration = started.elapsed();
+    assert!(text(&output).contains("no whole checkpoint was found in"), "{}", text(&output));
+    assert!(text(&output).contains("whole.run: beginning at step 1"), "{}", text(&output));
+    assert!(text(&output).contains(" of 1 questions to rehearse that were kept aside"), "{}", text(&output));
+    let report: serde_json::Value =
+        serde_json::from_slice(&std::fs::read(whole.join("training.json")).unwrap()).unwrap();
+    assert_eq!((&report["rehearsals"]["examples"], &report["keptAside"]["asked"]), (&4.into(), &1.into()));
+    let kept = &report["keptAside"]["samples"][0];
+    assert!(kept["question"].as_str().unwrap().starts_with("why "), "{kept}");
+    assert_eq!(report["keptAside"]["asBefore"], u8::from(kept["before"] == kept["after"]), "{kept}");
 
     let killed = folder.path().join("killed");
     let mut kills = 0;
@@ -122,6 +131,9 @@ fn an_adapter_is_trained_evaluated_and_sealed_for_its_base_alone() {
     assert_eq!(report["curves"]["losses"].as_array().unwrap().len(), 320);
     assert_eq!(report["samples"][0]["expected"], "ok 0");
     assert_eq!(report["samples"][0]["after"], "ok 0");
+    assert_eq!(report["keptAside"], serde_json::Value::Null);
+    let page = std::fs::read_to_string(adapter.join("report.html")).unwrap();
+    assert!(page.contains("Nothing was measured of what the base has forgotten"));
     assert_eq!(std::fs::read(adapter.join("training.json")).unwrap(), output.stdout, "printed and written differ");
 
     let evaluate = |more: &[&str]| trainer("evaluate", &data).args(["--pass-mark", "0.9"]).args(more).output().unwrap();
@@ -131,6 +143,27 @@ fn an_adapter_is_trained_evaluated_and_sealed_for_its_base_alone() {
     let output = evaluate(&[]);
     assert_eq!(output.status.code(), Some(3), "{}", text(&output));
     assert!(text(&output).contains("0 of 12 answers are right, and the pass mark asks for 0.9"), "{}", text(&output));
+
+    let manifest = |base: &str| {
+        let bundle = std::fs::File::open(fixtures().join(base)).unwrap();
+        SealedBundle::open(bundle).unwrap().unverified_manifest().digest().to_string()
+    };
+    let names_both = |output: &Output| {
+        assert_eq!(output.status.code(), Some(12), "{}", text(output));
+        let (found, wanted) = (manifest("generator.bundle"), manifest("generator-next.bundle"));
+        let told = [format!("was trained on the base fixture-generator 1.0.0 ({found})"), format!("({wanted})")];
+        assert!(told.iter().all(|told| text(output).contains(told)), "{}", text(output));
+    };
+    let mut other = Command::new(env!("CARGO_BIN_EXE_ampoule-trainer"));
+    other.arg("evaluate").arg("--base").arg(fixtures().join("generator-next.bundle")).arg("--data").arg(&data);
+    other.arg("--trust-root").arg(fixtures().join("root.json")).arg("--adapter").arg(&adapter);
+    names_both(&other.output().unwrap());
+    // Of one that comes from elsewhere only the shapes speak.
+    std::fs::rename(adapter.join("training.json"), folder.path().join("training.json")).unwrap();
+    let output = other.output().unwrap();
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output));
+    assert!(text(&output).contains("does not say on which base it was trained"), "{}", text(&output));
+    std::fs::rename(folder.path().join("training.json"), adapter.join("training.json")).unwrap();
 
     let keys = fixtures().join("../keys");
     let export = |base: &str| {
@@ -142,8 +175,7 @@ fn an_adapter_is_trained_evaluated_and_sealed_for_its_base_alone() {
         process.arg("--out").arg(folder.path().join("talk.bundle")).output().unwrap()
     };
     let output = export("generator-next.bundle");
-    assert_eq!(output.status.code(), Some(12), "{}", text(&output));
-    assert!(text(&output).contains("was trained on the base fixture-generator 1.0.0"), "{}", text(&output));
+    names_both(&output);
     assert!(!folder.path().join("talk.bundle").exists());
     // What lies elsewhere is not signed, whoever put the link there.
     std::os::unix::fs::symlink(&data, adapter.join("README.md")).unwrap();
@@ -210,16 +242,74 @@ fn a_run_goes_on_only_with_what_it_was_begun_with() {
     }
     let output = run(&[]).output().unwrap();
     assert!(text(&output).contains("an interrupted run") && text(&output).contains("--resume"), "{}", text(&output));
-    for (more, what) in
-        [(&["--resume", "--seed", "9"][..], "settings"), (&["--resume", "--targets", "q_proj"], "modules")]
-    {
+    for (more, differences) in [
+        (&["--resume", "--seed", "9"][..], &["--seed: found 0, wanted 9"][..]),
+        (
+            &["--resume", "--batch", "8", "--alpha", "8"],
+            &["--alpha: found 4.0, wanted 8.0", "--batch: found 4, wanted 8"],
+        ),
+        (
+            &["--resume", "--targets", "v_proj,q_proj"],
+            &["--targets: found down_proj,gate_proj,k_proj,o_proj,q_proj,up_proj,v_proj, wanted q_proj,v_proj"],
+        ),
+    ] {
         let output = run(more).output().unwrap();
         assert_eq!(output.status.code(), Some(13), "{}", text(&output));
-        assert!(text(&output).contains(what), "{}", text(&output));
+        let told: Vec<String> =
+            text(&output).lines().filter_map(|line| Some(line.strip_prefix("  ")?.into())).collect();
+        assert_eq!(told, differences, "{}", text(&output));
     }
     examples(&data, "no");
     let output = run(&["--resume"]).output().unwrap();
-    assert!(text(&output).contains("differs in its training data"), "{}", text(&output));
+    assert!(text(&output).contains("\n  --data: found sha256:"), "{}", text(&output));
+}
+
+#[test]
+fn both_forms_in_one_file_are_told_apart_and_shown() {
+    let folder = tempfile::tempdir().unwrap();
+    let (data, out) = (folder.path().join("data.jsonl"), folder.path().join("adapter"));
+    let lines = [
+        r#"{"messages":[{"role":"user","content":"say 1"},{"role":"assistant","content":"ok 1"}]}"#,
+        r#"{"prompt":"once upon","completion":" a time"}"#,
+        r#"{"prompt":"","completion":"hello"}"#,
+    ];
+    std::fs::write(&data, lines.join("\n")).unwrap();
+    let output = trainer("train", &data).args(["--epochs", "1", "--rank", "2", "--out"]).arg(&out).output().unwrap();
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output));
+    assert!(text(&output).contains("2 of the 3 examples"), "{}", text(&output));
+    let report = std::fs::read_to_string(out.join("training.json")).unwrap();
+    let report: serde_json::Value = serde_json::from_str(&report).unwrap();
+    let asked: Vec<&str> =
+        report["samples"].as_array().unwrap().iter().map(|sample| sample["question"].as_str().unwrap()).collect();
+    let page = std::fs::read_to_string(out.join("report.html")).unwrap();
+    assert!(page.contains("<td>say 1</td>") && page.contains("<td>once upon</td>") && !page.contains("<td></td>"));
+    let output = trainer("evaluate", &data).output().unwrap();
+    assert_eq!(output.status.code(), Some(3), "{}", text(&output));
+    assert!(text(&output).contains("line 3 asks nothing") && !text(&output).contains("answered"), "{}", text(&output));
+    // The tokenizer of the fixture begins no text with a token of its own, so that an empty prompt cannot be asked.
+    assert_eq!(asked, ["say 1", "once upon"]);
+}
+
+#[test]
+fn a_quantised_base_is_asked_and_not_trained_on() {
+    let folder = tempfile::tempdir().unwrap();
+    let (data, out) = (folder.path().join("data.jsonl"), folder.path().join("adapter"));
+    std::fs::write(&data, r#"{"prompt":"once upon","completion":" a time"}"#).unwrap();
+    let tests = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures");
+    let run = |arguments: &[&str]| {
+        let mut process = Command::new(env!("CARGO_BIN_EXE_ampoule-trainer"));
+        process.args(arguments).arg("--base").arg(tests.join("quantised.bundle")).arg("--data").arg(&data);
+        let root = tests.join("../../../../bundles/demo/root.json");
+        process.arg("--trust-root").arg(root).output().unwrap()
+    };
+    for arguments in [&["check"][..], &["train", "--out", out.to_str().unwrap()]] {
+        let output = run(arguments);
+        assert!(!output.status.success(), "{}", text(&output));
+        assert!(text(&output).contains("are quantised (Q8_0)"), "{}", text(&output));
+    }
+    assert!(!out.exists() && !folder.path().join("adapter.run").exists(), "something was begun");
+    let output = run(&["evaluate"]);
+    assert!(output.status.success() && text(&output).contains("base:    0 of 1 right"), "{}", text(&output));
 }
 
 #[test]

@@ -1,21 +1,20 @@
-//! The base model and the data that every command on adapters takes, and `ampoule-trainer check`.
+//! The base model, the data and the adapter that the commands on adapters take.
 
 use std::path::{Path, PathBuf};
 
+use ampoule_inference::model::Adapter;
 use ampoule_trainer::error::TrainerError;
 use ampoule_trainer::tuning::base::Base;
-use ampoule_trainer::tuning::examples::{self, Example, Form};
+use ampoule_trainer::tuning::examples::{self, Content, Example, Form};
 use ampoule_trainer::tuning::lessons::{self, Lesson};
-use ampoule_trainer::tuning::report::Extent;
+use ampoule_trainer::tuning::peft;
+use ampoule_trainer::tuning::report::{self, Extent, Origin};
 use clap::Args;
-use serde_json::json;
-
-use super::Output;
 
 /// The base model.
 #[derive(Debug, Args)]
 pub(super) struct BaseArguments {
-    /// The sealed base model.
+    /// The sealed base model; one whose weights are quantised can be evaluated and not trained on.
     #[arg(long, value_name = "BUNDLE")]
     pub(super) base: PathBuf,
     /// The root.json whose keys may sign it.
@@ -33,6 +32,7 @@ pub(super) struct Data {
     data: PathBuf,
     /// Questions of what the base knows and must not forget: JSON Lines as --data, without the last answer. The base
     /// answers them first, and each batch of examples is joined by as many of these, to which the adapter may change nothing.
+    /// One in ten, at most 64, is kept aside for the report to say what is forgotten.
     #[arg(long, value_name = "FILE")]
     rehearse: Option<PathBuf>,
     /// What is only tested, after each pass: JSON Lines that --data does not hold. The best adapter by it is kept.
@@ -79,6 +79,7 @@ impl Data {
         let data = examples::read(&self.data, Form::Example)?;
         let (rehearse, held_out) = (read(&self.rehearse, Form::Question)?, read(&self.held_out, Form::Example)?);
         let base = self.base.open()?;
+        base.check_trainable()?;
         let lessons = tokenise(&self.data, &data, &base, self.max_tokens)?;
         let held_out = match (&self.held_out, &held_out) {
             (Some(path), Some(examples)) => tokenise(path, examples, &base, self.max_tokens)?,
@@ -96,27 +97,35 @@ impl Data {
         };
         Ok(Prepared { base, lessons, rehearsals, held_out })
     }
-
-    pub(super) fn check(&self, output: Output) -> Result<(), TrainerError> {
-        let prepared = self.open()?;
-        let held_out = (!prepared.held_out.is_empty()).then(|| Extent::of(&prepared.held_out));
-        let json = json!({
-            "examples": Extent::of(&prepared.lessons),
-            "rehearsals": prepared.rehearsals.len(),
-            "heldOutExamples": held_out,
-        });
-        output.print(&format!("ok: {}", prepared.summary()), &json);
-        Ok(())
-    }
 }
 
-/// Examples as the base sees them; warns of those that are cut.
+/// Reads an adapter that belongs to this base; notes one that only its shapes speak for.
+pub(super) fn adapter(folder: &Path, base: &Base) -> Result<Adapter, TrainerError> {
+    if report::check_base(folder, &report::Base::of(&base.identity))? == Origin::Untold {
+        let folder = folder.display();
+        eprintln!(
+            "warning: {folder} does not say on which base it was trained; it fits the shapes of this one, or is refused"
+        );
+    }
+    peft::read(folder, base.decoder.config())
+}
+
+/// Examples as the base sees them; warns of those that are cut, and of those that stand outside of the template.
 pub(super) fn tokenise(
     path: &Path,
     examples: &[Example],
     base: &Base,
     max_tokens: usize,
 ) -> Result<Vec<Lesson>, TrainerError> {
+    let bare = examples.iter().filter(|example| matches!(example.content, Content::Completion { .. })).count();
+    if bare > 0 && bare < examples.len() {
+        eprintln!(
+            "warning: {bare} of the {} examples of {} are `prompt` and `completion`, which stand outside of the chat \
+             template: they serve /v1/completions, and the others chats",
+            examples.len(),
+            path.display()
+        );
+    }
     let max_tokens = base.within_context(max_tokens);
     let lessons::Lessons { lessons, cut } = lessons::tokenise(path, examples, &base.text, max_tokens)?;
     if let Some(first) = cut.first() {

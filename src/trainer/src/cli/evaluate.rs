@@ -4,15 +4,14 @@ use std::path::PathBuf;
 
 use ampoule_trainer::error::TrainerError;
 use ampoule_trainer::progress::Progress;
-use ampoule_trainer::tuning::answers::{Answer, Judge, Respondent};
+use ampoule_trainer::tuning::answers::{self, Answer, Judge, Respondent};
 use ampoule_trainer::tuning::examples::{self, Form};
 use ampoule_trainer::tuning::lessons::Lesson;
-use ampoule_trainer::tuning::peft;
 use clap::Args;
 use serde::Serialize;
 
 use super::Output;
-use super::data::{BaseArguments, tokenise};
+use super::data::{self, BaseArguments, tokenise};
 
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
@@ -21,7 +20,7 @@ pub(super) struct Arguments {
     /// The examples to put to the model: JSON Lines, as for `train`, which must not have seen them.
     #[arg(long, value_name = "FILE")]
     data: PathBuf,
-    /// The folder of an adapter to this base; the base alone is asked without it.
+    /// The folder of an adapter that was trained on this base; the base alone is asked without it.
     #[arg(long, value_name = "FOLDER")]
     adapter: Option<PathBuf>,
     /// When an answer is right: it says what the example says and nothing else, or contains that.
@@ -52,8 +51,12 @@ impl Arguments {
     pub(super) fn run(self, output: Output) -> Result<(), TrainerError> {
         let examples = examples::read(&self.data, Form::Example)?;
         let base = self.base.open()?;
+        let adapter = self.adapter.as_deref().map(|folder| data::adapter(folder, &base)).transpose()?;
         let lessons = tokenise(&self.data, &examples, &base, usize::MAX)?;
-        let adapter = self.adapter.as_deref().map(|folder| peft::read(folder, base.decoder.config())).transpose()?;
+        // Told before anything is asked, and not after half of it.
+        if let Some(lesson) = lessons.iter().find(|lesson| !answers::asks(lesson)) {
+            return Err(TrainerError::NothingAsked { line: lesson.line });
+        }
         let alone = Respondent { decoder: &base.decoder, text: &base.text, adapter: None };
         let evaluation = Evaluation {
             judge: self.judge,

@@ -5,11 +5,10 @@ use std::path::{Path, PathBuf};
 use ampoule_sealing::SealingError;
 use ampoule_sealing::cli::{Sealed, Statement};
 use ampoule_trainer::error::TrainerError;
-use ampoule_trainer::tuning::{peft, report};
 use clap::Args;
 
 use super::Output;
-use super::data::BaseArguments;
+use super::data::{self, BaseArguments};
 
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
@@ -26,13 +25,8 @@ impl Arguments {
     /// The adapter is put beside its base before it is signed, so that nothing is signed that would not be served.
     pub(super) fn run(self, output: Output) -> Result<(), TrainerError> {
         let base = self.base.open()?;
-        let wanted = base.identity.manifest.to_string();
-        if let Some(found) = report::base_of(&self.adapter)?.filter(|found| found.manifest != wanted) {
-            let found = format!("{} {} ({})", found.name, found.version, found.manifest);
-            return Err(TrainerError::OtherBase { path: self.adapter, found, wanted });
-        }
         refuse_links(&self.adapter)?;
-        peft::read(&self.adapter, base.decoder.config())?;
+        data::adapter(&self.adapter, &base)?;
         let binding = base.binding.ok_or_else(|| SealingError::NoTokenizer { path: self.base.base.clone() })?;
         let Sealed { text, json } = self.statement.seal(&self.adapter, &[], Some(binding))?;
         output.print(&text, &json);

@@ -2,9 +2,13 @@
 
 use std::path::PathBuf;
 
+use ampoule_inference::model::Config;
 use ampoule_trainer::error::TrainerError;
+use ampoule_trainer::memory::Memory;
 use ampoule_trainer::progress::Progress;
 use ampoule_trainer::tuning::answers::{self, Respondent};
+use ampoule_trainer::tuning::forecast::Forecast;
+use ampoule_trainer::tuning::lessons::Lesson;
 use ampoule_trainer::tuning::low_rank::Targets;
 use ampoule_trainer::tuning::report::{HTML_FILE, Report};
 use ampoule_trainer::tuning::schedule::Settings;
@@ -12,12 +16,16 @@ use ampoule_trainer::tuning::tune::{Run, Start, tune};
 use clap::Args;
 
 use super::Output;
+use super::course::Course;
 use super::data::{Data, Prepared};
 
+// One line, which is broken where the terminal ends.
 const ADVICE: &str = "\
-A few dozen examples want many passes: begin with --epochs 40 --learning-rate 1e-3, and hold some questions out, so that the
-run ends when it has learnt enough. What the model must not forget belongs into --rehearse; afterwards `evaluate` says how
-much of it is left.";
+A few dozen examples want many passes: begin with --epochs 40 --learning-rate 1e-3, and hold some questions out, so \
+that the run ends when it has learnt enough. What the model must not forget belongs into --rehearse: the report then \
+says how many of some questions kept aside are answered as before, and `evaluate` says it of questions of your own. \
+`check` takes the same options and foresees steps, tokens and memory; a run that would not fit into the memory is \
+refused.";
 
 #[derive(Debug, Args)]
 #[command(after_help = ADVICE)]
@@ -27,39 +35,12 @@ pub(super) struct Arguments {
     /// The folder to write; must not exist yet.
     #[arg(long, value_name = "FOLDER")]
     out: PathBuf,
-    /// Go on with an interrupted run, which lies in FOLDER.run.
+    /// Go on with an interrupted run, which lies in FOLDER.run; where no checkpoint is found there, that is said, and
+    /// the run begins at step 1.
     #[arg(long)]
     resume: bool,
-    /// The linear layers to adapt, by name and separated by commas, such as q_proj,v_proj; all of them by default.
-    #[arg(long, value_name = "NAMES", value_delimiter = ',')]
-    targets: Vec<String>,
-    /// The adapter's rank.
-    #[arg(long, value_name = "N", default_value_t = 16, value_parser = clap::value_parser!(u16).range(1..=1024))]
-    rank: u16,
-    /// What the adapter adds is scaled by alpha / rank; twice the rank by default.
-    #[arg(long, value_name = "X")]
-    alpha: Option<f64>,
-    /// How often each example is seen.
-    #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u16).range(1..))]
-    epochs: u16,
-    /// Examples in a step.
-    #[arg(long, value_name = "N", default_value_t = 4, value_parser = clap::value_parser!(u16).range(1..))]
-    batch: u16,
-    /// The learning rate after the warm-up; it falls to zero along a cosine.
-    #[arg(long, value_name = "X", default_value_t = 2e-4)]
-    learning_rate: f64,
-    /// The share of the steps in which the learning rate rises.
-    #[arg(long, value_name = "X", default_value_t = 0.05)]
-    warmup_share: f64,
-    /// AdamW's weight decay.
-    #[arg(long, value_name = "X", default_value_t = 0.0)]
-    weight_decay: f64,
-    /// The largest norm of a step's gradient; a larger one is scaled down.
-    #[arg(long, value_name = "X", default_value_t = 1.0)]
-    clip_norm: f64,
-    /// Seeds the initial matrices and the order of the examples.
-    #[arg(long, value_name = "N", default_value_t = 0)]
-    seed: u64,
+    #[command(flatten)]
+    course: Course,
     /// How many examples the report quotes with what the base and the adapter say to them, held-out ones if there are any.
     #[arg(long, value_name = "N", default_value_t = 8)]
     samples: usize,
@@ -69,23 +50,17 @@ impl Arguments {
     pub(super) fn run(self, output: Output) -> Result<(), TrainerError> {
         let prepared = self.data.open()?;
         eprintln!("{}", prepared.summary());
-        let settings = Settings {
-            seed: self.seed,
-            epochs: self.epochs.into(),
-            batch: self.batch.into(),
-            max_tokens: self.data.max_tokens,
-            rank: self.rank.into(),
-            alpha: self.alpha.unwrap_or(2.0 * f64::from(self.rank)),
-            learning_rate: self.learning_rate,
-            warmup_share: self.warmup_share.clamp(0.0, 1.0),
-            weight_decay: self.weight_decay,
-            clip_norm: self.clip_norm,
-        };
-        let targets = if self.targets.is_empty() { Targets::AllLinear } else { Targets::Named(self.targets) };
+        let (settings, targets) = (self.course.settings(self.data.max_tokens), self.course.targets());
         let Prepared { base, lessons, rehearsals, held_out } = prepared;
         let respondent = Respondent { decoder: &base.decoder, text: &base.text, adapter: None };
+        let foresee = |rehearsals: &[Lesson]| foresee(base.decoder.config(), &targets, &settings, &lessons, rehearsals);
+        foresee(&rehearsals)?;
         let max_tokens = base.within_context(self.data.max_tokens);
         let rehearsals = answers::rehearsals(rehearsals, respondent, max_tokens, Progress::Shown)?;
+        if !rehearsals.is_empty() {
+            // Only now are the base's answers as long as they are.
+            foresee(&rehearsals)?;
+        }
         let report = tune(
             base,
             &Run {
@@ -110,6 +85,28 @@ impl Arguments {
     }
 }
 
+/// Tells what the run will take, and refuses it when it would not fit.
+fn foresee(
+    config: &Config,
+    targets: &Targets,
+    settings: &Settings,
+    lessons: &[Lesson],
+    rehearsals: &[Lesson],
+) -> Result<(), TrainerError> {
+    let memory = Memory::look();
+    let forecast = Forecast::of(config, targets, settings, lessons, rehearsals, memory)?;
+    eprintln!("{forecast}");
+    match memory {
+        Some(memory) => forecast.check(memory),
+        None => {
+            eprintln!(
+                "warning: this system does not tell how much memory is left, so nothing says whether the run fits"
+            );
+            Ok(())
+        }
+    }
+}
+
 /// Whether the second half of the steps did hardly better than the first step.
 fn has_learnt_nothing(report: &Report) -> bool {
     let losses = &report.curves.losses;
@@ -121,5 +118,5 @@ fn has_learnt_nothing(report: &Report) -> bool {
 fn summary(report: &Report) -> String {
     let early = if report.ended_early { ", ended early: the held-out examples got no better" } else { "" };
     let held_out = report.held_out_loss.map_or_else(String::new, |loss| format!(", held-out loss {loss:.4}"));
-    format!("{} steps{held_out}{early}", report.steps())
+    format!("{} steps{held_out}{early}\n{}", report.steps(), report.forgetting())
 }

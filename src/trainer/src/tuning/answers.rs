@@ -3,18 +3,28 @@
 //! Each example is asked as it would be in service, greedily, up to its last message of the assistant (or its
 //! completion), and what the model says is held against that.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use ampoule_inference::model::{Adapter, Decoder};
 use ampoule_inference::text::{SpecialTokensInOutput, TextProcessor};
+use rand::seq::SliceRandom;
 use serde::Serialize;
 
 use crate::error::TrainerError;
 use crate::greedy;
 use crate::progress::Progress;
+use crate::rows::{Purpose, stream};
 
 use super::lessons::Lesson;
 
 /// How many tokens longer than the expected answer an answer may become before it is cut: a wrong one is wrong by then.
 const SPARE_TOKENS: usize = 32;
+
+/// Of so many rehearsals one is kept aside, up to [`MAX_KEPT_ASIDE`].
+const KEPT_ASIDE_OF: usize = 10;
+
+/// How many rehearsals are kept aside at most: enough to see what is forgotten, few enough to ask of a large model.
+const MAX_KEPT_ASIDE: usize = 64;
 
 /// When an answer counts as right. Letter case and the amount of white space never count.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, clap::ValueEnum)]
@@ -65,19 +75,38 @@ pub struct Respondent<'a> {
     pub adapter: Option<&'a Adapter>,
 }
 
+/// Whether an example has a prompt, and so can be put to a model at all.
+pub fn asks(lesson: &Lesson) -> bool {
+    !last_learnt(lesson).0.is_empty()
+}
+
 impl Respondent<'_> {
     /// Asks one example.
     ///
     /// # Errors
     /// [`TrainerError::NothingAsked`], and what the decoder refuses.
     pub fn answer(&self, lesson: &Lesson) -> Result<Answer, TrainerError> {
+        self.answer_within(lesson, SPARE_TOKENS)
+    }
+
+    /// Asks a rehearsal, to which the base has said something already.
+    ///
+    /// # Errors
+    /// As [`Respondent::answer`].
+    pub fn answer_again(&self, lesson: &Lesson) -> Result<Answer, TrainerError> {
+        // What the base said has no end when it was cut for want of room, and what is said now is cut there too.
+        let is_cut = !lesson.tokens.last().is_some_and(|token| self.text.end_of_sequence().contains(token));
+        self.answer_within(lesson, if is_cut { 0 } else { SPARE_TOKENS })
+    }
+
+    fn answer_within(&self, lesson: &Lesson, spare_tokens: usize) -> Result<Answer, TrainerError> {
         let (prompt, expected) = last_learnt(lesson);
         if prompt.is_empty() {
             return Err(TrainerError::NothingAsked { line: lesson.line });
         }
         let ends = self.text.end_of_sequence();
         let expected: Vec<u32> = expected.iter().copied().filter(|token| !ends.contains(token)).collect();
-        let said = greedy::continuation(self.decoder, self.adapter, prompt, ends, expected.len() + SPARE_TOKENS)?;
+        let said = greedy::continuation(self.decoder, self.adapter, prompt, ends, expected.len() + spare_tokens)?;
         let decode = |tokens: &[u32]| self.text.tokenizer().decode(tokens, SpecialTokensInOutput::Skip);
         Ok(Answer {
             line: lesson.line,
@@ -115,6 +144,24 @@ pub fn rehearsals(
     Ok(questions)
 }
 
+/// Divides rehearsals into those that are kept aside, never trained on, and those that are rehearsed: what is rehearsed
+/// says little about what is forgotten. A question that occurs again is never in both.
+pub fn set_aside(rehearsals: &[Lesson], seed: u64) -> (Vec<Lesson>, Vec<Lesson>) {
+    let mut questions = BTreeMap::new();
+    // What the base had no room to answer compares with nothing.
+    for lesson in rehearsals.iter().filter(|lesson| lesson.learnt() > 0) {
+        questions.entry(last_learnt(lesson).0).or_insert(lesson);
+    }
+    let mut aside: Vec<&Lesson> = questions.into_values().collect();
+    let count = aside.len().div_ceil(KEPT_ASIDE_OF).min(MAX_KEPT_ASIDE).min(aside.len().saturating_sub(1));
+    aside.shuffle(&mut stream(seed, Purpose::KeptAside, 0));
+    aside.truncate(count);
+    aside.sort_by_key(|lesson| lesson.line);
+    let questions: BTreeSet<&[u32]> = aside.iter().map(|lesson| last_learnt(lesson).0).collect();
+    let rehearsed = rehearsals.iter().filter(|lesson| !questions.contains(last_learnt(lesson).0)).cloned().collect();
+    (aside.into_iter().cloned().collect(), rehearsed)
+}
+
 /// The last stretch of learnt tokens, and what comes before it.
 fn last_learnt(lesson: &Lesson) -> (&[u32], &[u32]) {
     let end = lesson.is_learnt.iter().rposition(|is_learnt| *is_learnt).map_or(0, |last| last + 1);
@@ -137,6 +184,30 @@ mod tests {
         let (f, t) = (false, true);
         assert_eq!(last_learnt(&lesson(&[f, t, f, t, t, f])), (&[0, 1, 2][..], &[3, 4][..]));
         assert_eq!(last_learnt(&lesson(&[f, t, t])), (&[0][..], &[1, 2][..]));
+    }
+
+    #[test]
+    fn what_is_kept_aside_is_never_rehearsed() {
+        let lesson = |line: usize, question: u32| Lesson {
+            line,
+            question: String::new(),
+            tokens: vec![question, 0],
+            is_learnt: vec![false, true],
+        };
+        // Each question occurs twice.
+        let rehearsals: Vec<Lesson> = (0..200).map(|line| lesson(line, line as u32 % 100)).collect();
+        let (aside, rehearsed) = set_aside(&rehearsals, 1);
+        assert_eq!((aside.len(), rehearsed.len()), (10, 180));
+        assert!(rehearsed.iter().all(|lesson| aside.iter().all(|kept| kept.tokens != lesson.tokens)));
+        assert_eq!(set_aside(&rehearsals, 1).0, aside);
+        assert_ne!(set_aside(&rehearsals, 2).0, aside);
+        let many: Vec<Lesson> = (0..2000).map(|line| lesson(line, line as u32)).collect();
+        assert_eq!(set_aside(&many, 1).0.len(), MAX_KEPT_ASIDE);
+        // Something is always rehearsed, and what was not answered is not asked again.
+        assert_eq!(set_aside(&many[..1], 1).0, []);
+        assert_eq!(set_aside(&many[..2], 1).0.len(), 1);
+        let unanswered = Lesson { is_learnt: vec![false; 2], ..lesson(0, 0) };
+        assert_eq!(set_aside(&vec![unanswered; 9], 1).0, []);
     }
 
     #[test]

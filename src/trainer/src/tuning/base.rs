@@ -10,12 +10,14 @@ use std::sync::Arc;
 use ampoule_bundle::limits::MAX_TRUST_ROOT_BYTES;
 use ampoule_bundle::statement::{AdapterBinding, Endpoint};
 use ampoule_bundle::{
-    AcceptedVersions, BundleError, BundleIdentity, HostFacts, PolicyViolation, RuntimePolicy, SealedBundle, Timestamp,
-    TrustRoot, writable_by_all,
+    AcceptedVersions, BundleError, BundleIdentity, HostFacts, PolicyViolation, RuntimePolicy, SealedBundle, TensorKind,
+    Timestamp, TrustRoot, writable_by_all,
 };
 use ampoule_inference::model::Decoder;
 use ampoule_inference::text::TextProcessor;
 use ampoule_inference::{InferenceError, LoadOptions, LoadedModel, hardware};
+
+use crate::error::TrainerError;
 
 /// Why a bundle cannot be a base.
 #[derive(Debug, thiserror::Error)]
@@ -78,6 +80,8 @@ pub struct Base {
     pub decoder: Decoder,
     /// Its tokenizer and chat template.
     pub text: Arc<TextProcessor>,
+    /// How its weights are quantised, if some are.
+    pub quantised: Option<TensorKind>,
 }
 
 impl Base {
@@ -101,12 +105,25 @@ impl Base {
             .admit(&policy(), &host(), &AcceptedVersions::none())
             .map_err(|violation| BaseError::NotAdmitted { path: bundle.to_owned(), violation: Box::new(violation) })?;
         let identity = admitted.identity().clone();
+        let mut kinds = admitted.weights().iter().flat_map(|file| file.header.tensors()).map(|tensor| tensor.kind);
+        let quantised = kinds.find(|kind| kind.block_elements() > 1);
         let of_model = |source| BaseError::Model { path: bundle.to_owned(), source: Box::new(source) };
         let ready =
             LoadedModel::load(admitted, &LoadOptions::default()).and_then(LoadedModel::prove).map_err(of_model)?;
         let text = ready.text_processor();
         let decoder = ready.into_decoder().ok_or_else(|| BaseError::NoGenerator { path: bundle.to_owned() })?;
-        Ok(Base { identity, binding, decoder, text })
+        Ok(Base { identity, binding, decoder, text, quantised })
+    }
+
+    /// Refuses a base that adapters can be served beside and not be trained on.
+    ///
+    /// # Errors
+    /// [`TrainerError::Quantised`].
+    pub fn check_trainable(&self) -> Result<(), TrainerError> {
+        match self.quantised {
+            None => Ok(()),
+            Some(kind) => Err(TrainerError::Quantised { kind: format!("{kind:?}") }),
+        }
     }
 
     /// So many tokens, or as many as the model can look at.

@@ -6,14 +6,16 @@
 //! RUN/checkpoint-120/state.json          step, what the run is made of, the digest of the other file
 //! ```
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fs::{self, File};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use ampoule_bundle::Digest;
+use ampoule_inference::model::PEFT_DOWN;
 use candle_core::{Device, Tensor};
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 use crate::error::TrainerError;
 
@@ -131,27 +133,63 @@ impl Checkpoint {
     /// The newest checkpoint that is whole; `None` when there is none.
     ///
     /// # Errors
-    /// [`TrainerError::OtherRun`] when it belongs to other data, settings or another base, naming which.
+    /// [`TrainerError::OtherRun`] when it belongs to other data, settings or another base, naming each with both.
     pub fn newest(run: &Path, ingredients: &Ingredients) -> Result<Option<Checkpoint>, TrainerError> {
         let Some(found) = all(run)?.iter().rev().find_map(|folder| read(folder)) else { return Ok(None) };
-        match difference(&found.ingredients, ingredients) {
-            None => Ok(Some(found)),
-            Some(what) => Err(TrainerError::OtherRun { path: run.to_owned(), what }),
+        let differences = differences(&found.ingredients, ingredients);
+        if differences.is_empty() {
+            return Ok(Some(found));
         }
+        Err(TrainerError::OtherRun { path: run.to_owned(), differences })
     }
 }
 
-fn difference(found: &Ingredients, wanted: &Ingredients) -> Option<&'static str> {
+/// One thing in which a checkpoint differs from the run that is to go on from it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Difference {
+    /// What it is, by the option that sets it if there is one.
+    pub what: String,
+    /// As the checkpoint has it.
+    pub found: String,
+    /// As it was asked for.
+    pub wanted: String,
+}
+
+fn differences(found: &Ingredients, wanted: &Ingredients) -> Vec<Difference> {
     let pairs = [
-        ("trainer version", &found.trainer, &wanted.trainer),
-        ("base bundle", &found.base, &wanted.base),
-        ("training data", &found.lessons, &wanted.lessons),
-        ("rehearsal", &found.rehearsals, &wanted.rehearsals),
-        ("held-out data", &found.held_out, &wanted.held_out),
-        ("settings", &found.settings, &wanted.settings),
-        ("target modules", &found.modules, &wanted.modules),
+        ("the trainer's version", &found.trainer, &wanted.trainer),
+        ("--base", &found.base, &wanted.base),
+        ("--data", &found.lessons, &wanted.lessons),
+        ("--rehearse", &found.rehearsals, &wanted.rehearsals),
+        ("--held-out", &found.held_out, &wanted.held_out),
+        ("--targets", &layers(&found.modules), &layers(&wanted.modules)),
     ];
-    pairs.into_iter().find(|(_, found, wanted)| found != wanted).map(|(what, _, _)| what)
+    let pairs = pairs.into_iter().map(|(what, found, wanted)| (what.to_owned(), found.clone(), wanted.clone()));
+    let (found, wanted) = (settings(&found.settings), settings(&wanted.settings));
+    let named: BTreeSet<&String> = found.keys().chain(wanted.keys()).collect();
+    let told =
+        |settings: &BTreeMap<String, Value>, name| settings.get(name).map_or("nothing".to_owned(), Value::to_string);
+    let settings = named.into_iter().map(|name| {
+        let option = format!("--{}", name.replace('_', "-"));
+        (option, told(&found, name), told(&wanted, name))
+    });
+    pairs
+        .chain(settings)
+        .filter(|(_, found, wanted)| found != wanted)
+        .map(|(what, found, wanted)| Difference { what, found, wanted })
+        .collect()
+}
+
+/// Settings by name. Those of a checkpoint that this trainer did not write have none.
+fn settings(text: &str) -> BTreeMap<String, Value> {
+    serde_json::from_str(text).unwrap_or_default()
+}
+
+/// The linear layers of these matrices, by their last names.
+fn layers(matrices: &str) -> String {
+    let module = |name: &str| name.strip_suffix(PEFT_DOWN)?.rsplit('.').next().map(str::to_owned);
+    let names: BTreeSet<String> = matrices.split(' ').filter_map(module).collect();
+    names.into_iter().collect::<Vec<_>>().join(",")
 }
 
 /// All complete folders, oldest first.

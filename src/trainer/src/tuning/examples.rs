@@ -1,14 +1,16 @@
 //! Training data as a site writes it: JSON Lines, one example a line, either `messages` or `prompt` and `completion`.
 
 use std::fs::File;
-use std::io::{BufRead, BufReader};
+use std::io::{BufReader, Read};
 use std::path::{Path, PathBuf};
 
 use ampoule_inference::text::{Message, Role};
 use serde_json::Value;
 
-/// The longest line that is read, in bytes: far beyond any context.
-const MAX_LINE_BYTES: u64 = 4 << 20;
+use super::lines::{self, Line, MAX_LINE_BYTES, shortened};
+
+/// The longest file that is read, in bytes: more examples than a processor learns in a year.
+const MAX_FILE_BYTES: u64 = 256 << 20;
 
 /// How many defects are listed before the rest is only counted.
 const MAX_LISTED: usize = 20;
@@ -54,6 +56,14 @@ pub enum DataError {
         path: PathBuf,
         /// What a line looks like.
         sample: &'static str,
+    },
+    /// There is no end to it, or none in sight.
+    #[error("{path} is longer than {limit} bytes: divide it, or draw from it; far fewer examples teach as much")]
+    TooLong {
+        /// The file.
+        path: PathBuf,
+        /// The most that is read.
+        limit: u64,
     },
     /// Lines that are no examples.
     #[error("{path} has {count} lines that cannot be used:{}", listed(.path, .defects, *.count))]
@@ -140,26 +150,30 @@ pub enum Form {
 /// [`DataError`] with every line that is not of that form.
 pub fn read(path: &Path, form: Form) -> Result<Vec<Example>, DataError> {
     let failed = |source| DataError::Read { path: path.to_owned(), source };
-    let mut reader = BufReader::new(File::open(path).map_err(failed)?);
+    let mut reader = BufReader::new(File::open(path).map_err(failed)?.take(MAX_FILE_BYTES + 1));
     let (mut examples, mut defects) = (Vec::new(), Defects::default());
     for line in 1.. {
-        let mut bytes = Vec::new();
-        let read = std::io::Read::take(&mut reader, MAX_LINE_BYTES).read_until(b'\n', &mut bytes).map_err(failed)?;
-        if read == 0 {
-            break;
-        }
-        if read as u64 == MAX_LINE_BYTES {
-            defects.add(line, format!("the line is longer than {MAX_LINE_BYTES} bytes: one example a line"));
-            break;
-        }
-        match std::str::from_utf8(&bytes).map(str::trim) {
-            Ok("") => {}
-            Ok(text) => match parse(text, form) {
-                Ok(content) => examples.push(Example { line, content }),
-                Err(reason) => defects.add(line, reason),
+        match lines::next(&mut reader).map_err(failed)? {
+            None => break,
+            Some(Line::TooLong { found }) => defects.add(
+                line,
+                format!(
+                    "the line has {found} bytes, and {MAX_LINE_BYTES} are the limit: write one example a line, and \
+                     shorten it; no model looks at so much"
+                ),
+            ),
+            Some(Line::Whole(bytes)) => match std::str::from_utf8(&bytes).map(str::trim) {
+                Ok("") => {}
+                Ok(text) => match parse(text, form) {
+                    Ok(content) => examples.push(Example { line, content }),
+                    Err(reason) => defects.add(line, reason),
+                },
+                Err(_) => defects.add(line, "the line is not UTF-8: save the file as UTF-8"),
             },
-            Err(_) => defects.add(line, "the line is not UTF-8: save the file as UTF-8"),
         }
+    }
+    if reader.get_ref().limit() == 0 {
+        return Err(DataError::TooLong { path: path.to_owned(), limit: MAX_FILE_BYTES });
     }
     defects.into_result(path)?;
     if examples.is_empty() {
@@ -169,13 +183,13 @@ pub fn read(path: &Path, form: Form) -> Result<Vec<Example>, DataError> {
 }
 
 fn parse(text: &str, form: Form) -> Result<Content, String> {
-    let value: Value = serde_json::from_str(text).map_err(|error| format!("not JSON: {error}"))?;
+    let value = lines::json(text)?;
     let Value::Object(fields) = &value else {
         return Err(format!("not an object: write a line such as {}", form.sample()));
     };
     let known = ["messages", "prompt", "completion"];
     if let Some(unknown) = fields.keys().find(|name| !known.contains(&name.as_str())) {
-        let unknown = unknown.escape_debug();
+        let unknown = shortened(unknown);
         return Err(format!("the field `{unknown}` is not known: known are messages, or prompt and completion"));
     }
     match (form, fields.get("messages"), fields.get("prompt"), fields.get("completion")) {
@@ -236,14 +250,14 @@ fn all_messages(messages: &Value) -> Result<Vec<Message>, String> {
 fn message(value: &Value) -> Result<Message, String> {
     let fields = value.as_object().ok_or("not an object with role and content")?;
     if let Some(unknown) = fields.keys().find(|name| !["role", "content"].contains(&name.as_str())) {
-        let unknown = unknown.escape_debug();
+        let unknown = shortened(unknown);
         return Err(format!("the field `{unknown}` is not known: known are role and content"));
     }
     let role = fields.get("role").and_then(Value::as_str).ok_or("no `role`: system, user or assistant")?;
     let role: Role = match role {
         "system" | "user" | "assistant" => role.parse().map_err(|_| "no such role".to_owned())?,
         other => {
-            let other = other.escape_debug();
+            let other = shortened(other);
             return Err(format!("the role `{other}` is not known: known are system, user, assistant"));
         }
     };
@@ -297,6 +311,8 @@ mod tests {
             (r#"{"messages":[{"role":"assistant","content":""}]}"#, "`content` is empty"),
             (r#"{"messages":[{"role":"assistant","content":"a"}]}"#, "nothing that it answers"),
             (r#"{"messages":[{"role":"assistant","content":"a","tool":1}]}"#, "`tool` is not known"),
+            (r#"{"prompt":"a","prompt":"b","completion":"c"}"#, "the key `prompt` occurs twice: keep one"),
+            (r#"{"messages":[{"role":"user","role":"user","content":"a"}]}"#, "the key `role` occurs twice"),
         ] {
             std::fs::write(&path, format!("{EXAMPLE}\n{line}\n")).unwrap();
             let error = read(&path, Form::Example).unwrap_err().to_string();
@@ -317,5 +333,19 @@ mod tests {
         assert!(error.contains("25 lines") && error.contains("and 5 more"), "{error}");
         std::fs::write(&path, "\n").unwrap();
         assert!(matches!(read(&path, Form::Example), Err(DataError::Empty { .. })));
+    }
+
+    #[test]
+    fn what_is_too_long_is_refused_with_its_length() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("data.jsonl");
+        let long = "a".repeat(4 << 20);
+        std::fs::write(&path, format!("{EXAMPLE}\n{{\"prompt\":\"{long}\",\"completion\":\"b\"}}\nnonsense\n"))
+            .unwrap();
+        let error = read(&path, Form::Example).unwrap_err().to_string();
+        assert!(error.contains("data.jsonl:2: the line has 4194334 bytes, and 1048576 are the limit"), "{error}");
+        assert!(error.contains("data.jsonl:3: not JSON"), "what follows is read too: {error}");
+        let error = read(Path::new("/dev/zero"), Form::Example).unwrap_err().to_string();
+        assert!(error.starts_with("/dev/zero is longer than 268435456 bytes"), "{error}");
     }
 }

@@ -3,7 +3,7 @@
 
 use std::fmt::Write;
 
-use super::report::{Extent, Report};
+use super::report::{Extent, KeptAside, Report};
 
 const WIDTH: f64 = 720.0;
 const HEIGHT: f64 = 240.0;
@@ -40,6 +40,7 @@ pub(super) fn html(report: &Report) -> String {
     page.push_str("<h2>Learning rate</h2>\n");
     page.push_str(&chart(&[("rate", "#4c9a52", &thinned(&rates))]));
     page.push_str(&samples(report));
+    page.push_str(&forgetting(report));
     page.push_str(&facts(report));
     page.push_str("</body></html>\n");
     page
@@ -67,17 +68,39 @@ fn samples(report: &Report) -> String {
         return String::new();
     }
     let of = if report.held_out_examples.is_some() { "held-out" } else { "training" };
-    let mut table = format!(
-        "<h2>Before and after</h2>\n<p>The first {of} examples, answered without chance.</p>\n<table>\
-         <tr><th>Asked</th><th>Expected</th><th>Base</th><th>With the adapter</th></tr>\n"
-    );
-    for sample in &report.samples {
+    let rows = report.samples.iter().map(|sample| {
         let cells = [&sample.question, &sample.expected, &sample.before, &sample.after];
-        let cells: String = cells.iter().map(|text| format!("<td>{}</td>", escaped(text))).collect();
+        cells.map(String::as_str)
+    });
+    let table = table(["Asked", "Expected", "Base", "With the adapter"], rows);
+    format!("<h2>Before and after</h2>\n<p>The first {of} examples, answered without chance.</p>\n{table}")
+}
+
+/// What is left of what the base knew.
+fn forgetting(report: &Report) -> String {
+    let mut section = format!("<h2>What the base knew</h2>\n<p>{}</p>\n", escaped(&report.forgetting()));
+    if let Some(KeptAside { samples, .. }) = report.kept_aside.as_ref().filter(|kept| !kept.samples.is_empty()) {
+        let rows = samples.iter().map(|sample| [&sample.question, &sample.before, &sample.after].map(String::as_str));
+        section.push_str("<p>Some of them, those that are answered otherwise first.</p>\n");
+        section.push_str(&table(["Asked", "Base", "With the adapter"], rows));
+    }
+    section
+}
+
+fn table<'a, const COLUMNS: usize>(names: [&str; COLUMNS], rows: impl Iterator<Item = [&'a str; COLUMNS]>) -> String {
+    let names: String = names.iter().map(|name| format!("<th>{name}</th>")).collect();
+    let mut table = format!("<table><tr>{names}</tr>\n");
+    for row in rows {
+        let cells: String = row.iter().map(|text| format!("<td>{}</td>", said(text))).collect();
         let _ = writeln!(table, "<tr>{cells}</tr>");
     }
     table.push_str("</table>\n");
     table
+}
+
+/// A text in a cell: that a model says nothing is told in words, because an empty cell looks like a defect of the page.
+fn said(text: &str) -> String {
+    if text.trim().is_empty() { "<i>(nothing)</i>".to_owned() } else { escaped(text) }
 }
 
 fn facts(report: &Report) -> String {
@@ -160,14 +183,31 @@ fn short(value: f64) -> String {
     if value == 0.0 || value >= 0.01 { format!("{value:.2}") } else { format!("{value:.0e}") }
 }
 
+/// Text that is no markup. What HTML forbids is written visibly: a control character as its Unicode picture, and one
+/// without a picture, or a code that stands for no character, by its number.
 fn escaped(text: &str) -> String {
-    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
+    let mut escaped = String::with_capacity(text.len());
+    for character in text.chars() {
+        match character {
+            '&' => escaped.push_str("&amp;"),
+            '<' => escaped.push_str("&lt;"),
+            '>' => escaped.push_str("&gt;"),
+            '"' => escaped.push_str("&quot;"),
+            '\t' | '\n' => escaped.push(character),
+            '\0'..='\x1f' => escaped.extend(char::from_u32(0x2400 + u32::from(character))),
+            '\x7f' => escaped.push('\u{2421}'),
+            '\u{80}'..='\u{9f}' | '\u{fdd0}'..='\u{fdef}' => escaped.extend(character.escape_unicode()),
+            _ if u32::from(character) & 0xfffe == 0xfffe => escaped.extend(character.escape_unicode()),
+            _ => escaped.push(character),
+        }
+    }
+    escaped
 }
 
 #[cfg(test)]
 mod tests {
     use super::super::checkpoint::Curves;
-    use super::super::report::{Base, Sample};
+    use super::super::report::{Base, Before, Sample};
     use super::super::schedule::Settings;
     use super::*;
 
@@ -190,6 +230,7 @@ mod tests {
             modules: 7,
             examples: Extent { examples: losses.len(), tokens: 9, learnt: 3, longest: 4 },
             rehearsals: None,
+            kept_aside: None,
             held_out_examples: None,
             ended_early: false,
             held_out_loss: None,
@@ -212,6 +253,37 @@ mod tests {
             !page.contains("http://") && !page.contains("https://") && !page.contains("src="),
             "something is loaded"
         );
+    }
+
+    #[test]
+    fn what_html_forbids_is_written_visibly_and_nothing_said_is_said_so() {
+        let mut report = report(vec![1.0], Vec::new());
+        let all: String = (0..=0x10_ffff).filter_map(char::from_u32).collect();
+        report.samples[0].question = format!("a\0b{all}");
+        report.samples[0].before = " ".to_owned();
+        let page = html(&report);
+        let is_forbidden = |character: char| {
+            let code = u32::from(character);
+            let is_blank = matches!(character, '\t' | '\n' | '\r' | '\x0c');
+            (character.is_control() && !is_blank) || (0xfdd0..=0xfdef).contains(&code) || code & 0xfffe == 0xfffe
+        };
+        let found: Vec<char> = page.chars().filter(|character| is_forbidden(*character)).collect();
+        assert!(found.is_empty(), "{found:?}");
+        assert!(page.contains("<td>a\u{2400}b\u{2400}\u{2401}") && page.contains("\\u{85}"));
+        assert!(page.contains("<td><i>(nothing)</i></td>"));
+    }
+
+    #[test]
+    fn what_was_forgotten_is_told_or_how_to_measure_it() {
+        let mut report = report(vec![1.0], Vec::new());
+        let page = html(&report);
+        assert!(page.contains("Nothing was measured of what the base has forgotten") && page.contains("--rehearse"));
+        let sample =
+            |after: &str| Before { question: "why?".to_owned(), before: "so".to_owned(), after: after.to_owned() };
+        report.kept_aside = Some(KeptAside { asked: 9, as_before: 8, samples: vec![sample("no"), sample("so")] });
+        let page = html(&report);
+        assert!(page.contains("8 of 9 questions") && page.contains("are answered as the base answers them"));
+        assert!(page.contains("<tr><td>why?</td><td>so</td><td>no</td></tr>"));
     }
 
     #[test]

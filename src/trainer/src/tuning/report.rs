@@ -8,8 +8,9 @@ use ampoule_bundle::BundleIdentity;
 use serde::{Deserialize, Serialize};
 
 use crate::error::TrainerError;
+use crate::progress::Progress;
 
-use super::answers::Respondent;
+use super::answers::{Answer, Judge, Respondent};
 use super::checkpoint::Curves;
 use super::lessons::Lesson;
 use super::page;
@@ -40,6 +41,8 @@ pub struct Report {
     pub examples: Extent,
     /// What of the base was rehearsed beside it.
     pub rehearsals: Option<Extent>,
+    /// What is left of what the base knew; `None` when nothing was kept aside to tell.
+    pub kept_aside: Option<KeptAside>,
     /// What was only tested.
     pub held_out_examples: Option<Extent>,
     /// Whether held-out examples ended the run before its last step.
@@ -89,7 +92,45 @@ pub struct Sample {
     pub after: String,
 }
 
+/// Rehearsals that were never trained on, and whether they are answered as the base answers them.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct KeptAside {
+    /// How many there are.
+    pub asked: usize,
+    /// How many of them the adapter answers as the base does.
+    pub as_before: usize,
+    /// Some of them, those that are answered otherwise first.
+    pub samples: Vec<Before>,
+}
+
+/// One question of what the base knows.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Before {
+    /// What was asked.
+    pub question: String,
+    /// What the base says.
+    pub before: String,
+    /// What the base says with the adapter.
+    pub after: String,
+}
+
+/// What a report says that measured nothing of what was forgotten.
+const UNMEASURED: &str = "Nothing was measured of what the base has forgotten: give `train --rehearse` some \
+                          questions that it knew, or put them with their answers to `evaluate`.";
+
 impl Report {
+    /// One sentence on what is left of what the base knew.
+    pub fn forgetting(&self) -> String {
+        match &self.kept_aside {
+            None => UNMEASURED.to_owned(),
+            Some(KeptAside { asked, as_before, .. }) => format!(
+                "{as_before} of {asked} questions to rehearse that were kept aside and never trained on are answered \
+                 as the base answers them."
+            ),
+        }
+    }
+
     /// The file for programs.
     pub fn to_json(&self) -> String {
         let mut text = serde_json::to_string_pretty(self).expect("plain values always serialise");
@@ -108,11 +149,33 @@ impl Report {
     }
 }
 
-/// The base that an adapter's folder says it was trained on; `None` when it was not trained here.
+/// Whether an adapter's folder says on which base it was trained.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// It was trained on the base at hand.
+    Told,
+    /// It was trained elsewhere, and only its shapes speak for the base.
+    Untold,
+}
+
+/// Holds an adapter's folder against the base at hand.
 ///
 /// # Errors
-/// A report that cannot be read.
-pub fn base_of(folder: &Path) -> Result<Option<Base>, TrainerError> {
+/// [`TrainerError::OtherBase`], and a report that cannot be read.
+pub fn check_base(folder: &Path, wanted: &Base) -> Result<Origin, TrainerError> {
+    match base_of(folder)? {
+        None => Ok(Origin::Untold),
+        Some(found) if found.manifest == wanted.manifest => Ok(Origin::Told),
+        Some(found) => Err(TrainerError::OtherBase {
+            path: folder.to_owned(),
+            found: found.to_string(),
+            wanted: wanted.to_string(),
+        }),
+    }
+}
+
+/// The base that an adapter's folder says it was trained on; `None` when it was not trained here.
+fn base_of(folder: &Path) -> Result<Option<Base>, TrainerError> {
     #[derive(Deserialize)]
     struct OnlyBase {
         base: Base,
@@ -137,6 +200,12 @@ impl Base {
     }
 }
 
+impl std::fmt::Display for Base {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} {} ({})", self.name, self.version, self.manifest)
+    }
+}
+
 impl Extent {
     /// Counts.
     pub fn of(lessons: &[Lesson]) -> Self {
@@ -153,6 +222,35 @@ impl std::fmt::Display for Extent {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let Self { examples, tokens, learnt, longest } = self;
         write!(f, "{examples} examples, {tokens} tokens, {learnt} of them learnt, the longest has {longest}")
+    }
+}
+
+impl KeptAside {
+    /// Asks all of them again, and quotes so many.
+    ///
+    /// # Errors
+    /// What [`Respondent::answer_again`] refuses.
+    pub fn ask(
+        lessons: &[Lesson],
+        adapter: Respondent<'_>,
+        quoted: usize,
+        progress: Progress,
+    ) -> Result<Option<Self>, TrainerError> {
+        if lessons.is_empty() {
+            return Ok(None);
+        }
+        let counter = progress.start_counting("what the base knew is asked again", lessons.len());
+        let (mut kept, mut changed) = (Vec::new(), Vec::new());
+        for lesson in lessons {
+            let answer = adapter.answer_again(lesson)?;
+            let is_kept = answer.is_right(Judge::Exact);
+            let Answer { question, expected: before, said: after, .. } = answer;
+            (if is_kept { &mut kept } else { &mut changed }).push(Before { question, before, after });
+            counter.advance();
+        }
+        counter.finish();
+        let (asked, as_before) = (lessons.len(), kept.len());
+        Ok(Some(Self { asked, as_before, samples: changed.into_iter().chain(kept).take(quoted).collect() }))
     }
 }
 

@@ -12,13 +12,13 @@ use crate::learner::Learner;
 use crate::optimizer::{AdamWSettings, Moments};
 use crate::progress::Progress;
 
-use super::answers::Respondent;
+use super::answers::{self, Respondent};
 use super::base::Base;
 use super::checkpoint::{Checkpoint, Curves, Ingredients};
 use super::lessons::Lesson;
 use super::low_rank::{self, Targets};
 use super::peft;
-use super::report::{self, Extent, Report, Sample};
+use super::report::{self, Extent, KeptAside, Report, Sample};
 use super::schedule::{Settings, lay_out};
 
 /// Evaluations without improvement after which a run ends early.
@@ -35,7 +35,7 @@ pub struct Run<'a> {
     pub start: Start,
     /// What is learnt.
     pub lessons: &'a [Lesson],
-    /// What the base says and is to go on saying: as many in each batch as examples.
+    /// What the base says and is to go on saying: as many in each batch as examples. Some are kept aside to tell.
     pub rehearsals: &'a [Lesson],
     /// What is only tested.
     pub held_out: &'a [Lesson],
@@ -54,7 +54,7 @@ pub struct Run<'a> {
 pub enum Start {
     /// At the beginning; an interrupted run must not be there.
     Fresh,
-    /// Where an interrupted run stopped; at the beginning if there is none.
+    /// Where an interrupted run stopped; at the beginning if there is none, which is said.
     Resume,
 }
 
@@ -63,10 +63,12 @@ pub enum Start {
 /// # Errors
 /// Everything that [`TrainerError`] names. What was learnt until the last checkpoint stays in the run's folder.
 pub fn tune(base: Base, run: &Run<'_>) -> Result<Report, TrainerError> {
+    base.check_trainable()?;
     let Base { identity, decoder, text, .. } = base;
+    let (kept_aside, rehearsals) = answers::set_aside(run.rehearsals, run.settings.seed);
     let variables = low_rank::initial(decoder.config(), run.targets, run.settings)?;
     let folder = run_folder(run)?;
-    let ingredients = ingredients(run, &identity.manifest.to_string(), &variables);
+    let ingredients = ingredients(run, &[&rehearsals, &kept_aside], &identity.manifest.to_string(), &variables);
     let tensors = variables.iter().map(|(name, variable)| (name.clone(), variable.as_tensor().clone())).collect();
     let scale = run.settings.alpha / run.settings.rank as f64;
     let adapter = low_rank::adapter(decoder.config(), &tensors, scale)?;
@@ -75,17 +77,24 @@ pub fn tune(base: Base, run: &Run<'_>) -> Result<Report, TrainerError> {
     let learner = Learner::of_adapter(decoder, adapter, variables, optimizer, run.settings.clip_norm)?;
     let filler = text.tokenizer().padding().or(text.end_of_sequence().first().copied()).unwrap_or(0);
     let mut state = State { learner, done: 0, curves: Curves::default(), best_matrices: BTreeMap::new(), filler };
-    if let Some(checkpoint) = Checkpoint::newest(&folder, &ingredients)? {
-        state.restore(checkpoint)?;
+    let steps = run.settings.steps(run.lessons.len());
+    match Checkpoint::newest(&folder, &ingredients)? {
+        Some(checkpoint) => {
+            state.restore(checkpoint)?;
+            run.progress.note(&format!("going on after step {} of {steps} from {}", state.done, folder.display()));
+        }
+        None if run.start == Start::Resume => {
+            run.progress.note(&format!("no whole checkpoint was found in {}: beginning at step 1", folder.display()));
+        }
+        None => {}
     }
 
-    let steps = run.settings.steps(run.lessons.len());
     let per_epoch = run.lessons.len().div_ceil(run.settings.batch);
     let bar = run.progress.start(steps);
     // A run that was killed after its last evaluation must end where it would have ended.
     while state.done < steps && !state.is_stalled() {
         let step = state.done + 1;
-        let (lessons, rehearsals) = run.settings.batch_at(step, run.lessons, run.rehearsals);
+        let (lessons, rehearsals) = run.settings.batch_at(step, run.lessons, &rehearsals);
         let batch = lay_out(&lessons, &rehearsals, filler);
         let loss = state.learner.step(&batch, run.settings.rate(step, steps))?;
         if !loss.is_finite() {
@@ -109,14 +118,16 @@ pub fn tune(base: Base, run: &Run<'_>) -> Result<Report, TrainerError> {
     let of_base = Respondent { decoder: state.learner.decoder(), text: &text, adapter: None };
     let of_adapter = Respondent { adapter: Some(&adapter), ..of_base };
     let quoted = if run.held_out.is_empty() { run.lessons } else { run.held_out };
-    let samples = quoted.iter().take(run.samples).map(|lesson| Sample::take(lesson, of_base, of_adapter));
+    let quoted = quoted.iter().filter(|lesson| answers::asks(lesson));
+    let samples = quoted.take(run.samples).map(|lesson| Sample::take(lesson, of_base, of_adapter));
     let report = Report {
         trainer: env!("CARGO_PKG_VERSION").to_owned(),
         base: report::Base::of(&identity),
         settings: run.settings.clone(),
         modules: adapter.modules().len(),
         examples: Extent::of(run.lessons),
-        rehearsals: (!run.rehearsals.is_empty()).then(|| Extent::of(run.rehearsals)),
+        rehearsals: (!rehearsals.is_empty()).then(|| Extent::of(&rehearsals)),
+        kept_aside: KeptAside::ask(&kept_aside, of_adapter, run.samples, run.progress)?,
         held_out_examples: (!run.held_out.is_empty()).then(|| Extent::of(run.held_out)),
         ended_early: state.done < steps,
         held_out_loss: state.curves.best().map(|(loss, _)| loss),
@@ -142,10 +153,10 @@ fn run_folder(run: &Run<'_>) -> Result<PathBuf, TrainerError> {
     Ok(folder)
 }
 
-fn ingredients(run: &Run<'_>, base: &str, variables: &BTreeMap<String, Var>) -> Ingredients {
-    let digest = |lessons: &[Lesson]| {
+fn ingredients(run: &Run<'_>, rehearsals: &[&[Lesson]], base: &str, variables: &BTreeMap<String, Var>) -> Ingredients {
+    let digest = |lists: &[&[Lesson]]| {
         let mut bytes = Vec::new();
-        for lesson in lessons {
+        for lesson in lists.iter().copied().flatten() {
             bytes.extend((lesson.tokens.len() as u64).to_le_bytes());
             bytes.extend(lesson.tokens.iter().flat_map(|token| token.to_le_bytes()));
             bytes.extend(lesson.is_learnt.iter().map(|is_learnt| u8::from(*is_learnt)));
@@ -155,9 +166,9 @@ fn ingredients(run: &Run<'_>, base: &str, variables: &BTreeMap<String, Var>) -> 
     Ingredients {
         trainer: env!("CARGO_PKG_VERSION").to_owned(),
         base: base.to_owned(),
-        lessons: digest(run.lessons),
-        rehearsals: digest(run.rehearsals),
-        held_out: digest(run.held_out),
+        lessons: digest(&[run.lessons]),
+        rehearsals: digest(rehearsals),
+        held_out: digest(&[run.held_out]),
         settings: serde_json::to_string(run.settings).expect("plain values always serialise"),
         modules: variables.keys().cloned().collect::<Vec<_>>().join(" "),
     }

@@ -1,0 +1,120 @@
+//! The memory that a run is said to take, held against what runs took, and the refusal of one that would not fit.
+
+#![allow(clippy::unwrap_used)]
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use ampoule_trainer::error::TrainerError;
+use ampoule_trainer::memory::Memory;
+use ampoule_trainer::tuning::base::Base;
+use ampoule_trainer::tuning::examples::{self, Form};
+use ampoule_trainer::tuning::forecast::Forecast;
+use ampoule_trainer::tuning::lessons;
+use ampoule_trainer::tuning::low_rank::Targets;
+use ampoule_trainer::tuning::schedule::Settings;
+use serde_json::Value;
+
+fn demo() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../bundles/demo")
+}
+
+fn trainer(command: &str, threads: &str, course: &[&str]) -> Command {
+    let mut process = Command::new(env!("CARGO_BIN_EXE_ampoule-trainer"));
+    process.env("RAYON_NUM_THREADS", threads).env("CANDLE_NUM_THREADS", threads);
+    process.arg(command).arg("--base").arg(demo().join("demo.bundle"));
+    process.arg("--trust-root").arg(demo().join("root.json"));
+    process.arg("--data").arg(demo().join("lessons/train.jsonl")).args(course);
+    process
+}
+
+/// The most memory that a process holds until it ends, as the kernel counts it.
+fn peak_bytes(command: &mut Command) -> u64 {
+    let mut child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    let status = format!("/proc/{}/status", child.id());
+    let mut peak_kib = 0;
+    let code = loop {
+        let text = std::fs::read_to_string(&status).unwrap_or_default();
+        let found = text.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+        peak_kib = found.map_or(peak_kib, |found| found.trim().trim_end_matches(" kB").parse().unwrap());
+        if let Some(ended) = child.try_wait().unwrap() {
+            break ended.code();
+        }
+        std::thread::sleep(Duration::from_millis(2));
+    };
+    assert_eq!(code, Some(0));
+    peak_kib << 10
+}
+
+#[test]
+fn runs_take_the_memory_that_was_foreseen() {
+    let folder = tempfile::tempdir().unwrap();
+    let questions = folder.path().join("questions.jsonl");
+    let all = std::fs::read_to_string(demo().join("lessons/rehearse.jsonl")).unwrap();
+    std::fs::write(&questions, all.lines().take(40).map(|line| format!("{line}\n")).collect::<String>()).unwrap();
+    let questions = questions.to_str().unwrap();
+    for (index, (threads, course)) in [
+        ("1", &["--batch", "4", "--rank", "16"][..]),
+        ("24", &["--batch", "4", "--rank", "16"]),
+        ("2", &["--batch", "60", "--rank", "256"]),
+        ("2", &["--batch", "12", "--rank", "64", "--rehearse", questions]),
+    ]
+    .iter()
+    .enumerate()
+    {
+        let course = [*course, &["--epochs", "2", "--targets", ALL][..]].concat();
+        let output = trainer("check", threads, &course).arg("--json").output().unwrap();
+        assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
+        let checked: Value = serde_json::from_slice(&output.stdout).unwrap();
+        let forecast = &checked["forecast"];
+        let foreseen = forecast["heldBytes"].as_u64().unwrap() + forecast["addedBytes"].as_u64().unwrap();
+        let out = folder.path().join(index.to_string());
+        let found = peak_bytes(trainer("train", threads, &course).args(["--samples", "2", "--out"]).arg(&out));
+        let percent = 100.0 * foreseen as f64 / found as f64;
+        println!("{threads} threads, {course:?}: foreseen {foreseen} bytes, taken {found}, {percent:.0} %");
+        assert!((100.0..=125.0).contains(&percent), "{course:?}: foreseen {foreseen} bytes, taken {found}");
+        let report: Value = serde_json::from_slice(&std::fs::read(out.join("training.json")).unwrap()).unwrap();
+        assert_eq!(forecast["steps"], report["curves"]["losses"].as_array().unwrap().len());
+        if index < 3 {
+            assert_eq!(forecast["tokens"].as_u64(), report["examples"]["tokens"].as_u64().map(|tokens| 2 * tokens));
+        }
+    }
+}
+
+/// Spelled out, so that naming targets is tried too.
+const ALL: &str = "q_proj,k_proj,v_proj,o_proj,gate_proj,up_proj,down_proj";
+
+#[test]
+fn a_run_that_does_not_fit_is_refused_with_numbers_and_a_cure() {
+    let base = Base::open(&demo().join("demo.bundle"), &demo().join("root.json")).unwrap();
+    let path = demo().join("lessons/train.jsonl");
+    let lessons = lessons::tokenise(&path, &examples::read(&path, Form::Example).unwrap(), &base.text, 512).unwrap();
+    let settings = Settings {
+        seed: 0,
+        epochs: 3,
+        batch: 32,
+        max_tokens: 512,
+        rank: 16,
+        alpha: 32.0,
+        learning_rate: 1e-3,
+        warmup_share: 0.0,
+        weight_decay: 0.0,
+        clip_norm: 1.0,
+    };
+    let foresee = |settings: &Settings, memory| {
+        let config = base.decoder.config();
+        Forecast::of(config, &Targets::AllLinear, settings, &lessons.lessons, &[], memory).unwrap()
+    };
+    let memory = Memory { held: 20 << 20, available: 40 << 20 };
+    let error = foresee(&settings, Some(memory)).check(memory).unwrap_err();
+    assert!(matches!(error, TrainerError::Memory { batch: 32, longest: 47, .. }), "{error}");
+    let said = error.to_string();
+    assert!(said.contains("20 MiB that are held already") && said.contains("40 MiB left"), "{said}");
+    assert!(said.contains("lower --batch (now 32) or --max-tokens (the longest example has 47)"), "{said}");
+    // The cure cures.
+    let smaller = foresee(&Settings { batch: 4, ..settings.clone() }, Some(memory));
+    smaller.check(memory).unwrap();
+    assert!(smaller.to_string().contains("45 steps over 6831 tokens; about "), "{smaller}");
+    assert!(foresee(&Settings { batch: 4, ..settings }, None).to_string().ends_with("to what is held already"));
+}
