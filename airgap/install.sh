@@ -5,7 +5,9 @@
 #   PREFIX/lib/ampoule/current        the release in use; `previous` is the one before
 #   PREFIX/bin/ampoule*               links through `current`
 #
-# Killed at any point, it leaves the old release in use or the new one, and can be run again.
+# Killed at any point, it leaves the old release in use or the new one, and can be run again.  Everything that it puts
+# anywhere comes from the copy in PREFIX/lib, which was verified where nobody else may write, and has rights that are
+# fixed here, whatever those of the unpacked folder are.
 set -u
 LC_ALL=C
 export LC_ALL
@@ -48,7 +50,12 @@ $usage" ;;
     esac
 done
 
-here=$(CDPATH='' cd -- "$(dirname -- "$0")" && pwd -P) || refuse 1 'cannot enter the folder that this script lies in'
+# No $(dirname): it would lose line feeds at the end of the folder's name, and another folder be installed.
+case $0 in
+    /*) here=${0%/*} ;;
+    */*) here=./${0%/*} ;;
+    *) here=. ;;
+esac
 if [ -n "$prefix" ]; then
     is_system=no
     case $prefix in /*) ;; *) prefix=$PWD/$prefix ;; esac
@@ -79,17 +86,23 @@ version_of() {
     readlink -- "$lib/$1" 2>/dev/null
 }
 
+# The version of the release whose list is the file $1.
+release_of() {
+    sed -n '1s/^# ampoule release \([^ ]*\) .*/\1/p' "$1"
+}
+
 # Points the link $1 at the version $2 in one step: whoever looks sees the old one or the new one.
 point() {
     step ln -sfn -- "$2" "$lib/.$1.new"
     step mv -fT -- "$lib/.$1.new" "$lib/$1"
 }
 
-# The units of the release in the folder $1.  A site changes them with drop-ins (systemctl edit), which this leaves alone.
+# The units of the installed release $1, whose list is the file $2.  A site changes them with drop-ins (systemctl edit),
+# which this leaves alone.
 install_units() {
     [ "$is_system" = yes ] && [ -d /etc/systemd/system ] || return 0
-    for unit in "$1"/systemd/ampoule.*; do
-        [ -f "$unit" ] && step install -m 0644 -- "$unit" "/etc/systemd/system/${unit##*/}"
+    for unit in $(sed -n 's|^[0-9a-f]\{64\}  systemd/\(ampoule\.[a-z]*\)$|\1|p' "$2"); do
+        step install -m 0644 -- "$lib/$1/systemd/$unit" "/etc/systemd/system/$unit"
     done
     if [ -d /run/systemd/system ]; then
         step systemctl daemon-reload
@@ -104,7 +117,7 @@ if [ "$action" = rollback ]; then
     fi
     point current "$previous"
     point previous "$current"
-    install_units "$lib/$previous"
+    install_units "$previous" "$lib/$previous/RELEASE"
     [ "$is_dry" = yes ] || echo "ampoule $previous is in use again, $current is kept; restart what is running"
     exit 0
 fi
@@ -114,7 +127,15 @@ if [ -z "$fingerprint" ]; then
     refuse 2 'nothing was installed: run it again with --fingerprint HEX'
 fi
 sh "$here/verify.sh" --fingerprint "$fingerprint" || refuse $? 'nothing was installed'
-version=$(sed -n '1s/^# ampoule release \([^ ]*\) .*/\1/p' "$here/RELEASE")
+version=$(release_of "$here/RELEASE")
+# It becomes the name of a folder, so it is looked at once more.
+case $version in
+    [0-9]*) ;;
+    *) refuse 11 'RELEASE names no version; nothing was installed' ;;
+esac
+case $version in
+    *[!0-9A-Za-z.+-]*) refuse 11 'RELEASE names no version; nothing was installed' ;;
+esac
 
 # What stands in the way is told before the first step.
 for program in $programs; do
@@ -133,23 +154,28 @@ if [ "$is_system" = yes ] && ! id ampoule >/dev/null 2>&1; then
     step useradd --system --user-group --no-create-home --home-dir "$state" --shell /usr/sbin/nologin ampoule
 fi
 step mkdir -p -- "$lib" "$prefix/bin" "$etc" "$state"
-if [ ! -e "$etc/ampoule.toml" ] && [ ! -L "$etc/ampoule.toml" ]; then
-    step install -m 0644 -- "$here/etc/ampoule.toml" "$etc/.ampoule.toml.new"
-    step mv -fT -- "$etc/.ampoule.toml.new" "$etc/ampoule.toml"
-fi
 
 if [ ! -d "$lib/$version" ]; then
     # What is copied is verified again where it lies, and gets its name only then.
     step rm -rf -- "$lib/.staging"
-    step cp -R -- "$here" "$lib/.staging"
-    step chmod -R u=rwX,go=rX -- "$lib/.staging"
+    step cp -R -- "$here/." "$lib/.staging"
     [ "$is_system" = no ] || step chown -R 0:0 -- "$lib/.staging"
+    # Five digits, because with four chmod leaves a folder its set-user-ID and set-group-ID bits.
+    step find "$lib/.staging" -type d -exec chmod 00755 {} +
+    step find "$lib/.staging" -type f -exec chmod 00644 {} +
+    step find "$lib/.staging/bin" -type f -exec chmod 00755 {} +
+    step find "$lib/.staging" -type f -name '*.sh' -exec chmod 00755 {} +
     if [ "$is_dry" = no ]; then
-        sh "$lib/.staging/verify.sh" --fingerprint "$fingerprint" >/dev/null ||
-            refuse 11 "the copy in $lib/.staging is not what was signed: is the disk full or broken?"
+        sh "$lib/.staging/verify.sh" --fingerprint "$fingerprint" >/dev/null &&
+            [ "$(release_of "$lib/.staging/RELEASE")" = "$version" ] ||
+            refuse 11 "the copy in $lib/.staging is not what was signed: is the disk full, or did somebody change $here?"
         sync
     fi
     step mv -T -- "$lib/.staging" "$lib/$version"
+fi
+if [ ! -e "$etc/ampoule.toml" ] && [ ! -L "$etc/ampoule.toml" ]; then
+    step install -m 0644 -- "$lib/$version/etc/ampoule.toml" "$etc/.ampoule.toml.new"
+    step mv -fT -- "$etc/.ampoule.toml.new" "$etc/ampoule.toml"
 fi
 
 was=$(version_of current)
@@ -167,7 +193,10 @@ for program in $programs; do
         step ln -s -- "../lib/ampoule/current/bin/$program" "$prefix/bin/$program"
     fi
 done
-[ "$is_in_use" = yes ] || install_units "$here"
+# A dry run has no copy, but the same list.
+list=$lib/$version/RELEASE
+[ -f "$list" ] || list=$here/RELEASE
+[ "$is_in_use" = yes ] || install_units "$version" "$list"
 
 if [ "$is_dry" = yes ]; then
     echo 'this was a dry run: nothing was changed'

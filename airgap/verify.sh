@@ -1,6 +1,7 @@
 #!/bin/sh
 # Is this folder, file by file, the release that the vendor signed?  Nothing of ours takes part: openssl checks the
-# signature of the list RELEASE, sha256sum every file on it, find whether anything else lies here.
+# signature of the list RELEASE, sha256sum every file on it, find whether anything else lies here.  Nothing is read that
+# is no file, or that is longer than the list says.
 #
 # A forged release brings a key of its own.  So the key's fingerprint must come to you by another way than the files:
 # by telephone, on paper, from the vendor's page.  It is what `sha256sum trust/vendor.pub` prints.
@@ -33,26 +34,39 @@ $usage" ;;
     esac
 done
 
-for tool in openssl sha256sum find grep sed cut dirname wc; do
+for tool in openssl sha256sum find grep sed cut head tr; do
     command -v "$tool" >/dev/null 2>&1 || refuse 1 "the tool '$tool' is missing: install it, nothing was checked"
 done
-CDPATH='' cd -- "$(dirname -- "$0")" || refuse 1 'cannot enter the folder that this script lies in'
+# No $(dirname): it would lose line feeds at the end of the folder's name, and another folder be entered.
+case $0 in
+    /*) here=${0%/*} ;;
+    */*) here=./${0%/*} ;;
+    *) here=. ;;
+esac
+CDPATH='' cd -- "$here/" || refuse 1 'cannot enter the folder that this script lies in'
 
-# The four files that everything else hangs on must be files, not links to somewhere.
-for name in RELEASE RELEASE.sig trust/vendor.pub; do
+# Whether $1 is a regular file, and of the length $2 as find has it: 7c for 7 bytes, -7c for less.  It is not opened.
+is_file_of() {
+    [ -n "$(find "./$1" -prune -type f -size "$2" 2>/dev/null)" ]
+}
+
+# The three files that everything else hangs on must be files, not links to somewhere, and no longer than such a file is.
+# Of a signature openssl reads no more than it needs; what hangs on behind it would be signed by nobody.
+for rule in RELEASE.sig:80 trust/vendor.pub:4096 RELEASE:1048576; do
+    name=${rule%:*}
+    limit=${rule#*:}
     if [ -L "$name" ] || [ ! -f "$name" ]; then
         refuse 11 "missing: $name (or it is no regular file)"
     fi
+    is_file_of "$name" "-$((limit + 1))c" || refuse 11 "$name is longer than $limit bytes, so it is not what its name says"
 done
 
-# openssl reads a signature to its end and no further; what hangs on behind it would be signed by nobody.
-[ "$(wc -c <RELEASE.sig)" -le 80 ] || refuse 11 'RELEASE.sig is longer than any signature'
-
+# The digest of the file $1, which has $2 bytes; should it grow meanwhile, of no more than these.
 digest_of() {
-    sha256sum <"$1" | cut -c 1-64
+    head -c "$2" <"$1" | sha256sum | cut -c 1-64
 }
 
-found=$(digest_of trust/vendor.pub)
+found=$(digest_of trust/vendor.pub 4096)
 if [ -z "$fingerprint" ]; then
     refuse 2 "nothing was checked yet.  The key of this release has the fingerprint
 
@@ -72,12 +86,13 @@ if ! openssl dgst -sha256 -verify trust/vendor.pub -signature RELEASE.sig RELEAS
 fi
 
 # Only now is the list read.
-line='^[0-9a-f]\{64\}  [A-Za-z0-9._/-]*$'
 title=$(sed -n '1s/^# ampoule release //p' RELEASE)
-if [ -z "$title" ] || [ "$(sed -n '2p' RELEASE)" != '# format 1' ] || sed '1,2d' RELEASE | grep -qv "$line"; then
+# Each file has two lines, which are joined here.
+entries=$(sed '1,2d' RELEASE | sed 'N; s/\n/ /') || refuse 1 'RELEASE cannot be read'
+entry='^# [0-9]\{1,15\} bytes [0-9a-f]\{64\}  [A-Za-z0-9._/-]*$'
+if [ -z "$title" ] || [ "$(sed -n '2p' RELEASE)" != '# format 1' ] || printf '%s\n' "$entries" | grep -qv "$entry"; then
     refuse 11 'RELEASE is of a format that this script does not know'
 fi
-entries=$(sed '1,2d' RELEASE) || refuse 1 'RELEASE cannot be read'
 files=$(sed -n 's/^[0-9a-f]\{64\}  //p' RELEASE)
 
 is_listed() {
@@ -86,31 +101,32 @@ is_listed() {
 
 # A tool that fails must not make the release look whole.
 unread() {
-    echo 'unread: not everything in this folder can be looked at'
+    printf 'unread: not everything in this folder can be looked at\000'
+}
+
+# What find finds, one line for each name, whatever the name holds.
+names() {
+    { find . "$@" -print0 || unread; } | tr '\n\000' '?\n'
 }
 
 # One line for each defect.
 defects() {
-    printf '%s\n' "$entries" | while read -r digest name; do
+    printf '%s\n' "$entries" | while read -r _ length _ digest name; do
         if [ -L "$name" ] || [ ! -e "$name" ]; then
             echo "missing: $name"
-        elif [ ! -f "$name" ] || [ "$(digest_of "$name")" != "$digest" ]; then
+        elif ! is_file_of "$name" "${length}c" || [ "$(digest_of "$name" "$length")" != "$digest" ]; then
             echo "changed: $name"
         fi
     done
     # A name that no release has is shown with ? for what a terminal might obey, and looked at no further.
-    odd=$(find . -name '*[!A-Za-z0-9._-]*' -prune -print) || unread
-    [ -z "$odd" ] || printf '%s\n' "$odd" | sed 's/[^ -~]/?/g; s|^\./|extra: |'
-    links=$(find . -name '*[!A-Za-z0-9._-]*' -prune -o ! -type d ! -type f -print) || unread
-    [ -z "$links" ] || printf '%s\n' "$links" |
+    names -name '*[!A-Za-z0-9._-]*' -prune | sed 's/[^ -~]/?/g; s|^\./|extra: |'
+    names -name '*[!A-Za-z0-9._-]*' -prune -o ! -type d ! -type f |
         sed 's|^\./\(.*\)|extra: \1 (a link, or something else that is no file)|'
-    there=$(find . -name '*[!A-Za-z0-9._-]*' -prune -o -type f -print) || unread
-    printf '%s\n' "$there" | while IFS= read -r name; do
+    names -name '*[!A-Za-z0-9._-]*' -prune -o -type f | while IFS= read -r name; do
         is_listed "${name#./}" || echo "extra: ${name#./}"
     done
     # A folder belongs to the release when it holds one of its files.
-    folders=$(find . -name '*[!A-Za-z0-9._-]*' -prune -o -type d ! -name . -print) || unread
-    printf '%s\n' "$folders" | while IFS= read -r name; do
+    names -name '*[!A-Za-z0-9._-]*' -prune -o -type d ! -name . | while IFS= read -r name; do
         name=${name#./}
         case "
 $files" in

@@ -61,6 +61,11 @@ impl Site {
         format!("{} with {}", self.binary.display(), self.bundle.display())
     }
 
+    /// The binary itself, where links to it lead.
+    pub(crate) fn binary(&self) -> &Path {
+        &self.binary
+    }
+
     pub(crate) fn folder(&self) -> &Path {
         self.folder.path()
     }

@@ -4,7 +4,7 @@
 mod support;
 
 use serde_json::Value;
-use support::{ampoule, fixture, harness, judge, with_result};
+use support::{ampoule, fixture, harness, judge, sign_release, with_result};
 
 /// Runs the full profile and returns the report, of which no case may have failed.
 fn full(bundle: &str, more: &[&str]) -> Value {
@@ -23,9 +23,10 @@ fn a_generator_keeps_every_promise() {
     let report = full("generator.bundle", &["--junit", junit.to_str().unwrap()]);
     let cases = report["cases"].as_array().unwrap().len();
     let skipped = with_result(&report, "skipped");
-    // base64 is an encoder's; strace is not installed everywhere, which the test run says like any other skip.
+    // base64 is an encoder's, and this binary lies in no release; strace is not installed everywhere, which the test run
+    // says like any other skip.
     for id in &skipped {
-        assert!(["AMP-API-12", "AMP-EGR-01"].contains(id), "{id} was skipped: {report:#}");
+        assert!(["AMP-API-12", "AMP-INS-01", "AMP-INS-02", "AMP-EGR-01"].contains(id), "{id} was skipped: {report:#}");
     }
     if skipped.contains(&"AMP-EGR-01") {
         println!("skipped: conformance case AMP-EGR-01 (strace is missing or may not watch)");
@@ -34,6 +35,32 @@ fn a_generator_keeps_every_promise() {
     let xml = std::fs::read_to_string(junit).unwrap();
     assert_eq!(xml.matches("<testcase ").count(), cases);
     assert!(xml.contains(&format!("tests=\"{cases}\" failures=\"0\"")), "{}", &xml[..200]);
+}
+
+#[test]
+fn an_installed_release_is_judged_where_it_lies() {
+    let folder = tempfile::tempdir().unwrap();
+    let tree = folder.path().join("release");
+    for name in ["bin", "docs"] {
+        std::fs::create_dir_all(tree.join(name)).unwrap();
+    }
+    std::fs::copy(ampoule(), tree.join("bin/ampoule")).unwrap();
+    std::fs::write(tree.join("docs/README.md"), "read me").unwrap();
+    let judge_it = || {
+        let mut command = harness(&["run", "--profile", "full", "--json", "--case", "AMP-INS", "--binary"]);
+        command.arg(tree.join("bin/ampoule")).arg("--bundle").arg(fixture("generator.bundle"));
+        command.arg("--trust-root").arg(fixture("root.json"));
+        judge(command)
+    };
+    let (_, report) = judge_it();
+    assert_eq!(with_result(&report, "skipped"), ["AMP-INS-01", "AMP-INS-02"], "{report:#}");
+    assert!(report["cases"][0]["reason"].as_str().unwrap().contains("no installed release"), "{report:#}");
+    sign_release(&tree);
+    let (code, report) = judge_it();
+    assert_eq!((code, with_result(&report, "passed")), (Some(0), vec!["AMP-INS-01", "AMP-INS-02"]), "{report:#}");
+    std::fs::write(tree.join("docs/README.md"), "read it").unwrap();
+    let (code, report) = judge_it();
+    assert_eq!((code, with_result(&report, "failed")), (Some(1), vec!["AMP-INS-01", "AMP-INS-02"]), "{report:#}");
 }
 
 #[test]

@@ -7,7 +7,7 @@ mod support;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 
-use support::{ampoule, fixture, harness, judge, with_result};
+use support::{ampoule, fixture, harness, judge, sign_release, with_result};
 
 /// A lie: what it is, the script that tells it, and the cases that must catch it.  `$REAL` is the appliance.
 struct Lie(&'static str, &'static str, &'static [&'static str]);
@@ -44,6 +44,11 @@ const LIES: &[Lie] = &[
             "AMP-EXIT-04",
             "AMP-TLS-04",
         ],
+    ),
+    Lie(
+        "every release is what was signed",
+        r#"[ "$1" = verify-self ] && { echo '{"verified":true,"release":"1.2.3"}'; exit 0; }; exec "$REAL" "$@""#,
+        &["AMP-INS-01", "AMP-INS-02"],
     ),
     Lie(
         "the configuration is never looked at",
@@ -105,7 +110,7 @@ const LIES: &[Lie] = &[
            done
            [ -n "$socket" ] && touch "$socket"
            exec "$REAL" "${kept[@]}""#,
-        &["AMP-ADM-01", "AMP-ADM-02", "AMP-ADM-03", "AMP-ADM-04"],
+        &["AMP-ADM-01", "AMP-ADM-02", "AMP-ADM-03", "AMP-ADM-04", "AMP-ADM-05"],
     ),
     Lie(
         "every second start serves another model",
@@ -131,11 +136,17 @@ const UNPROVEN: [&str; 1] = ["AMP-LOAD-02"];
 #[test]
 fn each_lie_is_caught_by_the_cases_that_are_about_it() {
     let folder = tempfile::tempdir().unwrap();
-    for (number, Lie(what, script, caught_by)) in LIES.iter().enumerate() {
-        let binary = folder.path().join(format!("liar-{number}"));
-        let real = ampoule().display().to_string();
-        fs::write(&binary, format!("#!/bin/bash\nREAL='{real}'\n{script}\n")).unwrap();
-        fs::set_permissions(&binary, fs::Permissions::from_mode(0o755)).unwrap();
+    let liar = |number: usize| folder.path().join(format!("bin/liar-{number}"));
+    fs::create_dir(folder.path().join("bin")).unwrap();
+    let real = ampoule().display().to_string();
+    for (number, Lie(_, script, _)) in LIES.iter().enumerate() {
+        fs::write(liar(number), format!("#!/bin/bash\nREAL='{real}'\n{script}\n")).unwrap();
+        fs::set_permissions(liar(number), fs::Permissions::from_mode(0o755)).unwrap();
+    }
+    // Liars lie in a release, so that what is told about a release can be a lie.
+    sign_release(folder.path());
+    for (number, Lie(what, _, caught_by)) in LIES.iter().enumerate() {
+        let binary = liar(number);
         let mut command = harness(&["run", "--profile", "full", "--json"]);
         command.arg("--binary").arg(binary).arg("--bundle").arg(fixture("generator.bundle"));
         command.arg("--trust-root").arg(fixture("root.json"));

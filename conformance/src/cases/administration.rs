@@ -1,6 +1,9 @@
 //! Administration: on a UNIX socket that is the operator's alone, by the installed command, and never over the network.
 
+use std::io::Write;
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
+use std::os::unix::net::UnixStream;
+use std::time::{Duration, Instant};
 use std::{fs, thread};
 
 use anyhow::{Context, ensure};
@@ -16,7 +19,14 @@ pub(super) const CASES: &[Case] = &[
     Case::installed("AMP-ADM-02", "An admin socket where everybody may write ends with 78", open_folder),
     Case::installed("AMP-ADM-03", "`adapters list` tells what is loaded; the API has no such path", listed),
     Case::installed("AMP-ADM-04", "What is no adapter is refused with its exit code, and changes nothing", refused),
+    Case::installed("AMP-ADM-05", "Clients that connect and ask for nothing keep nobody from the admin socket", silent),
 ];
+
+/// How many clients say nothing: more than an appliance can be expected to listen to.
+const SILENT_CLIENTS: usize = 64;
+
+/// Far longer than an answer takes, and far shorter than waiting for all of them to be given up one after the other.
+const PROMPTLY: Duration = Duration::from_secs(20);
 
 fn the_owners(site: &Site) -> anyhow::Result<()> {
     let (server, socket) = serve(site, "owner")?;
@@ -71,6 +81,25 @@ fn refused(site: &Site) -> anyhow::Result<()> {
     })?;
     site.run(&["adapters", "unload", "absent", "--admin-socket", &socket])?.requires(1, &["absent"])?;
     ensure!(server.target().get(MODELS)?.json(200)? == before, "something that was refused is served");
+    Ok(())
+}
+
+fn silent(site: &Site) -> anyhow::Result<()> {
+    let (server, socket) = serve(site, "silent")?;
+    let mut clients = Vec::new();
+    for number in 0..SILENT_CLIENTS {
+        let mut client = UnixStream::connect(&socket).context("the admin socket takes no connection")?;
+        // Every other one begins and does not go on.  That it may have been sent away by now is as good.
+        let _ = client.write_all(if number % 2 == 0 { b"" } else { b"GET /adapters HTTP/1.1\r\nhost: " });
+        clients.push(client);
+    }
+    let started = Instant::now();
+    site.run(&["adapters", "list", "--admin-socket", &socket])?.requires(0, &[])?;
+    let waited = started.elapsed();
+    ensure!(waited < PROMPTLY, "the operator waited {} s behind clients that ask for nothing", waited.as_secs());
+    drop(clients);
+    let ended = server.stop()?;
+    ensure!(ended.code == Some(0), "the server ended with {:?}", ended.code);
     Ok(())
 }
 

@@ -23,6 +23,7 @@ mod configuration;
 mod drain;
 mod egress;
 mod exits;
+mod installation;
 mod load;
 mod log;
 mod tampering;
@@ -49,6 +50,7 @@ pub(crate) const GROUPS: &[&[Case]] = &[
     authentication::CASES,
     determinism::CASES,
     tampering::CASES,
+    installation::CASES,
     configuration::CASES,
     administration::CASES,
     exits::CASES,

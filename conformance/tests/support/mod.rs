@@ -16,11 +16,26 @@ pub fn harness(arguments: &[&str]) -> Command {
     command
 }
 
-/// The appliance.  Cargo tells no crate where the binary of another one is; both are built into one folder, and this test
-/// runs from the folder `deps` in it.
+/// The appliance.
 pub fn ampoule() -> PathBuf {
+    built("ampoule")
+}
+
+/// Signs a folder as a release of the appliance, with test material.
+pub fn sign_release(tree: &Path) {
+    let keys = fixture("generator.bundle").parent().unwrap().join("../keys");
+    let mut command = Command::new(built("ampoule-seal"));
+    command.args(["release", "--version", "1.2.3", "--platform", "x86_64-linux", "--tree"]).arg(tree);
+    command.arg("--key").arg(keys.join("test.key")).arg("--password-file").arg(keys.join("test.password"));
+    let output = command.output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+}
+
+/// Cargo tells no crate where the binary of another one is; all are built into one folder, and this test runs from the
+/// folder `deps` in it.
+fn built(name: &str) -> PathBuf {
     let test = std::env::current_exe().unwrap();
-    let binary = test.parent().and_then(Path::parent).unwrap().join("ampoule");
+    let binary = test.parent().and_then(Path::parent).unwrap().join(name);
     assert!(
         binary.is_file(),
         "{} is missing: build it with `cargo build --release --locked --workspace`, or test the whole workspace",

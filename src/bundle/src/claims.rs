@@ -16,6 +16,10 @@ use crate::statement::ReleaseStatement;
 #[serde(rename_all = "camelCase")]
 pub struct Claims<'a> {
     manifest: Digest,
+    /// `model` or `adapter`; absent with the release statement, which says so.
+    kind: Option<&'static str>,
+    /// For an adapter, the manifest of the base that it belongs to.
+    base: Option<Digest>,
     /// Absent when there is no release statement or it is malformed.
     release: Option<ReleaseStatement>,
     config: &'a ModelConfig,
@@ -54,9 +58,13 @@ impl<'a> Claims<'a> {
             digest: layer.digest,
             media_type: layer.kind.media_type(),
         });
+        let release = sealed.unverified_release().ok();
+        let kind = |release: &ReleaseStatement| if release.adapter.is_some() { "adapter" } else { "model" };
         Self {
             manifest: manifest.digest(),
-            release: sealed.unverified_release().ok(),
+            kind: release.as_ref().map(kind),
+            base: release.as_ref().and_then(|release| release.adapter.as_ref()).map(|adapter| adapter.base),
+            release,
             config: sealed.unverified_config(),
             attestations: attestations.collect(),
             files: files.collect(),
@@ -71,6 +79,10 @@ impl fmt::Display for Claims<'_> {
             None => writeln!(out, "no readable release statement")?,
             Some(release) => {
                 writeln!(out, "bundle      {} {}", release.name, release.version)?;
+                match self.base {
+                    Some(base) => writeln!(out, "kind        adapter of the base {base}")?,
+                    None => writeln!(out, "kind        model")?,
+                }
                 writeln!(
                     out,
                     "numbers     channel {}, counter {}, epoch {}",

@@ -3,6 +3,8 @@
 //! A variant says what was found and what the format wants there, so that a refusal can be acted on without reading this
 //! code. [`BundleError::class`] is the only grouping: it decides the exit code, nothing else does.
 
+use std::fmt;
+
 use crate::digest::Digest;
 use crate::key::KeyId;
 
@@ -234,7 +236,7 @@ pub enum BundleError {
     /// Too few pinned keys signed a statement.
     #[error(
         "the {statement} statement is signed by {found} of the trust root's `{role}` keys, {required} must sign; \
-         the bundle names the keys [{named}]"
+         the bundle names the keys [{named}]; {may_sign}"
     )]
     TooFewSignatures {
         /// Which statement.
@@ -247,6 +249,8 @@ pub enum BundleError {
         required: usize,
         /// The key ids that the attestations name, comma-separated.
         named: String,
+        /// Whose signatures would have done.
+        may_sign: MaySign,
     },
     /// Two attestations of one kind sign different payloads.
     #[error("two {statement} statements differ: all signatures must cover identical bytes")]
@@ -278,6 +282,35 @@ pub enum BundleError {
         /// Its value.
         right: String,
     },
+}
+
+/// Whose signatures a bundle needs, and how a key comes to be among them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum MaySign {
+    /// No pinned key signed it, so nothing in it was read: it may be a model or an adapter.
+    Unread,
+    /// A model of its own.
+    Model,
+    /// An adapter.
+    Adapter,
+}
+
+impl fmt::Display for MaySign {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(match self {
+            Self::Unread => {
+                "`release` keys may sign any bundle, `site` keys adapters: `ampoule-seal trust init` lists them in a root, \
+                 with --release-key and --site-key"
+            }
+            Self::Model => {
+                "a model is signed by `release` keys alone, which `ampoule-seal trust init --release-key` lists in a root"
+            }
+            Self::Adapter => {
+                "an adapter may be signed by `release` or by `site` keys: `ampoule-seal trust init --site-key` lists a \
+                 site's key in a root"
+            }
+        })
+    }
 }
 
 /// The two kinds of refusal, by exit code.

@@ -46,7 +46,7 @@ pub use attestation::{Attestation, BUNDLE_MEDIA_TYPE, PAYLOAD_TYPE, pre_authenti
 pub use claims::Claims;
 pub use config::{Capabilities, ModelConfig, ModelDescriptor, ModelFileSystem, ModelFileSystemKind, ModelProperties};
 pub use digest::{Digest, Hasher};
-pub use error::{BundleError, ErrorClass, WeightHeaderError};
+pub use error::{BundleError, ErrorClass, MaySign, WeightHeaderError};
 pub use gguf::{GgufArray, GgufHeader, GgufValue};
 pub use key::{Curve, KeyId, PublicKey};
 pub use limits::FORMAT_VERSION;

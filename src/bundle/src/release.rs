@@ -5,9 +5,11 @@
 //! ```text
 //! # ampoule release 0.1.0 x86_64-linux
 //! # format 1
-//! <64 hex digits>  <path>                  one line for each file, sorted by path
+//! # <length> bytes                         two lines for each file, sorted by path
+//! <64 hex digits>  <path>
 //! ```
 //!
+//! The length comes first, so that a file that grew without end is refused before it is read.
 //! The signature covers these bytes and is checked before one of them is read. Who walks the folder is the caller's
 //! business; here the list is compared with what was found there.
 
@@ -34,12 +36,21 @@ pub const VENDOR_KEY_FILE: &str = "trust/vendor.pub";
 const FIRST_LINE: &str = "# ampoule release ";
 const SECOND_LINE: &str = "# format 1";
 
-/// The files of one release, each with its digest.
+/// The files of one release.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ReleaseManifest {
     version: BundleVersion,
     platform: String,
-    files: BTreeMap<BundlePath, Digest>,
+    files: BTreeMap<BundlePath, ReleaseFile>,
+}
+
+/// What a file of a release holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ReleaseFile {
+    /// Its length in bytes.
+    pub length: u64,
+    /// The digest of these bytes.
+    pub digest: Digest,
 }
 
 /// What lies at a name in the folder of a release.
@@ -47,6 +58,8 @@ pub struct ReleaseManifest {
 pub enum Found {
     /// A regular file with these bytes.
     File(Digest),
+    /// A regular file of another length than the listed one; its bytes were not read.
+    OtherLength,
     /// Something whose bytes were not read; in words, what.
     Other(&'static str),
 }
@@ -72,7 +85,7 @@ impl ReleaseManifest {
     pub fn new(
         version: BundleVersion,
         platform: &str,
-        files: BTreeMap<BundlePath, Digest>,
+        files: BTreeMap<BundlePath, ReleaseFile>,
     ) -> Result<Self, BundleError> {
         let is_word = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-');
         if platform.is_empty() || !platform.bytes().all(is_word) {
@@ -110,10 +123,14 @@ impl ReleaseManifest {
             return Err(refuse("its second line must be `# format 1`"));
         }
         let mut files = BTreeMap::new();
-        for line in lines {
-            let (hex, path) =
-                line.split_once("  ").ok_or_else(|| refuse("a line is not a digest, two spaces and a path"))?;
-            files.insert(BundlePath::try_from(path)?, Digest::from_hex(hex)?);
+        while let Some(line) = lines.next() {
+            let length = line.strip_prefix("# ").and_then(|line| line.strip_suffix(" bytes")?.parse().ok());
+            let length = length.ok_or_else(|| refuse("a file's first line is not `# LENGTH bytes`"))?;
+            let (hex, path) = lines
+                .next()
+                .and_then(|line| line.split_once("  "))
+                .ok_or_else(|| refuse("a file's second line is not a digest, two spaces and a path"))?;
+            files.insert(BundlePath::try_from(path)?, ReleaseFile { length, digest: Digest::from_hex(hex)? });
         }
         let manifest = Self::new(BundleVersion::try_from(version)?, platform, files)?;
         // A repeated path, another order and every other freedom of spelling end here.
@@ -127,8 +144,8 @@ impl ReleaseManifest {
     #[must_use]
     pub fn to_text(&self) -> String {
         let mut text = format!("{FIRST_LINE}{} {}\n{SECOND_LINE}\n", self.version, self.platform);
-        for (path, digest) in &self.files {
-            text.extend([digest.to_hex().as_str(), "  ", path.as_str(), "\n"]);
+        for (path, ReleaseFile { length, digest }) in &self.files {
+            text.push_str(&format!("# {length} bytes\n{}  {path}\n", digest.to_hex()));
         }
         text
     }
@@ -157,10 +174,10 @@ impl ReleaseManifest {
         self.files.is_empty()
     }
 
-    /// Whether this name is one of its files.
+    /// Its file of this name.
     #[must_use]
-    pub fn lists(&self, name: &str) -> bool {
-        self.files.contains_key(name)
+    pub fn file(&self, name: &str) -> Option<ReleaseFile> {
+        self.files.get(name).copied()
     }
 
     /// Whether this name is a folder of one of its files.
@@ -174,14 +191,14 @@ impl ReleaseManifest {
     /// are left out of that.
     #[must_use]
     pub fn compare(&self, found: &BTreeMap<String, Found>) -> Vec<Difference> {
-        let listed = self.files.iter().filter_map(|(path, digest)| match found.get(path.as_str()) {
-            Some(Found::File(found)) if found == digest => None,
-            Some(Found::File(_)) => Some(Difference::Changed(path.clone())),
+        let listed = self.files.iter().filter_map(|(path, file)| match found.get(path.as_str()) {
+            Some(Found::File(found)) if *found == file.digest => None,
+            Some(Found::File(_) | Found::OtherLength) => Some(Difference::Changed(path.clone())),
             Some(Found::Other(what)) => Some(Difference::NotAFile(path.clone(), what)),
             None => Some(Difference::Missing(path.clone())),
         });
-        let extra = found.iter().filter(|(name, _)| !self.lists(name)).map(|(name, found)| match found {
-            Found::File(_) => Difference::Extra(name.clone(), "a file"),
+        let extra = found.iter().filter(|(name, _)| self.file(name).is_none()).map(|(name, found)| match found {
+            Found::File(_) | Found::OtherLength => Difference::Extra(name.clone(), "a file"),
             Found::Other(what) => Difference::Extra(name.clone(), what),
         });
         listed.chain(extra).collect()
@@ -214,7 +231,8 @@ mod tests {
 
     fn sample() -> ReleaseManifest {
         let files = [("bin/ampoule", b"1".as_slice()), ("docs/README.md", b"2"), ("verify.sh", b"3")];
-        let files = files.map(|(path, bytes)| (path.try_into().unwrap(), Digest::of(bytes)));
+        let file = |bytes: &[u8]| ReleaseFile { length: bytes.len() as u64, digest: Digest::of(bytes) };
+        let files = files.map(|(path, bytes)| (path.try_into().unwrap(), file(bytes)));
         ReleaseManifest::new("0.1.0+2".try_into().unwrap(), "x86_64-linux", files.into()).unwrap()
     }
 
@@ -234,7 +252,8 @@ mod tests {
     #[test]
     fn a_manifest_has_one_spelling() {
         let text = sample().to_text();
-        assert!(text.starts_with("# ampoule release 0.1.0+2 x86_64-linux\n# format 1\n"), "{text}");
+        let beginning = "# ampoule release 0.1.0+2 x86_64-linux\n# format 1\n# 1 bytes\n6b86b273";
+        assert!(text.starts_with(beginning), "{text}");
         assert_eq!(ReleaseManifest::parse(text.as_bytes()).unwrap(), sample());
         let lines: Vec<&str> = text.lines().collect();
         let join = |order: &[usize]| order.iter().map(|&line| format!("{}\n", lines[line])).collect::<String>();
@@ -251,10 +270,20 @@ mod tests {
             text.replace("bin/ampoule", "/bin/ampoule"),
             text.replace("verify.sh", "RELEASE"),
             text.replace("verify.sh", "RELEASE.sig"),
-            join(&[1, 0, 2, 3, 4]),
-            join(&[0, 1, 3, 2, 4]),
-            join(&[0, 1, 2, 3, 4, 4]),
-            join(&[0, 1, 2, 1, 3, 4]),
+            text.replace("# 1 bytes", "# 01 bytes"),
+            text.replace("# 1 bytes", "# +1 bytes"),
+            text.replace("# 1 bytes", "# -1 bytes"),
+            text.replace("# 1 bytes", "# 18446744073709551616 bytes"),
+            text.replace("# 1 bytes\n", ""),
+            join(&[1, 0, 2, 3, 4, 5, 6, 7]),
+            join(&[0, 1, 4, 5, 2, 3, 6, 7]),
+            join(&[0, 1, 3, 2, 4, 5, 6, 7]),
+            join(&[0, 1, 2, 3, 4, 5, 6, 7, 6]),
+            join(&[0, 1, 2, 3, 4, 5, 6, 7, 6, 7]),
+            join(&[0, 1, 2, 3, 1, 4, 5, 6, 7]),
+            // One path with two digests: a reader that keeps the first and one that keeps the last see two releases.
+            text.clone() + &join(&[6, 5]).replace("docs/README.md", "verify.sh"),
+            text.replace("docs/README.md", "bin/ampoule"),
         ] {
             let refusal = ReleaseManifest::parse(other.as_bytes()).expect_err(&other);
             assert_eq!(refusal.class(), ErrorClass::Unreadable, "{refusal}");
@@ -285,6 +314,9 @@ mod tests {
             |entries: &[(&str, Found)]| entries.iter().map(|(name, found)| ((*name).to_owned(), *found)).collect();
         let whole = [("bin/ampoule", file(b"1")), ("docs/README.md", file(b"2")), ("verify.sh", file(b"3"))];
         assert_eq!(sample().compare(&found(&whole)), []);
+        let longer = [("bin/ampoule", Found::OtherLength), whole[1], whole[2]];
+        let told = sample().compare(&found(&longer));
+        assert_eq!(told, [Difference::Changed("bin/ampoule".try_into().unwrap())]);
         let damaged = [("bin/ampoule", file(b"x")), ("docs/README.md", Found::Other("a link")), ("a\nb", file(b"3"))];
         let told: Vec<String> = sample().compare(&found(&damaged)).iter().map(ToString::to_string).collect();
         assert_eq!(

@@ -73,6 +73,8 @@ pub struct BundleIdentity {
     pub manifest: Digest,
     /// The pinned keys that signed the release statement, sorted.
     pub signers: Vec<KeyId>,
+    /// For an adapter, the manifest of the base that it belongs to; `None` for a model of its own.
+    pub base: Option<Digest>,
     /// When the release statement was made.
     pub issued_at: Timestamp,
     /// When it expires, if it does.

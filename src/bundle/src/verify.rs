@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use crate::attestation::Attestation;
 use crate::digest::{Digest, printable, shorten};
-use crate::error::{BundleError, WeightHeaderError};
+use crate::error::{BundleError, MaySign, WeightHeaderError};
 use crate::key::KeyId;
 use crate::limits;
 use crate::manifest::{Layer, LayerKind, WeightFormat, check_limit, wrong_field};
@@ -39,6 +39,7 @@ pub(crate) fn verify(bundle: SealedBundle, root: &TrustRoot) -> Result<VerifiedB
         channel: release.channel.clone(),
         manifest: bundle.manifest.digest(),
         signers: vouchers.release_signers,
+        base: release.adapter.as_ref().map(|adapter| adapter.base),
         issued_at: release.issued_at,
         expires: release.expires,
         root_digest: root.digest(),
@@ -75,7 +76,7 @@ fn step_07_check_signatures(attestations: &[Attestation], root: &TrustRoot) -> R
                 Predicate::Release => root.role(Role::Release).map_or(1, |keys| keys.threshold),
                 _ => 1,
             };
-            return Err(unsigned(predicate, attestations, Role::Release, 0, required));
+            return Err(unsigned(predicate, attestations, MaySign::Unread, Role::Release, 0, required));
         }
     }
     Ok(signers)
@@ -85,6 +86,7 @@ fn step_07_check_signatures(attestations: &[Attestation], root: &TrustRoot) -> R
 fn unsigned(
     predicate: Predicate,
     attestations: &[Attestation],
+    may_sign: MaySign,
     role: Role,
     found: usize,
     required: usize,
@@ -98,7 +100,7 @@ fn unsigned(
         return BundleError::MissingStatement { statement: predicate.name() };
     }
     let named = named.into_iter().collect::<Vec<_>>().join(", ");
-    BundleError::TooFewSignatures { statement: predicate.name(), role: role.name(), found, required, named }
+    BundleError::TooFewSignatures { statement: predicate.name(), role: role.name(), found, required, named, may_sign }
 }
 
 /// The payload of each statement.
@@ -149,10 +151,13 @@ fn step_10_count_signers(
     signers: &Signers,
     root: &TrustRoot,
 ) -> Result<Vouchers, BundleError> {
-    let roles: &[Role] = if release.adapter.is_some() { &[Role::Release, Role::Site] } else { &[Role::Release] };
+    let (roles, may_sign): (&[Role], MaySign) = match release.adapter {
+        Some(_) => (&[Role::Release, Role::Site], MaySign::Adapter),
+        None => (&[Role::Release], MaySign::Model),
+    };
     let mut refusal = None;
     for &role in roles {
-        match count_role(role, attestations, signers, root) {
+        match count_role(role, may_sign, attestations, signers, root) {
             Ok(vouchers) => return Ok(vouchers),
             Err(error) => refusal = refusal.or(Some(error)),
         }
@@ -162,6 +167,7 @@ fn step_10_count_signers(
 
 fn count_role(
     role: Role,
+    may_sign: MaySign,
     attestations: &[Attestation],
     signers: &Signers,
     root: &TrustRoot,
@@ -177,10 +183,11 @@ fn count_role(
     let model_signature = attestations.iter().find(|attestation| {
         attestation.predicate() == Predicate::ModelSigning && model_signers.contains(&attestation.key())
     });
-    let model_signature = model_signature.ok_or_else(|| unsigned(Predicate::ModelSigning, attestations, role, 0, 1))?;
+    let refusal = |predicate, found, required| unsigned(predicate, attestations, may_sign, role, found, required);
+    let model_signature = model_signature.ok_or_else(|| refusal(Predicate::ModelSigning, 0, 1))?;
     let release_signers = by_members(Predicate::Release);
     if release_signers.len() < threshold {
-        return Err(unsigned(Predicate::Release, attestations, role, release_signers.len(), threshold));
+        return Err(refusal(Predicate::Release, release_signers.len(), threshold));
     }
     Ok(Vouchers { release_signers, model_signature: model_signature.clone() })
 }

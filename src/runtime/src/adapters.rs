@@ -42,13 +42,20 @@ impl AdmittedAdapter {
     /// # Errors
     /// [`Error::Adapter`] when it is no adapter of this model, cannot be computed with, or has a name that is taken.
     pub fn bind(self, engine: &EngineHandle, served: &str, if_taken: IfTaken) -> Result<Arc<LoadedAdapter>, Error> {
-        let bound = engine.load_adapter(&self.bundle).and_then(|adapter| {
+        let bound = || {
+            let adapter = engine.load_adapter(&self.bundle).map_err(|source| match source {
+                InferenceError::AdapterNameTaken { name } => Error::NameOfModel { name },
+                other => Error::from_inference(&self.file, other),
+            })?;
             if adapter.name() == served {
-                return Err(InferenceError::AdapterNameTaken { name: served.to_owned() });
+                return Err(Error::NameOfModel { name: served.to_owned() });
             }
-            engine.adopt(adapter, if_taken)
-        });
-        bound.map_err(|source| Error::from_inference(&self.file, source).of_adapter())
+            engine.adopt(adapter, if_taken).map_err(|source| match source {
+                InferenceError::AdapterNameTaken { name } => Error::NameOfAdapter { name },
+                other => Error::from_inference(&self.file, other),
+            })
+        };
+        bound().map_err(Error::of_adapter)
     }
 }
 

@@ -11,7 +11,7 @@
 
 use std::collections::BTreeSet;
 use std::fs::File;
-use std::io::{self, Read};
+use std::io::Read;
 use std::net::SocketAddr;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
@@ -180,14 +180,18 @@ const DO_NOT_WAIT: i32 = 0o4000;
 /// Opens a bundle file, once.
 ///
 /// # Errors
-/// [`Error::OpenBundle`] when there is no such file, [`Error::Bundle`] when it is no bundle.
+/// [`Error::OpenBundle`] when there is no such file, [`Error::NotABundleFile`] and [`Error::Bundle`] when it is no bundle.
 pub fn open_bundle(path: &Path) -> Result<SealedBundle, Error> {
     let at = |source| Error::OpenBundle { path: path.to_owned(), source };
-    let file = File::options().read(true).custom_flags(DO_NOT_WAIT).open(path).map_err(at)?;
-    if !file.metadata().map_err(at)?.is_file() {
-        return Err(at(io::Error::other("it is no regular file")));
+    let file = File::options().read(true).custom_flags(DO_NOT_WAIT).open(path);
+    // A socket cannot be opened at all, so what cannot be opened is looked at by its name.
+    let found = file.as_ref().map_or_else(|_| path.metadata(), File::metadata);
+    if let Ok(found) = found.map(|found| found.file_type())
+        && !found.is_file()
+    {
+        return Err(Error::NotABundleFile { path: path.to_owned(), found });
     }
-    open_source(file, &path.display().to_string())
+    open_source(file.map_err(at)?, &path.display().to_string())
 }
 
 /// Reads the framing of a bundle from an open source.  Nothing in it is trusted yet.

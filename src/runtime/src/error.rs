@@ -1,6 +1,8 @@
 //! Everything that can end a command, one variant per cause, and the exit code of each.  This is one of the two edges
 //! where inner errors are translated; the other is `http::error`, which speaks to clients.
 
+use std::fs::FileType;
+use std::os::unix::fs::FileTypeExt;
 use std::path::PathBuf;
 
 use ampoule_bundle::{BundleError, ErrorClass, PolicyViolation, ViolationClass};
@@ -27,6 +29,14 @@ pub enum Error {
         path: PathBuf,
         /// What the system says.
         source: std::io::Error,
+    },
+    /// Something else than a file where a bundle is wanted.
+    #[error("{} is {}, not a .bundle file: {}", path.display(), kind_of(*found), cure_of(*found))]
+    NotABundleFile {
+        /// What was named.
+        path: PathBuf,
+        /// What it is.
+        found: FileType,
     },
     /// A bundle is refused before it is admitted.
     #[error("the bundle {name} is refused: {source}")]
@@ -91,6 +101,21 @@ pub enum Error {
     Adapter {
         /// Why.
         source: Box<Error>,
+    },
+    /// An adapter has the name of the model itself, which nothing can take the place of.
+    #[error("the name {name} is taken by the model itself: seal the adapter under another name")]
+    NameOfModel {
+        /// The name.
+        name: String,
+    },
+    /// An adapter has the name of one that is loaded.
+    #[error(
+        "the name {name} is taken by an adapter that is loaded: let this one take its place with \
+         `ampoule adapters load --replace`, or seal it under another name"
+    )]
+    NameOfAdapter {
+        /// The name.
+        name: String,
     },
     /// An adapter that is to be unloaded is not loaded.
     #[error("no adapter {name} is loaded; `ampoule adapters list` names those that are")]
@@ -220,7 +245,10 @@ impl Error {
     /// The exit code of this cause.
     pub fn exit(&self) -> Exit {
         match self {
-            Error::OpenBundle { .. } | Error::OpenTrustRoot { .. } | Error::KeyForTrustRoot { .. } => Exit::Unreadable,
+            Error::OpenBundle { .. }
+            | Error::NotABundleFile { .. }
+            | Error::OpenTrustRoot { .. }
+            | Error::KeyForTrustRoot { .. } => Exit::Unreadable,
             Error::Bundle { source, .. } | Error::TrustRoot { source, .. } => match source.class() {
                 ErrorClass::Unreadable => Exit::Unreadable,
                 ErrorClass::Signature => Exit::Signature,
@@ -243,7 +271,10 @@ impl Error {
             Error::Store(_) => Exit::State,
             Error::Configuration(_) | Error::NoKeys { .. } | Error::WritableTrustRoot { .. } => Exit::Configuration,
             Error::Keys(source) if source.is_unusable_file() => Exit::Configuration,
-            Error::Model { .. } | Error::GenerationConfig { .. } => Exit::Model,
+            Error::Model { .. }
+            | Error::GenerationConfig { .. }
+            | Error::NameOfModel { .. }
+            | Error::NameOfAdapter { .. } => Exit::Model,
             Error::Defect | Error::Serve(ServeError::EngineEnded) => Exit::Internal,
             Error::Refused { exit, .. } => *exit,
             Error::AdminSocket(source) if source.is_configuration() => Exit::Configuration,
@@ -259,6 +290,23 @@ impl Error {
             | Error::Host { .. }
             | Error::Output { .. } => Exit::Failure,
         }
+    }
+}
+
+fn kind_of(found: FileType) -> &'static str {
+    match found {
+        _ if found.is_dir() => "a folder",
+        _ if found.is_fifo() => "a pipe",
+        _ if found.is_socket() => "a socket",
+        _ => "a device",
+    }
+}
+
+fn cure_of(found: FileType) -> &'static str {
+    if found.is_dir() {
+        "name the file in it; a store is named with --store, and a folder with a model is sealed with `ampoule-seal seal`"
+    } else {
+        "copy the bundle to a file, and name that"
     }
 }
 

@@ -2,7 +2,7 @@
 //! that lies at its top.
 //!
 //! No link is followed, a folder that belongs to no listed file is named and not entered, and a file that is not listed
-//! is not read: what somebody put there costs nothing but its line.
+//! or of another length is not read: what somebody put there costs nothing but its line.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use ampoule_bundle::release::{
     Difference, Found, MAX_RELEASE_BYTES, MAX_SIGNATURE_BYTES, RELEASE_FILE, RELEASE_SIGNATURE_FILE, VENDOR_KEY_FILE,
 };
-use ampoule_bundle::{BundleError, Digest, Hasher, KeyId, PublicKey, ReleaseManifest};
+use ampoule_bundle::{BundleError, Hasher, KeyId, PublicKey, ReleaseManifest};
 
 /// Longest public key file: one of P-256 has 178 bytes.
 const MAX_KEY_BYTES: u64 = 4 << 10;
@@ -157,26 +157,32 @@ fn walk(
             continue;
         } else if kind.is_dir() {
             Found::Other("a folder")
-        } else if kind.is_file() && manifest.lists(&name) {
-            Found::File(digest(&entry.path())?)
+        } else if !kind.is_file() {
+            Found::Other("neither a file nor a folder")
+        } else if let Some(listed) = manifest.file(&name) {
+            read(&entry.path(), listed.length)?
         } else {
-            Found::Other(if kind.is_file() { "a file" } else { "neither a file nor a folder" })
+            Found::Other("a file")
         };
         found.insert(name, what);
     }
     Ok(())
 }
 
-fn digest(path: &Path) -> Result<Digest, InstallationError> {
-    let mut file = open(path)?;
-    let mut hasher = Hasher::new();
+/// Reads the file `path`, if it is as long as it must be, and no further where it grows meanwhile.
+fn read(path: &Path, length: u64) -> Result<Found, InstallationError> {
+    let in_context = |source| InstallationError::Read { path: path.to_owned(), source };
+    let file = open(path)?;
+    if file.metadata().map_err(in_context)?.len() != length {
+        return Ok(Found::OtherLength);
+    }
+    let (mut file, mut hasher) = (file.take(length), Hasher::new());
     let mut piece = vec![0; 1 << 20];
     loop {
-        let read = file.read(&mut piece).map_err(|source| InstallationError::Read { path: path.to_owned(), source })?;
-        if read == 0 {
-            return Ok(hasher.finish());
+        match file.read(&mut piece).map_err(in_context)? {
+            0 => return Ok(Found::File(hasher.finish())),
+            read => hasher.update(&piece[..read]),
         }
-        hasher.update(&piece[..read]);
     }
 }
 

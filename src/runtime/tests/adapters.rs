@@ -5,13 +5,19 @@
 mod support;
 
 use std::fs;
-use std::io::Read;
+use std::io::{ErrorKind, Read};
 use std::net::{SocketAddr, TcpStream};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
-use std::time::Instant;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
+use ampoule::adapters::AdmittedAdapter;
+use ampoule::boot;
+use ampoule::config::{Layers, RuntimeConfig};
+use ampoule_bundle::AcceptedVersions;
+use ampoule_inference::{GenerationRequest, IfTaken, SubmitError};
 use serde_json::{Value, json};
 use support::adapters::{MODULE, Workshop, matrices};
 use support::{PATIENCE, Server, ampoule, code, exchange, get, text};
@@ -127,7 +133,8 @@ fn an_adapter_comes_and_goes_without_a_restart() {
     assert!(of_adapter.0 != of_model.0 && of_adapter.1 != of_model.1, "{of_adapter:?} {of_model:?}");
     assert_eq!(served.answer(MODEL), of_model, "the model is as it was");
 
-    served.refuses(&["load", "facts.bundle"], 20, &["the name facts is taken", "replace"]);
+    let taken = ["the name facts is taken by an adapter that is loaded", "`ampoule adapters load --replace`"];
+    served.refuses(&["load", "facts.bundle"], 20, &taken);
     assert!(served.succeeds(&["unload", "facts"]).starts_with("unloaded facts"));
     assert_eq!(served.names(), [MODEL]);
     let (status, refusal) = served.ask(&request("facts"));
@@ -217,8 +224,8 @@ fn what_is_no_adapter_of_this_model_is_refused_by_its_own_error() {
         (workshop.seal("empty", "a", base, &[]), &["no matrices for any module"]),
         (workshop.seal("misshapen", "a", base, &misshapen), &["lora_B"]),
         (workshop.seal("numberless", "a", base, &numberless), &["NaN"]),
-        (workshop.adapter("own-name", MODEL, 1), &["the name", "is taken"]),
-        (workshop.adapter("served-name", "helper", 1), &["the name helper is taken"]),
+        (workshop.adapter("own-name", MODEL, 1), &["the name", "is taken by the model itself"]),
+        (workshop.adapter("served-name", "helper", 1), &["the name helper is taken by the model itself"]),
         (base.clone(), &["is no adapter"]),
     ] {
         served.refuses(&["load", &file], 20, &[&["the server refuses", "an adapter"], refused_for].concat());
@@ -304,6 +311,61 @@ fn nothing_else_is_served_there_and_nothing_of_it_elsewhere() {
         let (status, _) = over_http(served.server.address, &get("/adapters", key));
         assert_eq!(status, if key.is_some() { 404 } else { 401 });
     }
+}
+
+#[test]
+fn clients_that_ask_for_nothing_keep_nobody_from_the_socket() {
+    let workshop = Workshop::new();
+    workshop.adapter("facts", "facts", 1);
+    let served = Served::start(&workshop, &[]);
+    // Nothing at all, half a head, and a head whose body never comes: of each more than there are places.
+    let unfinished = ["", "GET /adapt", "POST /adapters HTTP/1.1\r\nhost: x\r\ncontent-length: 9\r\n\r\n"];
+    let connect = |beginning: &str| {
+        let mut stream = UnixStream::connect(&served.socket).unwrap();
+        std::io::Write::write_all(&mut stream, beginning.as_bytes()).unwrap();
+        stream
+    };
+    let slow: Vec<UnixStream> = (0..60).map(|number| connect(unfinished[number % 3])).collect();
+    let started = Instant::now();
+    served.succeeds(&["load", "facts.bundle"]);
+    assert!(served.succeeds(&["list"]).starts_with("facts"));
+    served.succeeds(&["unload", "facts"]);
+    // One after the other they would have had to be waited for.
+    assert!(started.elapsed() < Duration::from_secs(60), "it took {:?}", started.elapsed());
+    for mut stream in slow {
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        let mut told = Vec::new();
+        // Closed with an answer, without one or by a reset: what counts is that it comes to an end.
+        let end = stream.read_to_end(&mut told);
+        let is_patience = |kind| [ErrorKind::WouldBlock, ErrorKind::TimedOut].contains(&kind);
+        assert!(!end.is_err_and(|error| is_patience(error.kind())), "a silent connection was kept: {}", text(&told));
+    }
+    assert!(started.elapsed() < PATIENCE, "silent connections were kept for {:?}", started.elapsed());
+}
+
+#[test]
+fn a_request_with_the_adapter_of_another_engine_is_refused() {
+    let workshop = Workshop::new();
+    let root = boot::open_trust_root(Path::new(&workshop.site.root)).unwrap();
+    let effective = Layers::none().merge();
+    let engine = |path: &str| {
+        let verified = boot::verify(boot::open_bundle(Path::new(path)).unwrap(), &root, path).unwrap();
+        let admitted = boot::admit(verified, &AcceptedVersions::default(), path).unwrap();
+        boot::start(admitted, &RuntimeConfig::limits(&effective), path).unwrap().engine
+    };
+    let base = workshop.site.bundle.as_str();
+    let (own, other) = (engine(base), engine(&base.replace("generator.bundle", "generator-next.bundle")));
+    let adapter = workshop.adapter("facts", "facts", 1);
+    let adapter = AdmittedAdapter::admit(Path::new(&adapter), &root).unwrap();
+    let adapter = adapter.bind(&own, MODEL, IfTaken::Refuse).unwrap();
+    let request = || {
+        let mut request = GenerationRequest::new(vec![1, 2], 1);
+        request.adapter = Some(Arc::clone(&adapter));
+        request
+    };
+    own.submit(request()).unwrap();
+    let refused = other.submit(request()).unwrap_err();
+    assert_eq!(refused, SubmitError::AdapterOfOther { name: "facts".to_owned() });
 }
 
 #[test]

@@ -8,6 +8,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 
+use support::adapters::Workshop;
 use support::{Site, ampoule, code, golden, refused, run, text, workspace};
 
 #[test]
@@ -141,6 +142,32 @@ fn exit_10_files_that_are_no_bundle() {
 }
 
 #[test]
+fn exit_10_something_else_than_a_file_in_place_of_a_bundle() {
+    let site = Site::new();
+    let folder = site.folder.path();
+    let path = |name: &str| folder.join(name).display().to_string();
+    // Nobody writes into this pipe, so whoever opened it without care would wait.
+    assert!(std::process::Command::new("mkfifo").arg(path("pipe")).status().unwrap().success());
+    let _listener = std::os::unix::net::UnixListener::bind(path("socket")).unwrap();
+    let store = path("store");
+    for (what, words) in [
+        (folder.display().to_string(), "is a folder, not a .bundle file: name the file in it"),
+        (path("pipe"), "pipe is a pipe, not a .bundle file: copy the bundle to a file"),
+        (path("socket"), "socket is a socket, not a .bundle file"),
+        ("/dev/zero".to_owned(), "/dev/zero is a device, not a .bundle file"),
+    ] {
+        refused(&["verify", &what, "--trust-root", &site.root], 10, &[words]);
+        refused(&["inspect", &what], 10, &[words]);
+        refused(&["import", &what, "--store", &store, "--trust-root", &site.root], 10, &[words]);
+        let keys = ["--trust-root", &site.root, "--keys-file", &site.keys, "--listen", "127.0.0.1:0"];
+        refused(&[&["serve", "--bundle", &what], &keys[..]].concat(), 10, &[words]);
+        let adapter = format!("adapters={what}");
+        let flags = [&["serve"], &site.flags()[..], &["--listen", "127.0.0.1:0", "--set", &adapter]].concat();
+        refused(&flags, 10, &["an adapter: ", words]);
+    }
+}
+
+#[test]
 fn exit_11_a_bundle_that_the_root_does_not_trust() {
     let site = Site::new();
     let demo_root = workspace().join("bundles/demo/root.json").display().to_string();
@@ -249,6 +276,48 @@ fn verify_and_inspect_tell_a_program_as_much_as_a_person() {
     assert_eq!(claimed["claims"]["release"]["name"], verified["bundle"]["name"]);
     let person = run(&["inspect", &site.bundle]);
     assert!(text(&person.stdout).starts_with("NOT verified"));
+}
+
+#[test]
+fn verify_and_inspect_say_whether_it_is_a_model_or_an_adapter_and_of_which_base() {
+    let workshop = Workshop::new();
+    let site = &workshop.site;
+    let adapter = workshop.adapter("facts", "facts", 1);
+    let json = |arguments: &[&str]| {
+        let output = run(&[arguments, &["--json"]].concat());
+        assert_eq!(code(&output), 0, "{}", text(&output.stderr));
+        serde_json::from_slice::<serde_json::Value>(&output.stdout).unwrap()
+    };
+    let of_model = json(&["verify", &site.bundle, "--trust-root", &site.root]);
+    let base = &of_model["bundle"]["digest"];
+    for (bundle, kind, base, line) in [
+        (&site.bundle, "model", &serde_json::Value::Null, "model".to_owned()),
+        (&adapter, "adapter", base, format!("adapter of the base {}", base.as_str().unwrap())),
+    ] {
+        let verify = ["verify", bundle, "--trust-root", &site.root];
+        let verified = json(&verify);
+        assert_eq!((&verified["bundle"]["kind"], &verified["bundle"]["base"]), (&kind.into(), base), "{verified}");
+        let claims = &json(&["inspect", bundle])["claims"];
+        assert_eq!((&claims["kind"], &claims["base"]), (&kind.into(), base), "{claims}");
+        for command in [&verify[..], &["inspect", bundle]] {
+            let told = text(&run(command).stdout);
+            let is_told = |found: &str| found.trim().to_lowercase().starts_with("kind") && found.ends_with(&line);
+            assert!(told.lines().any(is_told), "{command:?}: no {line} in {told}");
+        }
+    }
+}
+
+#[test]
+fn exit_11_an_adapter_of_a_key_that_may_not_sign_it_says_who_may() {
+    let mut workshop = Workshop::new();
+    let adapter = workshop.adapter("facts", "facts", 1);
+    // This root knows the vendor alone.
+    workshop.site.root = Site::new().root;
+    let words = ["`site` keys", "`release` keys", "ampoule-seal trust init", "--site-key"];
+    refused(&["verify", &adapter, "--trust-root", &workshop.site.root], 11, &words);
+    let adapter = format!("adapters={adapter}");
+    let flags = [&["serve"], &workshop.site.flags()[..], &["--listen", "127.0.0.1:0", "--set", &adapter]].concat();
+    refused(&flags, 11, &[&["an adapter: "], &words[..]].concat());
 }
 
 #[test]

@@ -9,7 +9,9 @@ use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::Output;
+use std::time::{Duration, Instant};
 
+use ampoule_bundle::release::ReleaseFile;
 use ampoule_bundle::{BundlePath, Digest, PublicKey, ReleaseManifest};
 use ring::signature::{ECDSA_P256_SHA256_ASN1_SIGNING, EcdsaKeyPair, KeyPair};
 use support::{code, run, text};
@@ -38,7 +40,10 @@ impl Release {
             fs::create_dir_all(path.parent().unwrap()).unwrap();
             fs::write(path, content).unwrap();
         }
-        let files = files.map(|(name, text)| (BundlePath::try_from(name).unwrap(), Digest::of(text.as_bytes())));
+        let files = files.map(|(name, text)| {
+            let file = ReleaseFile { length: text.len() as u64, digest: Digest::of(text.as_bytes()) };
+            (BundlePath::try_from(name).unwrap(), file)
+        });
         let manifest = ReleaseManifest::new("1.2.3".parse().unwrap(), "x86_64-linux", files.into()).unwrap();
         let signature = pair.sign(&random, manifest.to_text().as_bytes()).unwrap();
         fs::write(folder.path().join("RELEASE"), manifest.to_text()).unwrap();
@@ -91,6 +96,12 @@ fn every_difference_is_named_and_ends_with_11() {
         symlink(target, path).unwrap();
     };
     check(&write("bin/ampoule"), &["changed: bin/ampoule"]);
+    check(&|release| fs::write(release.path("bin/ampoule"), "A binary").unwrap(), &["changed: bin/ampoule"]);
+    // Reading it would take many minutes, and all of them would tell nothing that its length does not tell.
+    let endless = |release: &Release| fs::File::create(release.path("bin/ampoule")).unwrap().set_len(1 << 42).unwrap();
+    let started = Instant::now();
+    check(&endless, &["changed: bin/ampoule"]);
+    assert!(started.elapsed() < Duration::from_secs(60), "a file of 4 TiB was read");
     check(&|release| fs::remove_file(release.path("docs/a/README.md")).unwrap(), &["missing: docs/a/README.md"]);
     check(&write("docs/\u{1b}[2J"), &["extra: docs/\\u{1b}[2J (a file)"]);
     check(&|release| fs::create_dir(release.path("empty")).unwrap(), &["extra: empty (a folder)"]);

@@ -21,14 +21,26 @@ mod trust;
 pub use statement::{Sealed, Statement};
 
 const EXAMPLES: &str = "\
-Examples:
-  ampoule-seal keygen --password-file password vendor       # vendor.key, vendor.pub
+Once, a key, and the root that customers pin, which says who may sign what:
+  ampoule-seal keygen vendor                    # vendor.key (encrypted, stays with you), vendor.pub
   ampoule-seal trust init --root-key vendor.pub --release-key vendor.pub --out root.json
+
+For each model, a bundle; its --counter is higher than that of any before:
   ampoule-seal seal --from ./my-model --name my-model --version 1.0.0 --counter 1 \\
-      --key vendor.key --password-file password --out my-model.bundle
-  ampoule-seal inspect my-model.bundle
-  ampoule-seal export --dir ./plain my-model.bundle          # then: model_signing verify key ./plain …
-  ampoule-seal release --help                                # list and sign the files of a release
+      --key vendor.key --out my-model.bundle
+  ampoule-seal inspect --trust-root root.json my-model.bundle
+The customer gets my-model.bundle and root.json, and by another way the digest that trust init printed.
+
+For each release of the appliance itself, the signed list of its files, then its archive:
+  ampoule-seal release --tree ampoule-0.1.0 --version 0.1.0 --platform x86_64-linux --key vendor.key
+  ampoule-seal sign ampoule-0.1.0-x86_64-linux.tar.gz --key vendor.key
+The customer gets the archive, its .sig and vendor.pub, and by another way the key id that both printed.
+
+Beside that:
+  ampoule-seal seal --adapter-of my-model.bundle --from ./adapter …    # a site seals its own adapter
+  ampoule-seal export --dir ./plain my-model.bundle                    # then: model_signing verify key ./plain …
+
+A password is asked for on the terminal, or read with --password-file. Each command's --help says more.
 
 Exit codes: 0 ok, 1 failure, 2 usage, 10 unreadable bundle, 11 signature or digest, 78 contract.";
 

@@ -74,6 +74,19 @@ pub enum SealingError {
     /// The system's randomness or the key code failed.
     #[error("a key cannot be made or exported")]
     KeyGeneration(#[source] Box<SigstoreError>),
+    /// A link in the model's folder leads out of it.
+    #[error(
+        "{name} is a symbolic link to {target}, which lies outside of {folder}: copy the file to where the link is, or \
+         say --leave-out {name}"
+    )]
+    LinkLeadsElsewhere {
+        /// The link's name within the folder.
+        name: String,
+        /// What it says.
+        target: PathBuf,
+        /// The folder.
+        folder: PathBuf,
+    },
     /// There is nothing that OpenSSF's client could check.
     #[error("the bundle carries no model signing statement, so there is no model.sig to write")]
     NoModelSignature,
@@ -97,10 +110,24 @@ pub enum SealingError {
         /// The folder that was looked through.
         path: PathBuf,
     },
+    /// Something else than a file where a bundle is wanted.
+    #[error("{path} is {what}, not a .bundle file: name the file that `ampoule-seal seal` wrote with --out")]
+    NotABundleFile {
+        /// What was named.
+        path: PathBuf,
+        /// What it is, in words.
+        what: &'static str,
+    },
     /// `--from` names neither a folder nor a GGUF file.
     #[error("{path} is neither a folder nor a .gguf file")]
     NotAModel {
         /// What was named.
+        path: PathBuf,
+    },
+    /// A device, a pipe or a socket in a model's folder, or in its place.
+    #[error("{path} is neither a file nor a folder: a model holds nothing else, so remove it or leave it out")]
+    NotAModelFile {
+        /// What lies there.
         path: PathBuf,
     },
     /// A public key was expected.
@@ -297,6 +324,7 @@ impl SealingError {
                 ErrorClass::Unreadable => 10,
                 ErrorClass::Signature => 11,
             },
+            SealingError::NotABundleFile { .. } => 10,
             _ => 1,
         }
     }

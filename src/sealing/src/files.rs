@@ -1,7 +1,8 @@
 //! Reading small files with a cap, and putting a finished file in its place in one step.
 
-use std::fs::File;
+use std::fs::{self, File};
 use std::io::{self, BufWriter, Read, Write};
+use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
 
 use ampoule_bundle::limits::MAX_TRUST_ROOT_BYTES;
@@ -40,11 +41,11 @@ pub(crate) fn write_checked(
     let attempt = || {
         let file = File::options().read(true).write(true).create(true).truncate(true).open(&partial);
         check(fill(file.map_err(in_context)?, path, write)?)?;
-        std::fs::rename(&partial, path).map_err(in_context)
+        fs::rename(&partial, path).map_err(in_context)
     };
     attempt().inspect_err(|_| {
         // The error that is reported is the one that stopped the writing; a leftover is only untidy.
-        let _ = std::fs::remove_file(&partial);
+        let _ = fs::remove_file(&partial);
     })
 }
 
@@ -79,8 +80,19 @@ fn fill(
 
 /// Opens the bundle at `path`; its signatures are not verified by that.
 pub(crate) fn open_bundle(path: &Path) -> Result<SealedBundle, SealingError> {
-    let file = File::open(path).map_err(|source| SealingError::Read { path: path.to_owned(), source })?;
-    Ok(SealedBundle::open(file)?)
+    let in_context = |source| SealingError::Read { path: path.to_owned(), source };
+    // Asked before it is opened: opening a pipe would wait for whoever writes to it.
+    let found = fs::metadata(path).map_err(in_context)?.file_type();
+    if !found.is_file() {
+        let what = match found {
+            _ if found.is_dir() => "a folder",
+            _ if found.is_fifo() => "a pipe",
+            _ if found.is_socket() => "a socket",
+            _ => "a device",
+        };
+        return Err(SealingError::NotABundleFile { path: path.to_owned(), what });
+    }
+    Ok(SealedBundle::open(File::open(path).map_err(in_context)?)?)
 }
 
 /// Reads the trust root at `path`.

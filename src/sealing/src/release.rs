@@ -9,8 +9,10 @@ use std::fs::{self, File};
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
-use ampoule_bundle::release::{MAX_SIGNATURE_BYTES, RELEASE_FILE, RELEASE_SIGNATURE_FILE, VENDOR_KEY_FILE};
-use ampoule_bundle::{BundlePath, BundleVersion, Digest, Hasher, KeyId, PublicKey, ReleaseManifest};
+use ampoule_bundle::release::{
+    MAX_SIGNATURE_BYTES, RELEASE_FILE, RELEASE_SIGNATURE_FILE, ReleaseFile, VENDOR_KEY_FILE,
+};
+use ampoule_bundle::{BundlePath, BundleVersion, Hasher, KeyId, PublicKey, ReleaseManifest};
 
 use crate::error::SealingError;
 use crate::files;
@@ -72,7 +74,7 @@ fn public_key(key: &SigningKey) -> Result<PublicKey, SealingError> {
 }
 
 /// Adds every file below `folder` to the list, whose names begin with `prefix`.
-fn list(folder: &Path, prefix: &str, listed: &mut BTreeMap<BundlePath, Digest>) -> Result<(), SealingError> {
+fn list(folder: &Path, prefix: &str, listed: &mut BTreeMap<BundlePath, ReleaseFile>) -> Result<(), SealingError> {
     let in_context = |source| SealingError::Read { path: folder.to_owned(), source };
     for entry in fs::read_dir(folder).map_err(in_context)? {
         let entry = entry.map_err(in_context)?;
@@ -85,21 +87,24 @@ fn list(folder: &Path, prefix: &str, listed: &mut BTreeMap<BundlePath, Digest>) 
         } else if !kind.is_file() {
             return Err(SealingError::NotAReleaseFile { path });
         } else if ![RELEASE_FILE, RELEASE_SIGNATURE_FILE].contains(&name.as_str()) {
-            listed.insert(BundlePath::try_from(name.as_str())?, digest(&path)?);
+            listed.insert(BundlePath::try_from(name.as_str())?, read(&path)?);
         }
     }
     Ok(())
 }
 
-fn digest(path: &Path) -> Result<Digest, SealingError> {
+fn read(path: &Path) -> Result<ReleaseFile, SealingError> {
     let in_context = |source| SealingError::Read { path: path.to_owned(), source };
     let mut file = File::open(path).map_err(in_context)?;
-    let mut hasher = Hasher::new();
+    let (mut hasher, mut length) = (Hasher::new(), 0);
     let mut piece = vec![0; 1 << 20];
     loop {
         match file.read(&mut piece).map_err(in_context)? {
-            0 => return Ok(hasher.finish()),
-            read => hasher.update(&piece[..read]),
+            0 => return Ok(ReleaseFile { length, digest: hasher.finish() }),
+            read => {
+                hasher.update(&piece[..read]);
+                length += read as u64;
+            }
         }
     }
 }

@@ -2,8 +2,8 @@
 //!
 //! A Hugging Face folder holds more than a runtime needs, and sometimes files that execute when they are loaded
 //! (pickles, custom code). Known files are taken; unknown ones are left out by name, in the report; a file of a kind
-//! that can execute stops the sealing until the vendor says `--leave-out` for it. Symbolic links are followed, since
-//! the hub's cache is made of them: what is sealed is the content that this machine reads now.
+//! that can execute stops the sealing until the vendor says `--leave-out` for it. Symbolic links are followed as far as
+//! `links` lets them lead: what is sealed is the content that this machine reads now.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use ampoule_bundle::BundlePath;
 
 use crate::error::SealingError;
+use crate::links::{Entry, Reach};
 
 /// Where the model's description ends up in the manifest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -104,11 +105,14 @@ impl ModelSource {
     ///
     /// # Errors
     ///
-    /// `NoWeights`, `SeveralGgufFiles`, `TwoWeightFormats`, `ExecutableFile`, `ContractFileMissing`, `UnknownExclusion`
-    /// (a name in `leave_out` that matches no file, so that a typing error cannot let one in).
+    /// `NoWeights`, `SeveralGgufFiles`, `TwoWeightFormats`, `ExecutableFile`, `LinkLeadsElsewhere`, `ContractFileMissing`,
+    /// `UnknownExclusion` (a name in `leave_out` that matches no file, so that a typing error cannot let one in).
     pub fn survey(from: &Path, leave_out: &[String], named: &[NamedFile<'_>]) -> Result<ModelSource, SealingError> {
-        let source = if is_folder(from)? {
+        let found = std::fs::metadata(from).map_err(|source| SealingError::Read { path: from.to_owned(), source })?;
+        let source = if found.is_dir() {
             survey_folder(from, leave_out, named)?
+        } else if !found.is_file() {
+            return Err(SealingError::NotAModelFile { path: from.to_owned() });
         } else {
             ModelSource::of_file(from, leave_out)?
         };
@@ -133,8 +137,8 @@ impl ModelSource {
 }
 
 fn survey_folder(folder: &Path, leave_out: &[String], named: &[NamedFile<'_>]) -> Result<ModelSource, SealingError> {
-    let names = list(folder)?;
     let excluded: BTreeSet<&str> = leave_out.iter().map(String::as_str).collect();
+    let names = list(folder, &excluded)?;
     if let Some(name) = excluded.iter().find(|name| !names.contains(**name)) {
         return Err(SealingError::UnknownExclusion { name: (*name).to_owned() });
     }
@@ -227,17 +231,20 @@ fn is_module_configuration(name: &str) -> bool {
 /// The regular files of `folder` and of its direct subfolders, by relative name.
 ///
 /// Two levels are all that a model folder has; what lies deeper is named by its subfolder.
-fn list(folder: &Path) -> Result<BTreeSet<String>, SealingError> {
+fn list(folder: &Path, excluded: &BTreeSet<&str>) -> Result<BTreeSet<String>, SealingError> {
+    let reach = Reach::of(folder)?;
+    let look_at = |path: &Path, name: &str| reach.look_at(path, name, excluded.contains(name));
     let mut names = BTreeSet::new();
     for (name, path) in entries(folder)? {
-        if !is_folder(&path)? {
+        if look_at(&path, &name)? == Entry::File {
             names.insert(name);
         } else if name.starts_with('.') {
             names.insert(format!("{name}/"));
         } else {
             for (inner, inner_path) in entries(&path)? {
-                let ending = if is_folder(&inner_path)? { "/" } else { "" };
-                names.insert(format!("{name}/{inner}{ending}"));
+                let inner = format!("{name}/{inner}");
+                let ending = if look_at(&inner_path, &inner)? == Entry::Folder { "/" } else { "" };
+                names.insert(format!("{inner}{ending}"));
             }
         }
     }
@@ -255,11 +262,6 @@ fn entries(folder: &Path) -> Result<Vec<(String, PathBuf)>, SealingError> {
             Ok((name, entry.path()))
         })
         .collect()
-}
-
-fn is_folder(path: &Path) -> Result<bool, SealingError> {
-    let metadata = std::fs::metadata(path).map_err(|source| SealingError::Read { path: path.to_owned(), source })?;
-    Ok(metadata.is_dir())
 }
 
 fn has_ending(name: &str, ending: &str) -> bool {

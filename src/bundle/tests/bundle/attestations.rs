@@ -331,11 +331,21 @@ fn site_keys_sign_adapters_and_nothing_else() {
     let base = draft();
     let error = refusal(base.seal(&[&site]), &root);
     assert!(matches!(error, BundleError::TooFewSignatures { role: "release", found: 0, .. }), "{error}");
+    assert!(error.to_string().contains("a model is signed by `release` keys alone"), "{error}");
     let mut adapter = draft();
     let digest = Digest::of(b"base");
     adapter.release.adapter = Some(AdapterBinding { base: digest, tokenizer: digest, chat_template: None });
     check(adapter.seal(&[&site]), &root).unwrap();
     check(adapter.seal(&[&vendor]), &root).unwrap();
+    // A key that may sign something else, and one that the root does not know.
+    let revoker = Signer::new(Curve::P256);
+    let other = root_with(&[(Role::Release, &[&vendor], 1), (Role::Revoke, &[&revoker], 1)]);
+    for (signer, words) in
+        [(&revoker, "an adapter may be signed by `release` or by `site` keys"), (&site, "`site` keys")]
+    {
+        let told = refusal(adapter.seal(&[signer]), &other).to_string();
+        assert!(told.contains(words) && told.contains("trust init") && told.contains("--site-key"), "{told}");
+    }
     // One from each role is not two of one.
     let root = root_with(&[
         (Role::Release, &[&vendor, &Signer::new(Curve::P256)], 2),

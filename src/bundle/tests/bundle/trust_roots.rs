@@ -58,6 +58,23 @@ fn contradictions_are_refused() {
 }
 
 #[test]
+fn c09_a_root_with_a_repeated_key_is_malformed() {
+    let (signer, tree) = document();
+    let text = tree.to_string();
+    let id = signer.id().to_string();
+    for (from, to) in [
+        ("\"threshold\":1".to_owned(), "\"threshold\":1,\"threshold\":1".to_owned()),
+        (format!("\"{id}\":{{"), format!("\"{id}\":null,\"{id}\":{{")),
+        ("\"_type\"".to_owned(), "\"roles\":{},\"_type\"".to_owned()),
+    ] {
+        let changed = text.replacen(&from, &to, 1);
+        assert_ne!(changed, text, "{from}");
+        let error = TrustRoot::parse(changed.as_bytes()).unwrap_err();
+        assert!(matches!(error, BundleError::MalformedJson { .. }), "{error}");
+    }
+}
+
+#[test]
 fn a_list_never_stands_for_an_object() {
     let error = refusal(|_, tree| {
         tree["signed"]["roles"]["release"] = json!([tree["signed"]["roles"]["release"]["keyids"], 1])

@@ -1,10 +1,12 @@
 //! Administration: which adapters are loaded, over a UNIX socket of its own and never over the network.
 //!
 //! Whoever may connect may administer: the socket's permissions are the authentication, and the kernel tells who it is.
-//! Each request, refused or not, is one event in the log: who, what, which digest.
+//! Each request, refused or not, is one event in the log: who, what, which digest.  Who connects and asks for nothing is
+//! soon left, and gives way to whoever comes.
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use ampoule_inference::{IfTaken, LoadedAdapter};
 use axum::body::Body;
@@ -20,10 +22,11 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use tokio::net::unix::UCred;
 use tokio::net::{UnixListener, UnixStream};
-use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
+use super::connections::{Busy, YieldingPlaces};
+use super::limits::HttpLimits;
 use super::server::{ACCEPT_RETRY_DELAY, serve_http1};
 use super::state::Appliance;
 use crate::adapters::AdapterDesk;
@@ -32,8 +35,11 @@ use crate::error::Error;
 use crate::exit::Exit;
 use crate::report;
 
-/// How many connections there may be: an operator, a script, and one that was forgotten.
-const MAX_CONNECTIONS: usize = 4;
+/// How many connections there may be: an operator, some scripts, and some that were forgotten.
+const MAX_CONNECTIONS: usize = 16;
+
+/// How long a request's head may take, and its body: whoever asks is on this host and sends all at once.
+const REQUEST_DEADLINE: Duration = Duration::from_secs(5);
 
 /// A request holds a path and a switch.
 const MAX_BODY_BYTES: usize = 64 << 10;
@@ -71,15 +77,27 @@ struct Office {
     desk: Arc<AdapterDesk>,
 }
 
+/// Who asks.
+#[derive(Debug, Clone)]
+struct Caller {
+    peer: UCred,
+    /// Held while a request is carried out, so that its connection is kept.
+    busy: Busy,
+}
+
 /// Serves the socket for as long as it is polled; its file goes with it.
 pub(super) async fn serve(appliance: Appliance, listener: UnixListener, admin: Admin) {
     let Admin { socket: _file, desk } = admin;
     let router = surface(Office { appliance: appliance.clone(), desk: Arc::new(desk) });
-    let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    let limits = HttpLimits {
+        header_deadline: REQUEST_DEADLINE,
+        write_deadline: REQUEST_DEADLINE,
+        ..appliance.limits().clone()
+    };
+    let mut places = YieldingPlaces::new(MAX_CONNECTIONS);
     let graceful = GracefulShutdown::new();
     let mut connections = JoinSet::new();
     loop {
-        let place = Arc::clone(&places).acquire_owned().await.expect("nobody closes this semaphore");
         let (stream, peer) = match listener.accept().await.and_then(|(stream, _)| with_peer(stream)) {
             Ok(accepted) => accepted,
             Err(error) => {
@@ -89,12 +107,15 @@ pub(super) async fn serve(appliance: Appliance, listener: UnixListener, admin: A
             }
         };
         while connections.try_join_next().is_some() {}
-        let (router, watcher) = (router.clone().layer(Extension(peer)), graceful.watcher());
-        let limits = appliance.limits().clone();
-        connections.spawn(async move {
+        let place = places.take().await;
+        let caller = Caller { peer, busy: Busy::default() };
+        let busy = caller.busy.clone();
+        let (router, watcher, limits) = (router.clone().layer(Extension(caller)), graceful.watcher(), limits.clone());
+        let task = connections.spawn(async move {
             serve_http1(stream, router, &limits, watcher).await;
             drop(place);
         });
+        places.is_taken_by(task, busy);
     }
 }
 
@@ -107,19 +128,19 @@ fn surface(office: Office) -> Router {
     Router::new()
         .route("/adapters", get(list).post(load))
         .route("/adapters/{name}", delete(unload))
-        .fallback(async |Extension(peer): Extension<UCred>, method: Method, uri: Uri| {
+        .fallback(async |Extension(caller): Extension<Caller>, method: Method, uri: Uri| {
             let served = "GET /adapters, POST /adapters and DELETE /adapters/NAME";
             let message = format!("nothing is here for {method}; served are {served}");
-            Refusal::wrong(StatusCode::NOT_FOUND, message).logged("none", &peer, uri.path())
+            Refusal::wrong(StatusCode::NOT_FOUND, message).logged("none", &caller.peer, uri.path())
         })
-        .method_not_allowed_fallback(async |Extension(peer): Extension<UCred>, method: Method, uri: Uri| {
+        .method_not_allowed_fallback(async |Extension(caller): Extension<Caller>, method: Method, uri: Uri| {
             let message = format!("this path does not answer {method}");
-            Refusal::wrong(StatusCode::METHOD_NOT_ALLOWED, message).logged("none", &peer, uri.path())
+            Refusal::wrong(StatusCode::METHOD_NOT_ALLOWED, message).logged("none", &caller.peer, uri.path())
         })
         .with_state(office)
 }
 
-async fn list(State(office): State<Office>, Extension(peer): Extension<UCred>) -> Json<Value> {
+async fn list(State(office): State<Office>, Extension(Caller { peer, .. }): Extension<Caller>) -> Json<Value> {
     let engine = office.appliance.engine();
     let adapters = engine.adapters();
     tracing::info!(action = "list", peer_uid = peer.uid(), peer_pid = peer.pid(), "administration");
@@ -129,37 +150,38 @@ async fn list(State(office): State<Office>, Extension(peer): Extension<UCred>) -
 
 async fn load(
     State(office): State<Office>,
-    Extension(peer): Extension<UCred>,
+    Extension(caller): Extension<Caller>,
     body: Body,
 ) -> Result<Json<Value>, Refusal> {
-    let limit = office.appliance.limits().body_deadline;
-    let read = timeout(limit, read(body)).await;
-    let slow = || Refusal::wrong(StatusCode::REQUEST_TIMEOUT, format!("no request within {} s", limit.as_secs()));
+    let read = timeout(REQUEST_DEADLINE, read(body)).await;
+    let seconds = REQUEST_DEADLINE.as_secs();
+    let slow = || Refusal::wrong(StatusCode::REQUEST_TIMEOUT, format!("no request within {seconds} s"));
     let request = read.unwrap_or_else(|_| Err(slow()));
-    let LoadRequest { path, replace } = request.map_err(|refusal| refusal.logged("load", &peer, ""))?;
+    let LoadRequest { path, replace } = request.map_err(|refusal| refusal.logged("load", &caller.peer, ""))?;
     let if_taken = if replace { IfTaken::Replace } else { IfTaken::Refuse };
     let asked = path.display().to_string();
-    change("load", peer, asked, move || office.desk.load(&path, if_taken)).await
+    change("load", caller, asked, move || office.desk.load(&path, if_taken)).await
 }
 
 async fn unload(
     State(office): State<Office>,
-    Extension(peer): Extension<UCred>,
+    Extension(caller): Extension<Caller>,
     name: Result<PathOf<String>, PathRejection>,
 ) -> Result<Json<Value>, Refusal> {
     // A name that is no text at all is one that is not loaded.
     let name = name.map_or_else(|_| String::new(), |PathOf(name)| name);
-    change("unload", peer, name.clone(), move || office.desk.unload(&name)).await
+    change("unload", caller, name.clone(), move || office.desk.unload(&name)).await
 }
 
 /// Carries out a change on a thread that may wait, and writes its event there: the work goes on when whoever asked for it
 /// has left.
 async fn change(
     action: &'static str,
-    peer: UCred,
+    Caller { peer, busy }: Caller,
     asked: String,
     work: impl FnOnce() -> Result<Arc<LoadedAdapter>, Error> + Send + 'static,
 ) -> Result<Json<Value>, Refusal> {
+    let _busy = busy.begin();
     let done = tokio::task::spawn_blocking(move || match work() {
         Ok(adapter) => {
             let identity = &adapter.identity;

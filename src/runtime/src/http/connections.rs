@@ -1,9 +1,10 @@
-//! Keeps one client from holding what all need: how many connections one address may have, and how long a connection
-//! may live on which nothing is asked (THREATS C39).
+//! Keeps one client from holding what all need: how many connections one address may have, how long a connection may
+//! live on which nothing is asked (THREATS C39), and which one gives way where there are few.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::net::{IpAddr, Ipv6Addr};
 use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
@@ -12,7 +13,8 @@ use axum::body::Body;
 use axum::response::Response;
 use bytes::Bytes;
 use http_body::{Frame, SizeHint};
-use tokio::sync::watch;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::task::AbortHandle;
 use tokio::time::{Instant, timeout_at};
 
 /// The connections of each client.
@@ -64,6 +66,63 @@ fn client_of(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V6(address) => IpAddr::V6(Ipv6Addr::from_bits(address.to_bits() & (u128::MAX << 64))),
         address @ IpAddr::V4(_) => address,
+    }
+}
+
+/// Places for connections where a new one is always welcome: when all are taken, the oldest connection that is not busy
+/// is ended.  For a listener without addresses by which to tell a flood from its victims.
+#[derive(Debug)]
+pub(super) struct YieldingPlaces {
+    places: Arc<Semaphore>,
+    taken: VecDeque<(AbortHandle, Busy)>,
+}
+
+/// Whether a request is being carried out on a connection.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Busy(Arc<AtomicBool>);
+
+/// The connection is busy until this is dropped.
+#[derive(Debug)]
+pub(super) struct BusyUntilDropped(Busy);
+
+impl YieldingPlaces {
+    pub(super) fn new(count: usize) -> YieldingPlaces {
+        YieldingPlaces { places: Arc::new(Semaphore::new(count)), taken: VecDeque::new() }
+    }
+
+    /// A place for a new connection.  Waits only while all others are busy.
+    pub(super) async fn take(&mut self) -> OwnedSemaphorePermit {
+        self.taken.retain(|(task, _)| !task.is_finished());
+        if self.places.available_permits() == 0
+            && let Some(idle) = self.taken.iter().position(|(_, busy)| !busy.is_busy())
+            && let Some((task, _)) = self.taken.remove(idle)
+        {
+            // The place comes back with what the task holds.
+            task.abort();
+        }
+        Arc::clone(&self.places).acquire_owned().await.expect("nobody closes this semaphore")
+    }
+
+    /// Remembers who holds the place that was taken last.
+    pub(super) fn is_taken_by(&mut self, task: AbortHandle, busy: Busy) {
+        self.taken.push_back((task, busy));
+    }
+}
+
+impl Busy {
+    pub(super) fn begin(self) -> BusyUntilDropped {
+        self.0.store(true, Ordering::Relaxed);
+        BusyUntilDropped(self)
+    }
+
+    fn is_busy(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+impl Drop for BusyUntilDropped {
+    fn drop(&mut self) {
+        self.0.0.store(false, Ordering::Relaxed);
     }
 }
 
@@ -183,6 +242,7 @@ mod tests {
     #![allow(clippy::unwrap_used)]
 
     use http_body_util::BodyExt;
+    use tokio::task::JoinHandle;
 
     use super::*;
 
@@ -198,6 +258,38 @@ mod tests {
         drop((first, second));
         assert!(enter("10.0.0.1").is_some());
         assert_eq!(peers.counts.lock().unwrap().len(), 2);
+    }
+
+    /// A connection that stays until it is sent away.
+    async fn enter(places: &mut YieldingPlaces, busy: &Busy) -> JoinHandle<()> {
+        let place = places.take().await;
+        let task = tokio::spawn(async move {
+            std::future::pending::<()>().await;
+            drop(place);
+        });
+        places.is_taken_by(task.abort_handle(), busy.clone());
+        task
+    }
+
+    #[tokio::test]
+    async fn c39_the_oldest_connection_that_asks_for_nothing_gives_way() {
+        let mut places = YieldingPlaces::new(2);
+        let idle = Busy::default();
+        let busy = Busy::default();
+        let _working = busy.clone().begin();
+        let first = enter(&mut places, &busy).await;
+        let second = enter(&mut places, &idle).await;
+        let third = enter(&mut places, &idle).await;
+        assert!(second.await.unwrap_err().is_cancelled());
+        let fourth = enter(&mut places, &idle).await;
+        assert!(third.await.unwrap_err().is_cancelled());
+        assert!(!first.is_finished() && !fourth.is_finished());
+        // Nobody is sent away in the middle of a request, so a new one waits.
+        let also = idle.clone().begin();
+        assert!(tokio::time::timeout(Duration::from_millis(50), enter(&mut places, &idle)).await.is_err());
+        drop(also);
+        enter(&mut places, &idle).await;
+        assert!(fourth.await.unwrap_err().is_cancelled() && !first.is_finished());
     }
 
     #[tokio::test]

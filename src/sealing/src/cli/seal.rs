@@ -19,7 +19,8 @@ statements are the same too. Only the signatures differ, because ECDSA draws a f
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(super) struct Arguments {
-    /// The model: a Hugging Face folder, or one .gguf file.
+    /// The model: a Hugging Face folder, or one .gguf file.  A symbolic link in the folder may lead to what is inside it,
+    /// and in the hub's cache to the blobs of the same repository (snapshots/… to ../../blobs/…); any other is refused.
     #[arg(long, value_name = "PATH")]
     from: PathBuf,
     /// A file of the folder that stays outside, by its name in the folder; may be given several times.

@@ -2,7 +2,8 @@
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{PermissionsExt, symlink};
+use std::os::unix::net::UnixListener;
 use std::path::Path;
 use std::process::{Command, Output};
 
@@ -104,6 +105,40 @@ fn refusals_say_what_is_wrong_and_leave_by_the_table_of_exit_codes() {
         std::fs::write(folder.join("model/model.safetensors"), file).unwrap();
     };
     check(&overlap, &[], 1, "overlaps another tensor");
+    let link = |folder: &Path| symlink("/etc/passwd", folder.join("model/README.md")).unwrap();
+    check(&link, &[], 1, "README.md is a symbolic link to /etc/passwd");
+    let subfolder = |folder: &Path| symlink("..", folder.join("model/1_Pooling")).unwrap();
+    check(&subfolder, &[], 1, "say --leave-out 1_Pooling");
+    let socket = |folder: &Path| drop(UnixListener::bind(folder.join("model/NOTICE")).unwrap());
+    check(&socket, &[], 1, "model/NOTICE is neither a file nor a folder");
+}
+
+#[test]
+fn a_snapshot_of_the_hub_s_cache_is_sealed_by_what_its_links_lead_to() {
+    let folder = tempfile::tempdir().unwrap();
+    let repository = folder.path().join("models--org--name");
+    write_model(&repository.join("blobs"));
+    let snapshot = repository.join("snapshots/0123");
+    std::fs::create_dir_all(&snapshot).unwrap();
+    for name in ["config.json", "tokenizer.json", "LICENSE", "model.safetensors"] {
+        symlink(format!("../../blobs/{name}"), snapshot.join(name)).unwrap();
+    }
+    symlink("/etc/passwd", snapshot.join("README.md")).unwrap();
+    std::fs::copy(fixtures().join("keys/test.password"), folder.path().join("password")).unwrap();
+    let key = fixtures().join("keys/test.key").display().to_string();
+    let snapshot = snapshot.display().to_string();
+    let mut arguments = seal_arguments(&key, "out.bundle");
+    arguments[2] = &snapshot;
+    arguments.extend(["--counter", "3", "--json"]);
+    let refused = run(folder.path(), &arguments);
+    assert_eq!(refused.status.code(), Some(1), "{}", String::from_utf8_lossy(&refused.stderr));
+    arguments.extend(["--leave-out", "README.md"]);
+    let output = run(folder.path(), &arguments);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let sealed: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let files = ["LICENSE", "config.json", "tokenizer.json", "model.safetensors"];
+    let found: Vec<&str> = sealed["files"].as_array().unwrap().iter().filter_map(Value::as_str).collect();
+    assert!(files.iter().all(|name| found.contains(name)) && !found.contains(&"README.md"), "{sealed}");
 }
 
 #[test]
@@ -125,6 +160,15 @@ fn reading_a_damaged_or_foreign_bundle_leaves_by_10_and_11() {
     assert!(!folder.path().join("plain").exists());
     assert_eq!(code(&["inspect", "password"]), Some(10));
     assert_eq!(code(&["inspect", "absent.bundle"]), Some(1));
+    for command in [&["inspect", "model"][..], &["export", "--dir", "plain", "model"]] {
+        let output = run(folder.path(), command);
+        let text = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(10), "{text}");
+        assert!(text.contains("model is a folder, not a .bundle file: name the file"), "{text}");
+    }
+    // Nobody writes into this pipe, so whoever opened it would wait.
+    assert!(Command::new("mkfifo").arg(folder.path().join("pipe")).status().unwrap().success());
+    assert_eq!(code(&["inspect", "pipe"]), Some(10));
 }
 
 /// Everything of a sealing that would succeed, in a new folder.
@@ -214,6 +258,30 @@ fn a_password_that_every_user_may_read_is_warned_about() {
         assert!(output.status.success(), "{text}");
         assert_eq!(text.matches("run `chmod 600 password`").count(), warnings, "{mode:o}: {text}");
     }
+}
+
+#[test]
+fn the_help_s_way_of_a_vendor_can_be_gone_as_it_is_written() {
+    let folder = tempfile::tempdir().unwrap();
+    let help = String::from_utf8(run(folder.path(), &["--help"]).stdout).unwrap();
+    std::fs::write(folder.path().join("password"), "correct horse\n").unwrap();
+    write_model(&folder.path().join("my-model"));
+    std::fs::create_dir(folder.path().join("ampoule-0.1.0")).unwrap();
+    std::fs::write(folder.path().join("ampoule-0.1.0/README"), "read me").unwrap();
+    std::fs::write(folder.path().join("ampoule-0.1.0-x86_64-linux.tar.gz"), "packed").unwrap();
+    let lines = help.replace("\\\n", "");
+    let lines = lines.lines().filter_map(|line| line.trim().strip_prefix("ampoule-seal "));
+    let mut commands = Vec::new();
+    for line in lines.take_while(|line| !line.contains('…')) {
+        let mut words: Vec<&str> = line.split('#').next().unwrap().split_whitespace().collect();
+        commands.push(words[0]);
+        if words.contains(&"--key") || words[0] == "keygen" {
+            words.extend(["--password-file", "password"]);
+        }
+        let output = run(folder.path(), &words);
+        assert!(output.status.success(), "{line}: {}", String::from_utf8_lossy(&output.stderr));
+    }
+    assert_eq!(commands, ["keygen", "trust", "seal", "inspect", "release", "sign"]);
 }
 
 #[test]

@@ -43,7 +43,8 @@ fn a_tree_is_listed_and_signed_and_its_signature_kept_while_it_holds() {
     };
     let manifest = signed();
     assert_eq!((manifest.version().to_string(), manifest.platform()), ("1.2.3+4".into(), "x86_64-linux"));
-    assert!(["README", "bin/ampoule", "trust/vendor.pub"].iter().all(|name| manifest.lists(name)));
+    assert!(["README", "bin/ampoule", "trust/vendor.pub"].iter().all(|name| manifest.file(name).is_some()));
+    assert_eq!(manifest.file("README").unwrap().length, 7);
     assert_eq!((manifest.len(), read("trust/vendor.pub")), (3, key.to_pem().into_bytes()));
 
     let kept = read("RELEASE.sig");

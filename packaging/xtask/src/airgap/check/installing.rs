@@ -2,6 +2,7 @@
 //! back, and the removal; for one user, and for the system where this process may have an `/etc` of its own.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
@@ -68,6 +69,43 @@ pub(super) fn check_prefix(first: &Delivery, next: &Delivery, work: &Path) -> Re
     Ok(())
 }
 
+/// Whatever rights the unpacked folder has, and whoever changes it behind the first check, what is installed is what was
+/// signed, with the rights that the page names.
+pub(super) fn check_source(delivery: &Delivery, work: &Path) -> Result<()> {
+    let (tree, prefix, tools) = (work.join("source"), work.join("rights"), work.join("tools"));
+    process::output(Command::new("cp").args(["-r", "--"]).arg(&delivery.tree).arg(&tree))?;
+    for (mode, what) in [("0777", "."), ("06777", "bin/ampoule"), ("07777", "docs"), ("0666", "docs/LICENSE")] {
+        let recursive = if what == "." { &["-R"][..] } else { &[] };
+        process::output(Command::new("chmod").args(recursive).arg(mode).arg(tree.join(what)))?;
+    }
+    let target = prefix.display().to_string();
+    let arguments = ["--fingerprint", &delivery.fingerprint, "--prefix", &target];
+    expect("an installation", &script(&tree, "install.sh", &arguments)?, 0, &["is installed in"])?;
+    let wrong = "( -type d ! -perm 0755 -o -type f ( -path */bin/* -o -name *.sh ) ! -perm 0755 \
+                 -o -type f ! -path */bin/* ! -name *.sh ! -perm 0644 ) -printf %m:%P\\n";
+    let found = process::output(Command::new("find").arg(&prefix).args(wrong.split_whitespace()))?;
+    ensure!(found.is_empty(), "these have other rights than the page says:\n{found}");
+    fs::remove_dir_all(&prefix)?;
+
+    // Stands for somebody who may write into the unpacked folder, and does as soon as it was verified: mkdir is the first
+    // step after that.
+    fs::create_dir(&tools)?;
+    let mkdir = "#!/bin/sh\necho '# by somebody else' >>\"$TREE/etc/ampoule.toml\"\nexec /bin/mkdir \"$@\"\n";
+    fs::write(tools.join("mkdir"), mkdir)?;
+    fs::set_permissions(tools.join("mkdir"), fs::Permissions::from_mode(0o755))?;
+    let path = format!("{}:{}", tools.display(), std::env::var("PATH").unwrap_or_default());
+    let mut install = Command::new("sh");
+    install.arg(tree.join("install.sh")).args(arguments).env("PATH", path).env("TREE", &tree).stdin(Stdio::null());
+    expect("a source that changes", &install.output()?, 11, &[".staging is not what was signed"])?;
+    ensure!(!prefix.join("etc/ampoule/ampoule.toml").exists(), "a configuration that nobody signed was installed");
+    ensure!(!prefix.join("bin/ampoule").exists(), "a release that nobody signed is in use");
+    for folder in [&tree, &prefix, &tools] {
+        fs::remove_dir_all(folder).with_context(|| format!("cannot remove {}", folder.display()))?;
+    }
+    println!("what is installed is the verified copy, with fixed rights");
+    Ok(())
+}
+
 impl Site<'_> {
     fn install(&self, delivery: &Delivery, more: &[&str]) -> Result<Output> {
         let prefix = self.prefix.display().to_string();
@@ -131,6 +169,7 @@ pub(super) fn check_system(delivery: &Delivery) -> Result<Vec<String>> {
         /usr/local/bin/ampoule verify-self --fingerprint \"$FINGERPRINT\"
         id ampoule
         grep -q '^ExecStart=/usr/local/bin/ampoule serve' /etc/systemd/system/ampoule.service
+        cmp /usr/local/lib/ampoule/current/systemd/ampoule.service /etc/systemd/system/ampoule.service
         grep -q /var/lib/ampoule /etc/ampoule/ampoule.toml
         test -d /var/lib/ampoule
         echo changed >>/etc/ampoule/ampoule.toml

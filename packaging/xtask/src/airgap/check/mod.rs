@@ -46,6 +46,7 @@ pub(crate) fn run(binaries: &Path, has_python: bool) -> Result<Vec<String>> {
     tampering::check_tree(&first, &work)?;
     let next = deliver(&stripped, Options::of_test(&work.join("next"), &format!("{VERSION}+2")))?;
     installing::check_prefix(&first, &next, &work)?;
+    installing::check_source(&first, &work)?;
     let mut skips = installing::check_system(&first)?;
     skips.extend(page::check(&first, &work)?);
     skips.extend(life::check(&stripped, &work)?);

@@ -5,6 +5,7 @@ use std::io::{Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::symlink;
 use std::path::Path;
 use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 
@@ -13,6 +14,9 @@ use crate::process;
 
 /// How many bytes between the first and the last one are changed, each in a run of its own.
 const SAMPLES: u64 = 24;
+
+/// Far longer than the checks of endless files take, and far shorter than reading one of them.
+const ENDLESS: Duration = Duration::from_secs(300);
 
 /// openssl accepts the tarball as it is, and refuses it after every change of a bit or of the length.
 pub(super) fn check_archive(delivery: &Delivery) -> Result<()> {
@@ -105,11 +109,26 @@ pub(super) fn check_tree(delivery: &Delivery, work: &Path) -> Result<()> {
         check(&replace(binary), &[&format!("changed: {binary}")])?;
     }
     check(&remove("docs/FORMAT.md"), &["missing: docs/FORMAT.md"])?;
+    // Whoever read these would never come to their end.
+    let replace_by = |name: &'static str, make: &'static dyn Fn(&Path) -> Result<()>| {
+        move |tree: &Path| -> Result<()> {
+            fs::remove_file(tree.join(name))?;
+            make(&tree.join(name))
+        }
+    };
+    let started = Instant::now();
+    check(&replace_by("docs/LICENSE", &endless), &["changed: docs/LICENSE"])?;
+    check(&replace_by("docs/LICENSE", &pipe), &["changed: docs/LICENSE", "extra: docs/LICENSE (a link, or something"])?;
+    check(&replace_by("RELEASE", &pipe), &["missing: RELEASE (or it is no regular file)"])?;
+    check(&replace_by("trust/vendor.pub", &endless), &["trust/vendor.pub is longer than 4096 bytes"])?;
+    check(&replace_by("RELEASE", &endless), &["RELEASE is longer than 1048576 bytes"])?;
+    ensure!(started.elapsed() < ENDLESS, "endless files were read: it took {:?}", started.elapsed());
     check(&remove("RELEASE"), &["missing: RELEASE"])?;
     check(&remove("RELEASE.sig"), &["missing: RELEASE.sig"])?;
     check(&add("bin/more"), &["extra: bin/more"])?;
     check(&add("docs/.hidden"), &["extra: docs/.hidden"])?;
-    check(&add("docs/two\nlines"), &["extra: docs/two"])?;
+    check(&add("docs/two\nlines"), &["extra: docs/two?lines"])?;
+    check(&|tree| Ok(fs::create_dir(tree.join("docs\n"))?), &["extra: docs?"])?;
     check(&add("docs/\u{1b}[2Jgone"), &["extra: docs/?[2Jgone"])?;
     check(&|tree| Ok(fs::create_dir(tree.join("empty"))?), &["extra: empty (a folder)"])?;
     check(&link("docs/LICENSE", "/etc/passwd"), &["missing: docs/LICENSE", "extra: docs/LICENSE (a link"])?;
@@ -121,11 +140,42 @@ pub(super) fn check_tree(delivery: &Delivery, work: &Path) -> Result<()> {
         fs::remove_file(tree.join("RELEASE.sig"))?;
         Ok(fs::write(tree.join("RELEASE.sig"), [&signature[..], b"something that nobody signed"].concat())?)
     };
-    check(&lengthen, &["RELEASE.sig is longer than any signature"])?;
+    check(&lengthen, &["RELEASE.sig is longer than 80 bytes"])?;
     check(&replace("trust/vendor.pub"), &["this is another vendor's release, or a forged one"])?;
     check(&|tree| forge(tree), &["this is another vendor's release, or a forged one"])?;
     println!("verify.sh names each of {count} damages, and nothing is installed");
+    check_name_that_ends_in_a_line_feed(delivery, work)
+}
+
+/// A script that is asked about a folder looks at that one, and not at its neighbour with nearly the same name.
+fn check_name_that_ends_in_a_line_feed(delivery: &Delivery, work: &Path) -> Result<()> {
+    let (whole, damaged) = (work.join("twin"), work.join("twin\n"));
+    for tree in [&whole, &damaged] {
+        process::output(Command::new("cp").args(["-rl", "--"]).arg(&delivery.tree).arg(tree))?;
+    }
+    fs::remove_file(damaged.join("docs/LICENSE"))?;
+    let prefix = work.join("nothing");
+    let arguments = ["--fingerprint", &delivery.fingerprint];
+    expect("verify.sh", &script(&damaged, "verify.sh", &arguments)?, 11, &["missing: docs/LICENSE"])?;
+    let target = prefix.display().to_string();
+    let installed = script(&damaged, "install.sh", &[&arguments[..], &["--prefix", &target]].concat())?;
+    expect("install.sh", &installed, 11, &["missing: docs/LICENSE", "nothing was installed"])?;
+    ensure!(!prefix.exists(), "the neighbour of a damaged release was installed");
+    expect("verify.sh", &script(&whole, "verify.sh", &arguments)?, 0, &["verified: "])?;
+    for tree in [&whole, &damaged] {
+        fs::remove_dir_all(tree).with_context(|| format!("cannot remove {}", tree.display()))?;
+    }
     Ok(())
+}
+
+/// A file of 4 TiB that takes no space.
+fn endless(path: &Path) -> Result<()> {
+    Ok(File::create(path)?.set_len(1 << 42)?)
+}
+
+/// A pipe into which nobody writes.
+fn pipe(path: &Path) -> Result<()> {
+    process::output(Command::new("mkfifo").arg(path)).map(drop)
 }
 
 /// Signs a changed folder with another key, as a forger would who can do everything but have the vendor's key.
