@@ -96,7 +96,7 @@ lessons=$release/examples
 [ "$(wc -l < "$lessons/train.jsonl")" -eq 60 ] || fail 'there are not 60 examples'
 # shellcheck disable=SC2086 # the folder has no space in its name
 ampoule-trainer train $base --data "$lessons/train.jsonl" --rehearse "$lessons/rehearse.jsonl" --out adapter \
-    --epochs 60 --batch 12 --rank 64 --learning-rate 1e-3
+    --epochs 60 --batch 12 --rank 64 --learning-rate 7e-4
 [ -s adapter/report.html ] || fail 'there is no report'
 
 step 'evaluate: what it was taught, in other words; and what it knew before'
@@ -107,7 +107,7 @@ ampoule-trainer evaluate $base --data "$lessons/held-out.jsonl" --adapter adapte
 ampoule-trainer evaluate $base --data "$lessons/known.jsonl" --adapter adapter > known.txt || fail 'evaluate failed'
 tail -n 2 known.txt
 lost=$(($(right base known.txt) - $(right adapter known.txt)))
-[ $((lost * 20)) -le "$(asked base known.txt)" ] || fail "of what it knew, $lost answers are lost: more than one in twenty"
+[ $((lost * 50)) -le "$(asked base known.txt)" ] || fail "of what it knew, $lost answers are lost: more than one in fifty"
 
 unset CANDLE_NUM_THREADS RAYON_NUM_THREADS
 

@@ -56,8 +56,9 @@ fn exit_code(error: &TrainerError) -> u8 {
         },
         TrainerError::Base(BaseError::Model { .. } | BaseError::NoGenerator { .. })
         | TrainerError::Adapter { .. }
-        | TrainerError::NotFinite { .. } => MODEL,
-        TrainerError::OtherBase { .. } => NOT_ADMITTED,
+        | TrainerError::NotFinite { .. }
+        | TrainerError::Quantised { .. } => MODEL,
+        TrainerError::OtherBase { .. } | TrainerError::Memory { .. } => NOT_ADMITTED,
         TrainerError::Sealing(error) => error.exit_code(),
         _ => OTHER_FAILURE,
     }

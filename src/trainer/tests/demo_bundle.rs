@@ -73,7 +73,7 @@ fn it_is_small_and_says_what_it_is() {
 }
 
 #[test]
-fn it_answers_nine_of_ten_held_out_questions_to_the_letter() {
+fn it_answers_nineteen_of_twenty_held_out_questions_to_the_letter() {
     let demo = Demo::open();
     let (_, corpus, held_out) = corpus();
     let asked: Vec<(&str, &str)> = held_out
@@ -85,7 +85,7 @@ fn it_answers_nine_of_ten_held_out_questions_to_the_letter() {
 }
 
 #[test]
-fn it_declines_nine_of_ten_held_out_foreign_questions() {
+fn it_declines_nineteen_of_twenty_held_out_foreign_questions() {
     let demo = Demo::open();
     let (_, corpus, held_out) = corpus();
     let asked: Vec<(&str, &str)> =
@@ -129,5 +129,5 @@ fn check(demo: &Demo, asked: &[(&str, &str)]) {
         .collect();
     let right = asked.len() - misses.len();
     println!("{right} of {} right; missed: {misses:#?}", asked.len());
-    assert!(right * 10 >= asked.len() * 9, "{right} of {} right; missed: {misses:#?}", asked.len());
+    assert!(right * 20 >= asked.len() * 19, "{right} of {} right; missed: {misses:#?}", asked.len());
 }

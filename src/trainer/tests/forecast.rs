@@ -54,11 +54,12 @@ fn runs_take_the_memory_that_was_foreseen() {
     let all = std::fs::read_to_string(demo().join("lessons/rehearse.jsonl")).unwrap();
     std::fs::write(&questions, all.lines().take(40).map(|line| format!("{line}\n")).collect::<String>()).unwrap();
     let questions = questions.to_str().unwrap();
-    for (index, (threads, course)) in [
-        ("1", &["--batch", "4", "--rank", "16"][..]),
-        ("24", &["--batch", "4", "--rank", "16"]),
-        ("2", &["--batch", "60", "--rank", "256"]),
-        ("2", &["--batch", "12", "--rank", "64", "--rehearse", questions]),
+    for (index, (threads, most_percent, course)) in [
+        ("1", 125.0, &["--batch", "4", "--rank", "16"][..]),
+        ("24", 125.0, &["--batch", "4", "--rank", "16"]),
+        ("2", 125.0, &["--batch", "60", "--rank", "256"]),
+        // How long the base's answers will be is guessed, and rather too long than too short.
+        ("2", 150.0, &["--batch", "12", "--rank", "64", "--rehearse", questions]),
     ]
     .iter()
     .enumerate()
@@ -73,7 +74,7 @@ fn runs_take_the_memory_that_was_foreseen() {
         let found = peak_bytes(trainer("train", threads, &course).args(["--samples", "2", "--out"]).arg(&out));
         let percent = 100.0 * foreseen as f64 / found as f64;
         println!("{threads} threads, {course:?}: foreseen {foreseen} bytes, taken {found}, {percent:.0} %");
-        assert!((100.0..=125.0).contains(&percent), "{course:?}: foreseen {foreseen} bytes, taken {found}");
+        assert!((100.0..=*most_percent).contains(&percent), "{course:?}: foreseen {foreseen} bytes, taken {found}");
         let report: Value = serde_json::from_slice(&std::fs::read(out.join("training.json")).unwrap()).unwrap();
         assert_eq!(forecast["steps"], report["curves"]["losses"].as_array().unwrap().len());
         if index < 3 {
@@ -90,6 +91,8 @@ fn a_run_that_does_not_fit_is_refused_with_numbers_and_a_cure() {
     let base = Base::open(&demo().join("demo.bundle"), &demo().join("root.json")).unwrap();
     let path = demo().join("lessons/train.jsonl");
     let lessons = lessons::tokenise(&path, &examples::read(&path, Form::Example).unwrap(), &base.text, 512).unwrap();
+    let lengths: Vec<usize> = lessons.lessons.iter().map(|lesson| lesson.tokens.len()).collect();
+    let longest = *lengths.iter().max().unwrap();
     let settings = Settings {
         seed: 0,
         epochs: 3,
@@ -108,13 +111,15 @@ fn a_run_that_does_not_fit_is_refused_with_numbers_and_a_cure() {
     };
     let memory = Memory { held: 20 << 20, available: 40 << 20 };
     let error = foresee(&settings, Some(memory)).check(memory).unwrap_err();
-    assert!(matches!(error, TrainerError::Memory { batch: 32, longest: 47, .. }), "{error}");
+    assert!(matches!(error, TrainerError::Memory { batch: 32, longest: found, .. } if found == longest), "{error}");
     let said = error.to_string();
     assert!(said.contains("20 MiB that are held already") && said.contains("40 MiB left"), "{said}");
-    assert!(said.contains("lower --batch (now 32) or --max-tokens (the longest example has 47)"), "{said}");
+    let cure = format!("lower --batch (now 32) or --max-tokens (the longest example has {longest})");
+    assert!(said.contains(&cure), "{said}");
     // The cure cures.
     let smaller = foresee(&Settings { batch: 4, ..settings.clone() }, Some(memory));
     smaller.check(memory).unwrap();
-    assert!(smaller.to_string().contains("45 steps over 6831 tokens; about "), "{smaller}");
+    let tokens: usize = lengths.iter().sum();
+    assert!(smaller.to_string().contains(&format!("45 steps over {} tokens; about ", 3 * tokens)), "{smaller}");
     assert!(foresee(&Settings { batch: 4, ..settings }, None).to_string().ends_with("to what is held already"));
 }
