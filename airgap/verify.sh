@@ -123,16 +123,19 @@ defects() {
     names -name '*[!A-Za-z0-9._-]*' -prune -o ! -type d ! -type f |
         sed 's|^\./\(.*\)|extra: \1 (a link, or something else that is no file)|'
     names -name '*[!A-Za-z0-9._-]*' -prune -o -type f | while IFS= read -r name; do
-        is_listed "${name#./}" || echo "extra: ${name#./}"
+        case $name in
+            ./*) is_listed "${name#./}" || echo "extra: ${name#./}" ;;
+            *) echo "$name" ;;
+        esac
     done
     # A folder belongs to the release when it holds one of its files.
     names -name '*[!A-Za-z0-9._-]*' -prune -o -type d ! -name . | while IFS= read -r name; do
-        name=${name#./}
-        case "
+        case "$name
 $files" in
-            *"
-$name/"*) ;;
-            *) echo "extra: $name (a folder)" ;;
+            ./*"
+${name#./}/"*) ;;
+            ./*) echo "extra: ${name#./} (a folder)" ;;
+            *) echo "$name" ;;
         esac
     done
 }

@@ -23,9 +23,9 @@ pub(super) const CASES: &[Case] = &[
 ];
 
 /// How many clients say nothing: more than an appliance can be expected to listen to.
-const SILENT_CLIENTS: usize = 64;
+const SILENT_CLIENTS: usize = 256;
 
-/// Far longer than an answer takes, and far shorter than waiting for all of them to be given up one after the other.
+/// Far longer than an answer takes, and shorter than waiting for so many to be given up, a few of them at a time.
 const PROMPTLY: Duration = Duration::from_secs(20);
 
 fn the_owners(site: &Site) -> anyhow::Result<()> {

@@ -44,14 +44,14 @@ impl AdmittedAdapter {
     pub fn bind(self, engine: &EngineHandle, served: &str, if_taken: IfTaken) -> Result<Arc<LoadedAdapter>, Error> {
         let bound = || {
             let adapter = engine.load_adapter(&self.bundle).map_err(|source| match source {
-                InferenceError::AdapterNameTaken { name } => Error::NameOfModel { name },
+                InferenceError::AdapterNameTaken { name } => Error::NameOfModel { path: self.file.clone(), name },
                 other => Error::from_inference(&self.file, other),
             })?;
             if adapter.name() == served {
-                return Err(Error::NameOfModel { name: served.to_owned() });
+                return Err(Error::NameOfModel { path: self.file.clone(), name: served.to_owned() });
             }
             engine.adopt(adapter, if_taken).map_err(|source| match source {
-                InferenceError::AdapterNameTaken { name } => Error::NameOfAdapter { name },
+                InferenceError::AdapterNameTaken { name } => Error::NameOfAdapter { path: self.file.clone(), name },
                 other => Error::from_inference(&self.file, other),
             })
         };

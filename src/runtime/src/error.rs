@@ -103,17 +103,21 @@ pub enum Error {
         source: Box<Error>,
     },
     /// An adapter has the name of the model itself, which nothing can take the place of.
-    #[error("the name {name} is taken by the model itself: seal the adapter under another name")]
+    #[error("{path}: the name {name} is taken by the model itself: seal the adapter under another name")]
     NameOfModel {
+        /// The adapter's file.
+        path: String,
         /// The name.
         name: String,
     },
     /// An adapter has the name of one that is loaded.
     #[error(
-        "the name {name} is taken by an adapter that is loaded: let this one take its place with \
-         `ampoule adapters load --replace`, or seal it under another name"
+        "{path}: the name {name} is taken by an adapter that is loaded: let this one take its place with \
+         `ampoule adapters load --replace` (or, at the start, name only one of the two), or seal it under another name"
     )]
     NameOfAdapter {
+        /// The adapter's file.
+        path: String,
         /// The name.
         name: String,
     },

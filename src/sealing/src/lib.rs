@@ -1,9 +1,9 @@
 //! The write side of the sealed format: pack, digest, sign.  Used at the vendor's and, for adapters, at the site.
 //!
 //! The modules in reading order: [`seal`] is the straight line; `source` decides what goes in, `links` how far the folder's
-//! links may lead, `weights` lays the tensors out, [`contract`] is what the vendor states beyond identity, [`keys`] sign; [`export`] and `inspect` look at the
-//! result; [`release`] signs the appliance's own files; [`cli`] is the command line. The format itself, types and bytes,
-//! lives in `ampoule-bundle`.
+//! links may lead, `weights` lays the tensors out, [`contract`] is what the vendor states beyond identity, [`keys`] sign;
+//! [`export`] and `inspect` look at the result; [`release`] signs the appliance's own files; [`cli`] is the command line.
+//! The format itself, types and bytes, lives in `ampoule-bundle`.
 
 pub mod seal;
 

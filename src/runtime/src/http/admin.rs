@@ -108,7 +108,7 @@ pub(super) async fn serve(appliance: Appliance, listener: UnixListener, admin: A
         };
         while connections.try_join_next().is_some() {}
         let place = places.take().await;
-        let caller = Caller { peer, busy: Busy::default() };
+        let caller = Caller { peer, busy: places.mark() };
         let busy = caller.busy.clone();
         let (router, watcher, limits) = (router.clone().layer(Extension(caller)), graceful.watcher(), limits.clone());
         let task = connections.spawn(async move {
@@ -181,7 +181,10 @@ async fn change(
     asked: String,
     work: impl FnOnce() -> Result<Arc<LoadedAdapter>, Error> + Send + 'static,
 ) -> Result<Json<Value>, Refusal> {
-    let _busy = busy.begin();
+    let Some(_busy) = busy.begin() else {
+        let message = "this connection gave way to a newer one; ask again".to_owned();
+        return Err(Refusal::wrong(StatusCode::SERVICE_UNAVAILABLE, message).logged(action, &peer, &asked));
+    };
     let done = tokio::task::spawn_blocking(move || match work() {
         Ok(adapter) => {
             let identity = &adapter.identity;

@@ -4,7 +4,7 @@
 use std::collections::{HashMap, VecDeque};
 use std::net::{IpAddr, Ipv6Addr};
 use std::pin::Pin;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
@@ -13,7 +13,7 @@ use axum::body::Body;
 use axum::response::Response;
 use bytes::Bytes;
 use http_body::{Frame, SizeHint};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, watch};
 use tokio::task::AbortHandle;
 use tokio::time::{Instant, timeout_at};
 
@@ -75,11 +75,20 @@ fn client_of(address: IpAddr) -> IpAddr {
 pub(super) struct YieldingPlaces {
     places: Arc<Semaphore>,
     taken: VecDeque<(AbortHandle, Busy)>,
+    turned_idle: Arc<Notify>,
 }
 
 /// Whether a request is being carried out on a connection.
-#[derive(Debug, Clone, Default)]
-pub(super) struct Busy(Arc<AtomicBool>);
+#[derive(Debug, Clone)]
+pub(super) struct Busy {
+    state: Arc<AtomicU8>,
+    turned_idle: Arc<Notify>,
+}
+
+const IDLE: u8 = 0;
+const BUSY: u8 = 1;
+/// It is about to be ended, so that no request may begin on it.
+const GIVEN_UP: u8 = 2;
 
 /// The connection is busy until this is dropped.
 #[derive(Debug)]
@@ -87,20 +96,33 @@ pub(super) struct BusyUntilDropped(Busy);
 
 impl YieldingPlaces {
     pub(super) fn new(count: usize) -> YieldingPlaces {
-        YieldingPlaces { places: Arc::new(Semaphore::new(count)), taken: VecDeque::new() }
+        YieldingPlaces { places: Arc::new(Semaphore::new(count)), taken: VecDeque::new(), turned_idle: Arc::default() }
+    }
+
+    /// The mark of a connection, idle as yet.
+    pub(super) fn mark(&self) -> Busy {
+        Busy { state: Arc::default(), turned_idle: Arc::clone(&self.turned_idle) }
     }
 
     /// A place for a new connection.  Waits only while all others are busy.
     pub(super) async fn take(&mut self) -> OwnedSemaphorePermit {
-        self.taken.retain(|(task, _)| !task.is_finished());
-        if self.places.available_permits() == 0
-            && let Some(idle) = self.taken.iter().position(|(_, busy)| !busy.is_busy())
-            && let Some((task, _)) = self.taken.remove(idle)
-        {
-            // The place comes back with what the task holds.
-            task.abort();
+        let mut ended = false;
+        loop {
+            self.taken.retain(|(task, _)| !task.is_finished());
+            if self.places.available_permits() == 0
+                && !ended
+                && let Some(idle) = self.taken.iter().position(|(_, busy)| busy.give_up())
+                && let Some((task, _)) = self.taken.remove(idle)
+            {
+                // The place comes back with what the task holds.
+                task.abort();
+                ended = true;
+            }
+            tokio::select! {
+                place = Arc::clone(&self.places).acquire_owned() => return place.expect("nobody closes this semaphore"),
+                () = self.turned_idle.notified() => {}
+            }
         }
-        Arc::clone(&self.places).acquire_owned().await.expect("nobody closes this semaphore")
     }
 
     /// Remembers who holds the place that was taken last.
@@ -110,19 +132,22 @@ impl YieldingPlaces {
 }
 
 impl Busy {
-    pub(super) fn begin(self) -> BusyUntilDropped {
-        self.0.store(true, Ordering::Relaxed);
-        BusyUntilDropped(self)
+    /// Marks a request as begun; `None` when the connection has just been given up.
+    pub(super) fn begin(self) -> Option<BusyUntilDropped> {
+        let begun = self.state.compare_exchange(IDLE, BUSY, Ordering::Relaxed, Ordering::Relaxed);
+        begun.is_ok().then_some(BusyUntilDropped(self))
     }
 
-    fn is_busy(&self) -> bool {
-        self.0.load(Ordering::Relaxed)
+    /// Whether it was idle, and may be ended now.
+    fn give_up(&self) -> bool {
+        self.state.compare_exchange(IDLE, GIVEN_UP, Ordering::Relaxed, Ordering::Relaxed).is_ok()
     }
 }
 
 impl Drop for BusyUntilDropped {
     fn drop(&mut self) {
-        self.0.0.store(false, Ordering::Relaxed);
+        self.0.state.store(IDLE, Ordering::Relaxed);
+        self.0.turned_idle.notify_one();
     }
 }
 
@@ -274,22 +299,24 @@ mod tests {
     #[tokio::test]
     async fn c39_the_oldest_connection_that_asks_for_nothing_gives_way() {
         let mut places = YieldingPlaces::new(2);
-        let idle = Busy::default();
-        let busy = Busy::default();
-        let _working = busy.clone().begin();
-        let first = enter(&mut places, &busy).await;
-        let second = enter(&mut places, &idle).await;
-        let third = enter(&mut places, &idle).await;
+        let marks: Vec<Busy> = (0..5).map(|_| places.mark()).collect();
+        let _working = marks[0].clone().begin().unwrap();
+        let first = enter(&mut places, &marks[0]).await;
+        let second = enter(&mut places, &marks[1]).await;
+        let third = enter(&mut places, &marks[2]).await;
         assert!(second.await.unwrap_err().is_cancelled());
-        let fourth = enter(&mut places, &idle).await;
+        assert!(marks[1].clone().begin().is_none(), "a request begins on a connection that was given up");
+        let fourth = enter(&mut places, &marks[3]).await;
         assert!(third.await.unwrap_err().is_cancelled());
         assert!(!first.is_finished() && !fourth.is_finished());
-        // Nobody is sent away in the middle of a request, so a new one waits.
-        let also = idle.clone().begin();
-        assert!(tokio::time::timeout(Duration::from_millis(50), enter(&mut places, &idle)).await.is_err());
-        drop(also);
-        enter(&mut places, &idle).await;
-        assert!(fourth.await.unwrap_err().is_cancelled() && !first.is_finished());
+        // Nobody is sent away in the middle of a request, so a new one waits: until one of them is done.
+        let also = marks[3].clone().begin().unwrap();
+        let done = tokio::spawn(async move {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+            drop(also);
+        });
+        enter(&mut places, &marks[4]).await;
+        assert!(done.is_finished() && fourth.await.unwrap_err().is_cancelled() && !first.is_finished());
     }
 
     #[tokio::test]
