@@ -23,7 +23,7 @@ use ampoule_bundle::{
     AcceptedVersions, AdmittedBundle, BundleIdentity, Digest, RuntimePolicy, SealedBundle, Source, TrustRoot,
     VerifiedBundle,
 };
-use ampoule_inference::{EngineConfig, EngineHandle, IfTaken, LoadOptions, LoadedModel};
+use ampoule_inference::{EngineConfig, EngineHandle, IfTaken, InferenceError, LoadOptions, LoadedModel};
 use tokio::runtime::Runtime;
 
 use crate::adapters::{AdapterDesk, AdmittedAdapter};
@@ -82,7 +82,7 @@ pub fn serve(layers: &Layers, config: RuntimeConfig) -> Result<Exit, Error> {
 pub fn check(layers: &Layers, config: &RuntimeConfig) -> Result<Effective, Error> {
     let opened = Opened::open(config, PlannedListener::prepare(&config.listen)?)?;
     let verified = verify(opened.bundle, &opened.trust_root, &opened.name).map_err(|error| explain(error, config))?;
-    let admitted = admit(verified, &State::Unkept.accepted(), &opened.name)?;
+    let admitted = admit_model(verified, &opened.name)?;
     let settled = settle(layers, &admitted)?;
     let settled_config = RuntimeConfig::require(&settled)?;
     admit_adapters(&settled_config.adapters, &opened.trust_root)?;
@@ -145,7 +145,7 @@ fn prepare_unexplained(layers: &Layers, config: &RuntimeConfig, inherited: Inher
     let opened = Opened::open(config, listener)?;
     let verified = verify(opened.bundle, &opened.trust_root, &opened.name)?;
     report::log(verified.identity());
-    let admitted = admit(verified, &State::Unkept.accepted(), &opened.name)?;
+    let admitted = admit_model(verified, &opened.name)?;
     let settled = settle(layers, &admitted)?;
     let config = RuntimeConfig::require(&settled)?;
     let listener = opened.listener.bind()?;
@@ -234,11 +234,12 @@ fn parse_trust_root(bytes: &[u8], path: &Path) -> Result<TrustRoot, Error> {
 pub fn read_trust_root(path: &Path) -> Result<Vec<u8>, Error> {
     let at = |source| Error::OpenTrustRoot { path: path.to_owned(), source };
     let file = File::open(path).map_err(at)?;
+    // A folder cannot be read, which is what is wrong with it, whoever may write to it.
+    let mut bytes = Vec::new();
+    (&file).take(TRUST_ROOT_LIMIT_BYTES).read_to_end(&mut bytes).map_err(at)?;
     if let Some(found) = permissions::writable_by_all(&file).map_err(at)? {
         return Err(Error::WritableTrustRoot { path: path.to_owned(), found });
     }
-    let mut bytes = Vec::new();
-    file.take(TRUST_ROOT_LIMIT_BYTES).read_to_end(&mut bytes).map_err(at)?;
     if bytes.trim_ascii_start().starts_with(b"-----BEGIN") {
         return Err(Error::KeyForTrustRoot { path: path.to_owned() });
     }
@@ -274,6 +275,21 @@ pub fn admit(verified: VerifiedBundle, accepted: &AcceptedVersions, name: &str) 
         .map_err(|violation| Error::NotAdmitted { name: name.to_owned(), violation: Box::new(violation) })?;
     for notice in admitted.notices() {
         tracing::warn!(%notice, "the bundle is admitted with a notice");
+    }
+    Ok(admitted)
+}
+
+/// Admits what is to be served by itself, which an adapter cannot be.
+///
+/// # Errors
+/// As [`admit`], and [`Error::Model`] for an adapter.
+pub fn admit_model(verified: VerifiedBundle, name: &str) -> Result<AdmittedBundle, Error> {
+    let admitted = admit(verified, &State::Unkept.accepted(), name)?;
+    if admitted.identity().base.is_some() {
+        return Err(Error::from_inference(
+            name,
+            InferenceError::AnAdapter { name: admitted.identity().name.to_string() },
+        ));
     }
     Ok(admitted)
 }

@@ -55,6 +55,14 @@ pub enum KeyStoreError {
         /// What the system said.
         source: io::Error,
     },
+    /// The folder of the file cannot be used.
+    #[error("cannot use the folder {path} for a key file: {source}")]
+    Folder {
+        /// The folder.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
     /// A line of the file is not an entry.
     #[error("the key file {path}, line {line}: {reason}")]
     MalformedLine {
@@ -96,6 +104,7 @@ impl KeyStoreError {
         match self {
             KeyStoreError::FileTooLarge { .. }
             | KeyStoreError::Io { .. }
+            | KeyStoreError::Folder { .. }
             | KeyStoreError::MalformedLine { .. }
             | KeyStoreError::WritableByOthers { .. } => true,
             KeyStoreError::DuplicateName { .. }
@@ -135,6 +144,9 @@ impl KeyStore {
         let at = |source| KeyStoreError::Io { path: path.to_owned(), source };
         let file = File::open(path).map_err(at)?;
         let facts = file.metadata().map_err(at)?;
+        if facts.is_dir() {
+            return Err(at(io::ErrorKind::IsADirectory.into()));
+        }
         if facts.mode() & 0o022 != 0 {
             return Err(KeyStoreError::WritableByOthers { path: path.to_owned(), found: facts.mode() & 0o7777 });
         }
@@ -319,8 +331,9 @@ impl fmt::Debug for IssuedKey {
 fn change<T>(path: &Path, act: impl FnOnce(&mut KeyStore) -> Result<T, KeyStoreError>) -> Result<T, KeyStoreError> {
     let at = |source| KeyStoreError::Io { path: path.to_owned(), source };
     // The folder is locked rather than the file, because the file is replaced.
-    let folder = File::open(folder_of(path)).map_err(at)?;
-    folder.lock().map_err(at)?;
+    let of_folder = |source| KeyStoreError::Folder { path: folder_of(path).to_owned(), source };
+    let folder = File::open(folder_of(path)).map_err(of_folder)?;
+    folder.lock().map_err(of_folder)?;
     let mut store = match KeyStore::load(path) {
         Err(KeyStoreError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => KeyStore::default(),
         other => other?,
@@ -412,5 +425,15 @@ mod tests {
             fs::write(&path, format!("{good}{bad}\n")).unwrap();
             assert!(matches!(KeyStore::load(&path), Err(KeyStoreError::MalformedLine { line: 2, .. })), "{bad}");
         }
+    }
+
+    #[test]
+    fn a_folder_is_no_key_file_and_one_that_is_missing_is_named() {
+        let folder = tempfile::tempdir().unwrap();
+        let said = KeyStore::load(folder.path()).unwrap_err().to_string();
+        assert!(said.contains("is a directory") && !said.contains("permission"), "{said}");
+        let missing = folder.path().join("missing/keys.jsonl");
+        let said = add(&missing, "alice", noon()).unwrap_err().to_string();
+        assert!(said.contains("/missing for a key file: No such file") && !said.contains("makes one"), "{said}");
     }
 }

@@ -113,6 +113,25 @@ fn events(log: &[String]) -> Vec<Value> {
 }
 
 #[test]
+fn an_adapter_is_no_model_to_be_kept_or_served_by_itself() {
+    let workshop = Workshop::new();
+    let adapter = workshop.adapter("facts", "facts", 1);
+    let (root, keys) = (workshop.site.root.as_str(), workshop.site.keys.as_str());
+    let store = workshop.path("store").display().to_string();
+    for arguments in [
+        &["import", &adapter, "--store", &store, "--trust-root", root][..],
+        &["config", "check", "--bundle", &adapter, "--trust-root", root, "--keys-file", keys],
+        &["serve", "--bundle", &adapter, "--trust-root", root, "--keys-file", keys, "--listen", "127.0.0.1:0"],
+    ] {
+        let output = ampoule().args(arguments).output().unwrap();
+        let told = text(&output.stdout) + &text(&output.stderr);
+        assert_eq!(code(&output), 20, "{arguments:?}: {told}");
+        assert!(told.contains("facts is an adapter: name its base"), "{arguments:?}: {told}");
+    }
+    assert!(!workshop.path("store").exists(), "what is refused makes no store");
+}
+
+#[test]
 fn an_adapter_comes_and_goes_without_a_restart() {
     let workshop = Workshop::new();
     workshop.adapter("facts", "facts", 1);

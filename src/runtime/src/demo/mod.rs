@@ -23,7 +23,6 @@ use crate::keys::KeyStore;
 use crate::listen::{BoundSocket, PlannedListener};
 use crate::report;
 use crate::signals::StopSignals;
-use crate::state::State;
 use crate::telemetry;
 
 /// The sealed demo bundle.
@@ -154,7 +153,7 @@ fn prepare(listen: Option<SocketAddr>, metrics: Option<SocketAddr>) -> Result<(P
     let root =
         TrustRoot::parse(ROOT).map_err(|source| Error::TrustRoot { path: NAME.into(), source: Box::new(source) })?;
     let verified = boot::verify(boot::open_source(BUNDLE, NAME)?, &root, NAME)?;
-    let admitted = boot::admit(verified, &State::Unkept.accepted(), NAME)?;
+    let admitted = boot::admit_model(verified, NAME)?;
     let settled = boot::settle(&Layers::none(), &admitted)?;
     let limits = RuntimeConfig::limits(&settled);
     let listener = PlannedListener::prepare(&ListenPlan::LoopbackPlain(listen.unwrap_or_else(first_free_address)))?;

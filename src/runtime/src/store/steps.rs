@@ -12,7 +12,6 @@ use super::writer::StoreWriter;
 use crate::boot;
 use crate::error::Error;
 use crate::progress::Progress;
-use crate::state::State;
 
 /// Brings a bundle into the store at `folder`, which is made if there is none.
 ///
@@ -23,7 +22,7 @@ pub fn import(bundle: &Path, folder: &Path, trust_root: &Path) -> Result<(Store,
     let root = boot::serving_root(&root_bytes, trust_root)?;
     let name = bundle.display().to_string();
     // Without the weights this takes no time, and what is refused here has not been copied for nothing.
-    boot::admit(boot::verify(boot::open_bundle(bundle)?, &root, &name)?, &State::Unkept.accepted(), &name)?;
+    boot::admit_model(boot::verify(boot::open_bundle(bundle)?, &root, &name)?, &name)?;
 
     let mut writer = StoreWriter::open_or_create(folder)?;
     let at = |source| Error::OpenBundle { path: bundle.to_owned(), source };
@@ -37,7 +36,7 @@ pub fn import(bundle: &Path, folder: &Path, trust_root: &Path) -> Result<(Store,
     let content = sealed.content_digest();
     let verified = boot::verify(sealed, &root, &name)?;
     boot::check_every_byte(&verified, &name)?;
-    let admitted = boot::admit(verified, &State::Unkept.accepted(), &name)?;
+    let admitted = boot::admit_model(verified, &name)?;
     let now = Timestamp::new(jiff::Timestamp::now());
     let record = Record::of(admitted.identity(), content, incoming.bytes()?, now);
     writer.keep(incoming, record.clone(), &admitted, &root_bytes)?;
@@ -76,7 +75,7 @@ fn admit_again(store: &Store, record: &Record, trust_root: Option<&Path>) -> Res
     let name = store.describe(record);
     let verified = boot::verify(store.open_bundle(record)?, &root, &name).map_err(Error::in_store)?;
     boot::check_every_byte(&verified, &name).map_err(Error::in_store)?;
-    boot::admit(verified, &State::Unkept.accepted(), &name)
+    boot::admit_model(verified, &name)
 }
 
 fn open_root(path: &Path) -> Result<TrustRoot, Error> {
