@@ -133,6 +133,8 @@ stop
 step 'an adapter is served from the configuration as well, and refused without its base'
 serve --store "$store" --set adapters=helpdesk.bundle
 [ "$(ask helpdesk 'What is the cafeteria?')" = "$taught" ] || fail 'after a restart the adapter answers otherwise'
+ampoule-conformance run --profile smoke --target "$url" --api-key-file key.txt > smoke.txt ||
+    { cat smoke.txt; fail 'a case of conformance failed beside an adapter'; }
 stop
 
 step 'conformance, in full'

@@ -70,6 +70,31 @@ else
     [ "$(id -u)" = 0 ] || refuse 2 'installing for the system needs root; name a folder of your own with --prefix DIR'
 fi
 lib=$prefix/lib/ampoule
+
+# Where the folder $1 lies, or would, as far as it is there, with every link followed.  The dot at the end keeps line
+# feeds of a name.
+place_of() {
+    known=$1
+    until [ -d "$known/" ]; do
+        known=${known%/*}
+    done
+    case ${1#"$known"}/ in
+        */../*) return 1 ;;
+    esac
+    ( CDPATH='' cd -P -- "$known/" && pwd -P && echo . )
+}
+
+if [ "$action" = install ]; then
+    source=$(place_of "$here") || refuse 1 'cannot enter the folder that this script lies in'
+    source=${source%??}
+    for folder in "$prefix" "$lib"; do
+        place=$(place_of "$folder") || refuse 2 "$folder cannot be reached: name it by another path; nothing was installed"
+        case ${place%??}/ in
+            "$source"/*) refuse 2 "$folder lies in the unpacked release, which would be copied into itself: \
+name a folder outside $source; nothing was installed" ;;
+        esac
+    done
+fi
 programs='ampoule ampoule-trainer ampoule-seal ampoule-conformance'
 
 # Does a step, or says what it would be.
@@ -181,6 +206,7 @@ fi
 was=$(version_of current)
 if [ "$was" = "$version" ]; then
     is_in_use=yes
+    was=
 else
     is_in_use=no
     [ -z "$was" ] || point previous "$was"
@@ -207,15 +233,23 @@ else
     cat <<NEXT
 Next:
     $prefix/bin/ampoule verify-self --fingerprint $fingerprint
+NEXT
+    if [ -n "$was" ]; then
+        echo "    restart what is running, which is $was until then"
+    else
+        cat <<NEXT
     $prefix/bin/ampoule demo
     $prefix/bin/ampoule keys add alice --keys-file $etc/keys.jsonl
     edit $etc/ampoule.toml: name your trust root; then import and activate a bundle:
     $prefix/bin/ampoule import MODEL.bundle --store $state --trust-root $etc/root.json
     $prefix/bin/ampoule activate MODEL --store $state
 NEXT
-    if [ "$is_system" = yes ]; then
-        echo '    systemctl enable --now ampoule'
-    else
+    fi
+    if [ "$is_system" = no ]; then
         echo "    $prefix/bin/ampoule serve --config $etc/ampoule.toml"
+    elif [ -n "$was" ]; then
+        echo '    systemctl restart ampoule'
+    else
+        echo '    systemctl enable --now ampoule'
     fi
 fi

@@ -61,6 +61,13 @@ remove_if_empty() {
     fi
 }
 
+# What an interrupted installation or removal has left is removed as well.
+if [ ! -d "$lib" ] && [ "$(readlink -- "$prefix/bin/ampoule" 2>/dev/null)" != ../lib/ampoule/current/bin/ampoule ]; then
+    if [ "$is_system" = no ] || [ ! -f /etc/systemd/system/ampoule.service ]; then
+        refuse 1 "nothing is installed in $prefix, so nothing was removed"
+    fi
+fi
+
 if [ "$is_system" = yes ]; then
     if [ -d /run/systemd/system ] && [ -f /etc/systemd/system/ampoule.service ]; then
         step systemctl disable --now ampoule.service

@@ -37,6 +37,16 @@ done
 for tool in openssl sha256sum find grep sed cut head tr; do
     command -v "$tool" >/dev/null 2>&1 || refuse 1 "the tool '$tool' is missing: install it, nothing was checked"
 done
+# As people write it down: in capitals too, and with blanks around it.
+given=$fingerprint
+fingerprint=$(printf '%s\n' "$given" | tr 'A-F' 'a-f' | sed 's/^[[:space:]]*//; s/[[:space:]]*$//')
+if [ -n "$fingerprint" ]; then
+    case $fingerprint in
+        *[!0-9a-f]*) digits=no ;;
+        *) digits=${#fingerprint} ;;
+    esac
+    [ "$digits" = 64 ] || refuse 2 "a fingerprint has 64 hex digits, and this has not: $given; nothing was checked"
+fi
 # No $(dirname): it would lose line feeds at the end of the folder's name, and another folder be entered.
 case $0 in
     /*) here=${0%/*} ;;

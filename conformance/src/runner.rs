@@ -6,7 +6,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, anyhow};
+use anyhow::{Context, anyhow, ensure};
 
 use crate::arguments::{Profile, RunArguments};
 use crate::catalogue::{Case, Check, Skipped};
@@ -17,6 +17,10 @@ use crate::target::Target;
 
 /// What the profile full needs.
 const NEEDED: &str = "the profile full needs --binary, --bundle and --trust-root, an installation";
+
+/// What is said of a server to which the key opens nothing.
+const KEY_REFUSED: &str = "does not accept the key in --api-key-file (401), so nothing was judged; a server knows the \
+                           keys that its key file held when it started";
 
 /// What came of one case.
 #[derive(Debug)]
@@ -55,6 +59,7 @@ impl Subject {
                 let authority = arguments.ca_file.as_ref().map(read).transpose()?;
                 let target = Target::new(url, key.map(|key| key.trim().to_owned()), authority.as_deref())?;
                 target.reach().with_context(|| format!("{url} cannot be reached"))?;
+                ensure!(!target.refuses_key()?, "{url} {KEY_REFUSED}");
                 Ok(Subject::Running(Box::new(target)))
             }
             Profile::Full => {

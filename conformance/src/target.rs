@@ -107,6 +107,11 @@ impl Target {
         self.send("GET", "/livez", &[], None).map(drop)
     }
 
+    /// Whether the server refuses the key, so that every answer to it would be the same.
+    pub(crate) fn refuses_key(&self) -> anyhow::Result<bool> {
+        Ok(self.key.is_some() && self.get("/v1/models")?.status == 401)
+    }
+
     /// Whether anybody takes connections here.
     pub(crate) fn listens(&self) -> bool {
         Connection::open(&self.host, self.port, None).is_ok()

@@ -182,6 +182,8 @@ const LIES: &[Lie] = &[
         &["AMP-API-11"],
     ),
     Lie::answered("two models are listed", |answer| answer.replacing("\"data\":[{", "\"data\":[{},{"), &["AMP-API-01"]),
+    Lie::answered("an adapter is listed that nobody loaded", list_adapter, &["AMP-API-01"]),
+    Lie::answered("an adapter is loaded and not listed", name_adapter_in_metadata, &["AMP-API-01"]),
     Lie::answered(
         "something leaves",
         |answer| answer.replacing("\"egress\":\"none\"", "\"egress\":\"otlp\""),
@@ -249,10 +251,44 @@ fn each_lie_is_caught_by_the_cases_that_are_about_it() {
 }
 
 #[test]
+fn an_adapter_that_is_loaded_belongs_to_the_list() {
+    let appliance = Appliance::start();
+    let upstream = appliance.port;
+    let port =
+        serve(move |bytes| forward(upstream, Message(bytes), |answer| list_adapter(name_adapter_in_metadata(answer))));
+    let mut command = smoke(port);
+    command.arg("--api-key-file").arg(appliance.key_file()).args(["--case", "AMP-API-01", "--case", "AMP-API-02"]);
+    let (code, report) = judge(command);
+    assert_eq!((code, with_result(&report, "passed").len()), (Some(0), 2), "{report:#}");
+}
+
+#[test]
+fn a_key_that_is_refused_is_no_judgement() {
+    let appliance = Appliance::start();
+    let folder = tempfile::tempdir().unwrap();
+    let key = folder.path().join("key.txt");
+    std::fs::write(&key, "amp-of-another-server").unwrap();
+    let output = smoke(appliance.port).arg("--api-key-file").arg(key).output().unwrap();
+    let told = String::from_utf8_lossy(&output.stderr);
+    assert_eq!((output.status.code(), output.stdout.len(), told.lines().count()), (Some(2), 0, 1), "{told}");
+    assert!(told.contains("does not accept the key in --api-key-file"), "{told}");
+}
+
+#[test]
 fn a_target_that_is_not_there_is_no_judgement() {
     let output = smoke(1).output().unwrap();
     assert_eq!(output.status.code(), Some(2));
     assert!(String::from_utf8_lossy(&output.stderr).contains("cannot be reached"));
+}
+
+/// Adds an adapter to the list of models.
+fn list_adapter(answer: Message) -> Message {
+    answer.replacing("}]}", "},{\"id\":\"more\",\"object\":\"model\",\"created\":1,\"owned_by\":\"ampoule\"}]}")
+}
+
+/// Adds the same one to the metadata.
+fn name_adapter_in_metadata(answer: Message) -> Message {
+    answer.replacing("\"adapters\":[]", "\"adapters\":[{\"name\":\"more\"}]")
 }
 
 fn smoke(port: u16) -> Command {

@@ -71,6 +71,9 @@ fn a_whole_release_is_verified_and_its_key_is_told() {
         told.contains(&release.fingerprint) && told.contains("1.2.3") && told.contains("Compare this key"),
         "{told}"
     );
+    // However it was written down.
+    let capitals = format!(" {}\r", release.fingerprint.to_uppercase());
+    assert_eq!(code(&release.verify(&["--fingerprint", &capitals])), 0);
     let output = release.verify(&["--fingerprint", &release.fingerprint, "--json"]);
     let told: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
     assert_eq!((code(&output), &told["verified"], &told["fingerprint_compared"]), (0, &true.into(), &true.into()));
@@ -149,5 +152,5 @@ fn another_key_and_another_list_are_refused_before_a_file_is_read() {
     check(&|release| fs::remove_file(release.path("RELEASE")).unwrap(), &[], 10, "has no RELEASE");
     check(&|release| fs::remove_file(release.path("RELEASE.sig")).unwrap(), &[], 10, "cannot read");
     check(&|release| fs::write(release.path("RELEASE.sig"), [0; 4096]).unwrap(), &[], 10, "longer than");
-    check(&|_| (), &["--fingerprint", "12"], 2, "64 lower-case hex digits");
+    check(&|_| (), &["--fingerprint", "12"], 2, "64 hex digits");
 }

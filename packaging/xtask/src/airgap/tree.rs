@@ -134,3 +134,36 @@ fn copy(from: &Path, to: &Path) -> Result<()> {
     fs::copy(from, to).with_context(|| format!("cannot copy {} to {}", from.display(), to.display()))?;
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+    use crate::process;
+
+    /// A customer has none of these.
+    const OF_THE_SOURCES: &[&str] =
+        &["cargo xtask", "src/", "packaging/", "conformance/", "airgap/", "target/", "bundles/FORMAT"];
+
+    #[test]
+    fn the_pages_of_a_release_name_nothing_that_a_customer_lacks() {
+        let root = process::workspace_root();
+        let mut files: Vec<_> = FILES.iter().map(|(from, _)| root.join(from)).collect();
+        for (from, _, endings) in FOLDERS {
+            let entries = fs::read_dir(root.join(from)).unwrap().map(|entry| entry.unwrap().path());
+            files.extend(
+                entries.filter(|path| endings.iter().any(|ending| path.extension().unwrap_or_default() == *ending)),
+            );
+        }
+        let mut read = 0;
+        for file in files {
+            let Ok(text) = fs::read_to_string(&file) else { continue };
+            read += 1;
+            for word in OF_THE_SOURCES {
+                assert!(!text.contains(word), "{} names {word}", file.display());
+            }
+        }
+        assert!(read > 25, "only {read} pages were read");
+    }
+}

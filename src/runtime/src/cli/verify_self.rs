@@ -33,11 +33,17 @@ pub(super) struct Arguments {
     #[arg(long, value_name = "FILE")]
     public_key: Option<PathBuf>,
     /// The SHA-256 of the public key's file that the vendor told you by another way.
-    #[arg(long, value_name = "HEX")]
+    #[arg(long, value_name = "HEX", value_parser = parse_fingerprint)]
     fingerprint: Option<KeyId>,
     /// Print JSON.
     #[arg(long)]
     json: bool,
+}
+
+/// As people write it down: in capitals too, and with blanks around it.
+fn parse_fingerprint(text: &str) -> Result<KeyId, &'static str> {
+    let digits = text.trim().to_ascii_lowercase();
+    digits.parse().map_err(|_| "a fingerprint has 64 hex digits, as `sha256sum vendor.pub` prints them")
 }
 
 pub(super) fn run(arguments: &Arguments, output: &mut Output) -> Result<Exit, Error> {

@@ -50,8 +50,8 @@ pub struct Statement {
     /// The lowest trust root version that may accept the bundle.
     #[arg(long, value_name = "N", default_value_t = 1)]
     trust_root_version: u64,
-    /// Requirements, constraints, service level, known answers: a JSON file (see bundles/FORMAT.md).  The files that it
-    /// names are taken from the model's folder.
+    /// Requirements, constraints, service level, known answers: a JSON file (see FORMAT.md).  The files that it names
+    /// are taken from the model's folder.
     #[arg(long, value_name = "FILE")]
     contract: Option<PathBuf>,
     #[command(flatten)]

@@ -47,7 +47,9 @@ pub(super) fn check_prefix(first: &Delivery, next: &Delivery, work: &Path) -> Re
     site.expect_in_use(&new)?;
     expect("a rollback", &site.install(next, &["--rollback"])?, 0, &[&format!("ampoule {old} is in use again")])?;
     site.expect_in_use(&old)?;
-    expect("forward again", &site.install(next, &[])?, 0, &["--rollback goes back"])?;
+    let forward = site.install(next, &[])?;
+    expect("forward again", &forward, 0, &["--rollback goes back", &format!("which is {old} until then")])?;
+    ensure!(!String::from_utf8_lossy(&forward.stdout).contains("keys add"), "an update tells the first steps again");
     site.expect_in_use(&new)?;
 
     let licence = site.prefix.join("lib/ampoule/current/docs/LICENSE");
@@ -65,6 +67,7 @@ pub(super) fn check_prefix(first: &Delivery, next: &Delivery, work: &Path) -> Re
     let left = site.listing()?;
     let expected = ["etc/ampoule/ampoule.toml", "var/lib/ampoule/model"];
     ensure!(left == expected, "a removal left {left:?}, and not {expected:?}");
+    expect("a removal of what is gone", &site.uninstall(next, &[])?, 1, &["nothing is installed in"])?;
     println!("a release installs, updates when killed and not, goes back, and goes away below a prefix");
     Ok(())
 }

@@ -6,6 +6,7 @@
 mod installing;
 mod life;
 mod page;
+mod refusals;
 mod tampering;
 
 use std::fs;
@@ -45,10 +46,11 @@ pub(crate) fn run(binaries: &Path, has_python: bool) -> Result<Vec<String>> {
     tampering::check_archive(&first)?;
     tampering::check_tree(&first, &work)?;
     let next = deliver(&stripped, Options::of_test(&work.join("next"), &format!("{VERSION}+2")))?;
+    refusals::check(&first, &work)?;
     installing::check_prefix(&first, &next, &work)?;
     installing::check_source(&first, &work)?;
     let mut skips = installing::check_system(&first)?;
-    skips.extend(page::check(&first, &work)?);
+    skips.extend(page::check(&first, &next, &work)?);
     skips.extend(life::check(&stripped, &work)?);
     if has_python {
         check_bill_of_materials(&first)?;
