@@ -88,7 +88,8 @@ if [ "$action" = install ]; then
     source=$(place_of "$here") || refuse 1 'cannot enter the folder that this script lies in'
     source=${source%??}
     for folder in "$prefix" "$lib"; do
-        place=$(place_of "$folder") || refuse 2 "$folder cannot be reached: name it by another path; nothing was installed"
+        place=$(place_of "$folder") ||
+            refuse 2 "$folder cannot be reached: name it by another path; nothing was installed"
         case ${place%??}/ in
             "$source"/*) refuse 2 "$folder lies in the unpacked release, which would be copied into itself: \
 name a folder outside $source; nothing was installed" ;;

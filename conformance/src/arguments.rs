@@ -16,7 +16,8 @@ Examples:
   The promises:
     ampoule-conformance run --profile full --list
 
-Exit codes: 0 no case failed, 1 a case failed, 2 usage, or the target could not be reached or started, or refuses the key.";
+Exit codes: 0 no case failed, 1 a case failed, 2 usage, or the target could not be reached or started, or refuses
+the key.";
 
 /// Judges an installed Ampoule appliance from outside: its binary, its configuration, its HTTP surface.
 #[derive(Debug, Parser)]

@@ -1,5 +1,5 @@
-//! What cannot be meant is refused before anything is touched: a prefix inside the release itself, a removal of nothing, a
-//! fingerprint that is none.  What is written down in another way is no mistake.
+//! What cannot be meant is refused before anything is touched: a prefix inside the release itself, a removal of nothing,
+//! a fingerprint that is none.  What is written down in another way is no mistake.
 
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -20,7 +20,7 @@ pub(super) fn check(delivery: &Delivery, work: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Capitals and blanks around are how people write; anything else is no fingerprint, which is not to be called a forgery.
+/// Capitals and blanks around are how people write; anything else is no fingerprint, and is not to be called a forgery.
 fn check_fingerprints(delivery: &Delivery, work: &Path) -> Result<()> {
     let fingerprint = &delivery.fingerprint;
     let prefix = work.join("nothing").display().to_string();
