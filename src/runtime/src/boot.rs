@@ -13,7 +13,6 @@ use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::Read;
 use std::net::SocketAddr;
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
@@ -21,7 +20,7 @@ use std::time::Instant;
 use ampoule_bundle::statement::Endpoint;
 use ampoule_bundle::{
     AcceptedVersions, AdmittedBundle, BundleIdentity, Digest, RuntimePolicy, SealedBundle, Source, TrustRoot,
-    VerifiedBundle,
+    VerifiedBundle, open_file,
 };
 use ampoule_inference::{EngineConfig, EngineHandle, IfTaken, InferenceError, LoadOptions, LoadedModel};
 use tokio::runtime::Runtime;
@@ -174,24 +173,15 @@ fn prepare_unexplained(layers: &Layers, config: &RuntimeConfig, inherited: Inher
     })
 }
 
-/// Linux's `O_NONBLOCK`: opening a pipe would wait for a writer, and hold a thread for as long.
-const DO_NOT_WAIT: i32 = 0o4000;
-
 /// Opens a bundle file, once.
 ///
 /// # Errors
 /// [`Error::OpenBundle`] when there is no such file, [`Error::NotABundleFile`] and [`Error::Bundle`] when it is no bundle.
 pub fn open_bundle(path: &Path) -> Result<SealedBundle, Error> {
     let at = |source| Error::OpenBundle { path: path.to_owned(), source };
-    let file = File::options().read(true).custom_flags(DO_NOT_WAIT).open(path);
-    // A socket cannot be opened at all, so what cannot be opened is looked at by its name.
-    let found = file.as_ref().map_or_else(|_| path.metadata(), File::metadata);
-    if let Ok(found) = found.map(|found| found.file_type())
-        && !found.is_file()
-    {
-        return Err(Error::NotABundleFile { path: path.to_owned(), found });
-    }
-    open_source(file.map_err(at)?, &path.display().to_string())
+    let file = open_file(path).map_err(at)?;
+    let file = file.map_err(|found| Error::NotABundleFile { path: path.to_owned(), found })?;
+    open_source(file, &path.display().to_string())
 }
 
 /// Reads the framing of a bundle from an open source.  Nothing in it is trusted yet.

@@ -1,11 +1,9 @@
 //! Everything that can end a command, one variant per cause, and the exit code of each.  This is one of the two edges
 //! where inner errors are translated; the other is `http::error`, which speaks to clients.
 
-use std::fs::FileType;
-use std::os::unix::fs::FileTypeExt;
 use std::path::PathBuf;
 
-use ampoule_bundle::{BundleError, ErrorClass, PolicyViolation, ViolationClass};
+use ampoule_bundle::{BundleError, ErrorClass, NotAFile, PolicyViolation, ViolationClass};
 use ampoule_inference::InferenceError;
 
 use crate::admin_socket::AdminSocketError;
@@ -31,12 +29,12 @@ pub enum Error {
         source: std::io::Error,
     },
     /// Something else than a file where a bundle is wanted.
-    #[error("{} is {}, not a .bundle file: {}", path.display(), kind_of(*found), cure_of(*found))]
+    #[error("{} is {found}, not a .bundle file: {}", path.display(), cure_of(*found))]
     NotABundleFile {
         /// What was named.
         path: PathBuf,
         /// What it is.
-        found: FileType,
+        found: NotAFile,
     },
     /// A bundle is refused before it is admitted.
     #[error("the bundle {name} is refused: {source}")]
@@ -297,20 +295,12 @@ impl Error {
     }
 }
 
-fn kind_of(found: FileType) -> &'static str {
+fn cure_of(found: NotAFile) -> &'static str {
     match found {
-        _ if found.is_dir() => "a folder",
-        _ if found.is_fifo() => "a pipe",
-        _ if found.is_socket() => "a socket",
-        _ => "a device",
-    }
-}
-
-fn cure_of(found: FileType) -> &'static str {
-    if found.is_dir() {
-        "name the file in it; a store is named with --store, and a folder with a model is sealed with `ampoule-seal seal`"
-    } else {
-        "copy the bundle to a file, and name that"
+        NotAFile::Folder => {
+            "name the file in it; a store is named with --store, and a folder with a model is sealed with `ampoule-seal seal`"
+        }
+        NotAFile::Pipe | NotAFile::Socket | NotAFile::Device => "copy the bundle to a file, and name that",
     }
 }
 

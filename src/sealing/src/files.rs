@@ -2,11 +2,10 @@
 
 use std::fs::{self, File};
 use std::io::{self, BufWriter, Read, Write};
-use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
 
 use ampoule_bundle::limits::MAX_TRUST_ROOT_BYTES;
-use ampoule_bundle::{SealedBundle, TrustRoot};
+use ampoule_bundle::{NotAFile, SealedBundle, TrustRoot, open_file};
 
 use crate::error::SealingError;
 
@@ -80,19 +79,9 @@ fn fill(
 
 /// Opens the bundle at `path`; its signatures are not verified by that.
 pub(crate) fn open_bundle(path: &Path) -> Result<SealedBundle, SealingError> {
-    let in_context = |source| SealingError::Read { path: path.to_owned(), source };
-    // Asked before it is opened: opening a pipe would wait for whoever writes to it.
-    let found = fs::metadata(path).map_err(in_context)?.file_type();
-    if !found.is_file() {
-        let what = match found {
-            _ if found.is_dir() => "a folder",
-            _ if found.is_fifo() => "a pipe",
-            _ if found.is_socket() => "a socket",
-            _ => "a device",
-        };
-        return Err(SealingError::NotABundleFile { path: path.to_owned(), what });
-    }
-    Ok(SealedBundle::open(File::open(path).map_err(in_context)?)?)
+    let file = open_file(path).map_err(|source| SealingError::Read { path: path.to_owned(), source })?;
+    let in_place = |found: NotAFile| SealingError::NotABundleFile { path: path.to_owned(), what: found.as_str() };
+    Ok(SealedBundle::open(file.map_err(in_place)?)?)
 }
 
 /// Reads the trust root at `path`.

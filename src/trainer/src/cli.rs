@@ -48,7 +48,8 @@ pub(crate) struct Arguments {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Check training data against a base model: form, assistant's words, lengths; and foresee steps, tokens and memory
-    /// of a run with these settings. Trains nothing.
+    /// of a run with these settings. Trains nothing; ends with exit code 12 when `train` would refuse the run for want of
+    /// memory.
     Check(Box<check::Arguments>),
     /// Train an adapter (LoRA) to a sealed base model and write it as a PEFT folder with a report.
     ///

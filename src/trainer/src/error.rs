@@ -6,6 +6,7 @@ use thiserror::Error;
 
 use crate::memory::Bytes;
 use crate::tuning::checkpoint::Difference;
+use crate::tuning::forecast::Peak;
 
 /// A failure of the trainer.
 #[derive(Debug, Error)]
@@ -104,12 +105,6 @@ pub enum TrainerError {
         /// The linear layer.
         module: String,
     },
-    /// A link in an adapter's folder.
-    #[error("{path} is a link: put the file itself there, so that nothing is signed that lies elsewhere")]
-    Link {
-        /// The link.
-        path: PathBuf,
-    },
     /// An adapter that was trained on another base.
     #[error("{path} was trained on the base {found}, and this one is {wanted}: give the base that it was trained on")]
     OtherBase {
@@ -168,8 +163,7 @@ pub enum TrainerError {
     },
     /// The machine has less memory than the run will take.
     #[error(
-        "training would take about {} of memory beside the {} that are held already, and there are {} left: lower \
-         --batch (now {batch}) or --max-tokens (the longest example has {longest})",
+        "training would take about {} of memory beside the {} that are held already, and there are {} left: {peak}",
         Bytes(*.needed), Bytes(*.held), Bytes(*.available)
     )]
     Memory {
@@ -179,10 +173,8 @@ pub enum TrainerError {
         held: u64,
         /// Bytes that it may still take.
         available: u64,
-        /// Examples in a step.
-        batch: usize,
-        /// Tokens of the longest of them.
-        longest: usize,
+        /// What it does when it takes most, and so what makes it smaller.
+        peak: Peak,
     },
     /// A checkpoint lacks a tensor although its digest matches: it was not written by this trainer.
     #[error("the checkpoint of step {step} lacks a tensor: remove it to go on from the one before")]

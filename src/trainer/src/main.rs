@@ -44,7 +44,7 @@ fn exit_code(error: &TrainerError) -> u8 {
         | TrainerError::HeldOutLeak { .. } => CONFIGURATION,
         TrainerError::UnknownTarget { .. } => USAGE,
         TrainerError::OtherRun { .. } | TrainerError::IncompleteCheckpoint { .. } => STATE,
-        TrainerError::Base(BaseError::Open { .. }) => UNREADABLE,
+        TrainerError::Base(BaseError::Open { .. } | BaseError::NotAFile { .. }) => UNREADABLE,
         TrainerError::Base(BaseError::WritableTrustRoot { .. }) => CONFIGURATION,
         TrainerError::Base(BaseError::Refused { source, .. }) => match source.class() {
             ErrorClass::Unreadable => UNREADABLE,

@@ -10,12 +10,13 @@ use sysinfo::{ProcessRefreshKind, ProcessesToUpdate, System};
 pub struct Memory {
     /// Bytes that the process holds.
     pub held: u64,
-    /// Bytes that it may take beside them: what the machine has left, or less where a control group says so.
+    /// Bytes that it may take beside them: what the machine has left, or less where a control group says so. A group may
+    /// have less than is told here, and not more.
     pub available: u64,
 }
 
 impl Memory {
-    /// Looks; `None` where the system does not tell, as without /proc.
+    /// Looks; `None` where the system does not tell, as without /proc. Nothing left is told as zero.
     pub fn look() -> Option<Self> {
         let mut system = System::new().ok()?;
         system.refresh_memory();
@@ -23,12 +24,21 @@ impl Memory {
         let only = ProcessesToUpdate::Some(&[pid]);
         system.refresh_processes_specifics(only, false, ProcessRefreshKind::nothing().with_memory());
         let process = system.process(pid)?;
-        // Of a control group's memory the page cache can be had back, so what is resident alone counts.
+        // The smallest limit of the group and those around it, less the anonymous memory of the group alone: the page
+        // cache can be had back, and counting it would refuse a run because its base was just read. What the groups
+        // beside it hold under the same limit, and what lies in a tmpfs, cannot be had back and is not told apart, so
+        // there may be less.
         let groups = [system.cgroup_limits(), process.cgroup_limits()].into_iter().flatten();
-        let left = groups.map(|limits| limits.total_memory.saturating_sub(limits.rss)).min().unwrap_or(u64::MAX);
-        let available = system.available_memory().min(left);
-        (available > 0).then(|| Self { held: process.memory(), available })
+        let left = groups.map(|limits| limits.total_memory.saturating_sub(limits.rss)).min();
+        let available = available(system.total_memory(), system.available_memory(), left)?;
+        Some(Self { held: process.memory(), available })
     }
+}
+
+/// What may be taken of a machine that has this much in all and this much left, and of a control group with this much left
+/// if there is one. A machine without any memory is one that does not tell.
+fn available(total: u64, left: u64, left_of_group: Option<u64>) -> Option<u64> {
+    (total > 0).then(|| left.min(left_of_group.unwrap_or(u64::MAX)))
 }
 
 /// A number of bytes as people read it.
@@ -58,6 +68,15 @@ mod tests {
         assert!(before.held > 1 << 20 && before.available > 1 << 20, "{before:?}");
         assert!(after.held >= before.held + (32 << 20), "{before:?}, {after:?}");
         assert_eq!(block[4096], 2);
+    }
+
+    #[test]
+    fn nothing_left_is_told_and_nothing_told_is_not_nothing_left() {
+        assert_eq!(available(8, 4, None), Some(4));
+        assert_eq!(available(8, 4, Some(3)), Some(3));
+        assert_eq!(available(8, 4, Some(0)), Some(0));
+        assert_eq!(available(8, 0, None), Some(0));
+        assert_eq!(available(0, 0, Some(3)), None);
     }
 
     #[test]

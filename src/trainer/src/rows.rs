@@ -30,7 +30,7 @@ pub enum Purpose {
     Adapter = 4,
     /// The order of examples.
     Order = 5,
-    /// The order of rehearsals.
+    /// The order of rehearsals, and which questions the demo's corpus gives to be rehearsed.
     Rehearsal = 6,
     /// Which rehearsals are kept aside.
     KeptAside = 7,

@@ -34,6 +34,12 @@ fn examples(path: &Path, word: &str) {
     std::fs::write(path, (0..12).map(line).collect::<String>()).unwrap();
 }
 
+/// So many questions.
+fn write_questions(path: &Path, count: usize) {
+    let line = |number: usize| format!(r#"{{"messages":[{{"role":"user","content":"why {number}"}}]}}"#) + "\n";
+    std::fs::write(path, (0..count).map(line).collect::<String>()).unwrap();
+}
+
 #[test]
 fn data_is_checked_before_anything_is_trained() {
     let folder = tempfile::tempdir().unwrap();
@@ -69,8 +75,7 @@ fn a_run_that_is_killed_again_and_again_makes_the_same_adapter() {
     let folder = tempfile::tempdir().unwrap();
     let (data, questions) = (folder.path().join("data.jsonl"), folder.path().join("questions.jsonl"));
     examples(&data, "ok");
-    let question = |number: usize| format!(r#"{{"messages":[{{"role":"user","content":"why {number}"}}]}}"#) + "\n";
-    std::fs::write(&questions, (0..5).map(question).collect::<String>()).unwrap();
+    write_questions(&questions, 5);
     let run = |out: &Path| {
         let mut process = trainer("train", &data);
         process.arg("--rehearse").arg(&questions).args(["--max-tokens", "40"]);
@@ -180,7 +185,8 @@ fn an_adapter_is_trained_evaluated_and_sealed_for_its_base_alone() {
     // What lies elsewhere is not signed, whoever put the link there.
     std::os::unix::fs::symlink(&data, adapter.join("README.md")).unwrap();
     let output = export("generator.bundle");
-    assert!(output.status.code() == Some(1) && text(&output).contains("README.md is a link"), "{}", text(&output));
+    let refused = "README.md is a symbolic link to ";
+    assert!(output.status.code() == Some(1) && text(&output).contains(refused), "{}", text(&output));
     std::fs::remove_file(adapter.join("README.md")).unwrap();
     let output = export("generator.bundle");
     assert_eq!(output.status.code(), Some(0), "{}", text(&output));
@@ -220,10 +226,17 @@ fn the_number_of_threads_changes_no_bit() {
 fn a_run_goes_on_only_with_what_it_was_begun_with() {
     let folder = tempfile::tempdir().unwrap();
     let (data, out) = (folder.path().join("data.jsonl"), folder.path().join("adapter"));
+    let questions = folder.path().join("questions.jsonl");
     examples(&data, "ok");
-    let run = |more: &[&str]| {
+    write_questions(&questions, 20);
+    let without_rehearsals = |more: &[&str]| {
         let mut process = trainer("train", &data);
-        process.args(["--epochs", "60", "--rank", "2", "--out"]).arg(&out).args(more);
+        process.args(["--epochs", "60", "--rank", "2", "--max-tokens", "40", "--out"]).arg(&out).args(more);
+        process
+    };
+    let run = |more: &[&str]| {
+        let mut process = without_rehearsals(more);
+        process.arg("--rehearse").arg(&questions);
         process
     };
     let mut child = run(&[]).stderr(std::process::Stdio::null()).stdout(std::process::Stdio::null()).spawn().unwrap();
@@ -259,6 +272,11 @@ fn a_run_goes_on_only_with_what_it_was_begun_with() {
             text(&output).lines().filter_map(|line| Some(line.strip_prefix("  ")?.into())).collect();
         assert_eq!(told, differences, "{}", text(&output));
     }
+    let output = without_rehearsals(&["--resume"]).output().unwrap();
+    let told = text(&output);
+    let differs = told.lines().filter(|line| line.starts_with("  ")).collect::<Vec<_>>();
+    assert!(matches!(&differs[..], [only] if only.starts_with("  --rehearse: found sha256:")), "{told}");
+    assert!(told.contains(", wanted none"), "{told}");
     examples(&data, "no");
     let output = run(&["--resume"]).output().unwrap();
     assert!(text(&output).contains("\n  --data: found sha256:"), "{}", text(&output));
@@ -310,6 +328,55 @@ fn a_quantised_base_is_asked_and_not_trained_on() {
     assert!(!out.exists() && !folder.path().join("adapter.run").exists(), "something was begun");
     let output = run(&["evaluate"]);
     assert!(output.status.success() && text(&output).contains("base:    0 of 1 right"), "{}", text(&output));
+}
+
+#[test]
+fn a_run_that_does_not_fit_is_refused_before_it_begins_and_by_check_too() {
+    let folder = tempfile::tempdir().unwrap();
+    let (data, out) = (folder.path().join("data.jsonl"), folder.path().join("adapter"));
+    // One long example among very many short ones: a batch of all of them fits into no machine.
+    let example = |prompt: &str| format!(r#"{{"prompt":"{prompt}","completion":"b"}}"#) + "\n";
+    std::fs::write(&data, example(&"a b ".repeat(120)) + &example("a").repeat(60_000)).unwrap();
+    let demo = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../bundles/demo");
+    let run = |arguments: &[&str]| {
+        let mut process = Command::new(env!("CARGO_BIN_EXE_ampoule-trainer"));
+        process.args(arguments).arg("--base").arg(demo.join("demo.bundle")).arg("--data").arg(&data);
+        process.arg("--trust-root").arg(demo.join("root.json")).args(["--batch", "65535"]).output().unwrap()
+    };
+    for arguments in [&["check"][..], &["train", "--out", out.to_str().unwrap()]] {
+        let output = run(arguments);
+        assert_eq!(output.status.code(), Some(12), "{}", text(&output));
+        assert!(text(&output).contains("lower --batch (now 65535) or --max-tokens"), "{}", text(&output));
+        assert_eq!(text(&output).contains("`train` would refuse it"), arguments[0] == "check", "{}", text(&output));
+        assert!(!text(&output).contains("ok: "), "{}", text(&output));
+    }
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1, "something was begun");
+    let output = run(&["check", "--json"]);
+    assert_eq!(output.status.code(), Some(12), "{}", text(&output));
+    let forecast = serde_json::from_slice::<serde_json::Value>(&output.stdout).unwrap()["forecast"].take();
+    assert_eq!(forecast["fits"], false, "{forecast}");
+    assert!(forecast["availableBytes"].as_u64() < forecast["addedBytes"].as_u64(), "{forecast}");
+}
+
+#[test]
+fn something_else_than_a_file_is_no_base_and_no_root() {
+    let folder = tempfile::tempdir().unwrap();
+    let (data, pipe) = (folder.path().join("data.jsonl"), folder.path().join("pipe"));
+    examples(&data, "ok");
+    // Nobody writes into this pipe, so whoever opened it without care would wait.
+    assert!(Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+    let (bundle, root) = (fixtures().join("generator.bundle"), fixtures().join("root.json"));
+    for (base, root, words) in [
+        (&pipe, &root, "pipe is a pipe, not a file: name the .bundle file of the base"),
+        (&fixtures(), &root, "is a folder, not a file: name the .bundle file of the base"),
+        (&bundle, &pipe, "pipe is a pipe, not a file: name the root.json whose keys may sign the base"),
+    ] {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_ampoule-trainer"));
+        command.arg("check").arg("--base").arg(base).arg("--trust-root").arg(root).arg("--data").arg(&data);
+        let output = command.output().unwrap();
+        assert_eq!(output.status.code(), Some(10), "{}", text(&output));
+        assert!(text(&output).contains(words), "{}", text(&output));
+    }
 }
 
 #[test]

@@ -1,5 +1,8 @@
-//! How an adapter is trained: the options that `train` and, to foresee a run, `check` take.
+//! How an adapter is trained: the options that `train` and, to foresee a run, `check` take, and the judgement of what is
+//! foreseen, which must be the same in both.
 
+use ampoule_trainer::error::TrainerError;
+use ampoule_trainer::tuning::forecast::Forecast;
 use ampoule_trainer::tuning::low_rank::Targets;
 use ampoule_trainer::tuning::schedule::Settings;
 use clap::Args;
@@ -58,4 +61,20 @@ impl Course {
     pub(super) fn targets(&self) -> Targets {
         if self.targets.is_empty() { Targets::AllLinear } else { Targets::Named(self.targets.clone()) }
     }
+}
+
+/// Refuses a run that would not fit, and warns where nobody can tell yet.
+pub(super) fn judge(forecast: &Forecast) -> Result<(), TrainerError> {
+    forecast.check()?;
+    match forecast.fits {
+        Some(true) => {}
+        Some(false) => eprintln!(
+            "warning: the run may not fit into the memory that is left: that depends on how long the base's answers to \
+             what is to be rehearsed are, and the run is refused if they turn out too long"
+        ),
+        None => eprintln!(
+            "warning: this system does not tell how much memory is left, so nothing says whether the run fits"
+        ),
+    }
+    Ok(())
 }

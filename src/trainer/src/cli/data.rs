@@ -32,7 +32,7 @@ pub(super) struct Data {
     data: PathBuf,
     /// Questions of what the base knows and must not forget: JSON Lines as --data, without the last answer. The base
     /// answers them first, and each batch of examples is joined by as many of these, to which the adapter may change nothing.
-    /// One in ten, at most 64, is kept aside for the report to say what is forgotten.
+    /// One in ten, at most 64, is kept aside for the report to say what is forgotten, if --data does not answer it too.
     #[arg(long, value_name = "FILE")]
     rehearse: Option<PathBuf>,
     /// What is only tested, after each pass: JSON Lines that --data does not hold. The best adapter by it is kept.

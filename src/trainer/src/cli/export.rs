@@ -1,6 +1,6 @@
 //! `ampoule-trainer export`.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use ampoule_sealing::SealingError;
 use ampoule_sealing::cli::{Sealed, Statement};
@@ -25,23 +25,10 @@ impl Arguments {
     /// The adapter is put beside its base before it is signed, so that nothing is signed that would not be served.
     pub(super) fn run(self, output: Output) -> Result<(), TrainerError> {
         let base = self.base.open()?;
-        refuse_links(&self.adapter)?;
         data::adapter(&self.adapter, &base)?;
         let binding = base.binding.ok_or_else(|| SealingError::NoTokenizer { path: self.base.base.clone() })?;
         let Sealed { text, json } = self.statement.seal(&self.adapter, &[], Some(binding))?;
         output.print(&text, &json);
         Ok(())
     }
-}
-
-/// Sealing follows links, because the model hub's cache is made of them; an adapter's folder may come from anybody.
-fn refuse_links(folder: &Path) -> Result<(), TrainerError> {
-    let failed = |source| TrainerError::Read { path: folder.to_owned(), source };
-    for entry in std::fs::read_dir(folder).map_err(failed)? {
-        let entry = entry.map_err(failed)?;
-        if entry.file_type().map_err(failed)?.is_symlink() {
-            return Err(TrainerError::Link { path: entry.path() });
-        }
-    }
-    Ok(())
 }

@@ -2,21 +2,18 @@
 
 use std::path::PathBuf;
 
-use ampoule_inference::model::Config;
 use ampoule_trainer::error::TrainerError;
 use ampoule_trainer::memory::Memory;
 use ampoule_trainer::progress::Progress;
 use ampoule_trainer::tuning::answers::{self, Respondent};
-use ampoule_trainer::tuning::forecast::Forecast;
+use ampoule_trainer::tuning::forecast::{Forecast, Material};
 use ampoule_trainer::tuning::lessons::Lesson;
-use ampoule_trainer::tuning::low_rank::Targets;
 use ampoule_trainer::tuning::report::{HTML_FILE, Report};
-use ampoule_trainer::tuning::schedule::Settings;
 use ampoule_trainer::tuning::tune::{Run, Start, tune};
 use clap::Args;
 
 use super::Output;
-use super::course::Course;
+use super::course::{self, Course};
 use super::data::{Data, Prepared};
 
 // One line, which is broken where the terminal ends.
@@ -53,13 +50,18 @@ impl Arguments {
         let (settings, targets) = (self.course.settings(self.data.max_tokens), self.course.targets());
         let Prepared { base, lessons, rehearsals, held_out } = prepared;
         let respondent = Respondent { decoder: &base.decoder, text: &base.text, adapter: None };
-        let foresee = |rehearsals: &[Lesson]| foresee(base.decoder.config(), &targets, &settings, &lessons, rehearsals);
-        foresee(&rehearsals)?;
+        let foresee = |rehearsals: &[Lesson], is_answered| {
+            let material = Material { lessons: &lessons, rehearsals, is_answered, held_out: &held_out };
+            let forecast = Forecast::of(base.decoder.config(), &targets, &settings, material, Memory::look())?;
+            eprintln!("{forecast}");
+            course::judge(&forecast)
+        };
+        foresee(&rehearsals, false)?;
         let max_tokens = base.within_context(self.data.max_tokens);
         let rehearsals = answers::rehearsals(rehearsals, respondent, max_tokens, Progress::Shown)?;
         if !rehearsals.is_empty() {
             // Only now are the base's answers as long as they are.
-            foresee(&rehearsals)?;
+            foresee(&rehearsals, true)?;
         }
         let report = tune(
             base,
@@ -82,28 +84,6 @@ impl Arguments {
         let text = format!("{}\nthe adapter is in {out}, its report in {out}/{HTML_FILE}", summary(&report));
         output.print(&text, &report);
         Ok(())
-    }
-}
-
-/// Tells what the run will take, and refuses it when it would not fit.
-fn foresee(
-    config: &Config,
-    targets: &Targets,
-    settings: &Settings,
-    lessons: &[Lesson],
-    rehearsals: &[Lesson],
-) -> Result<(), TrainerError> {
-    let memory = Memory::look();
-    let forecast = Forecast::of(config, targets, settings, lessons, rehearsals, memory)?;
-    eprintln!("{forecast}");
-    match memory {
-        Some(memory) => forecast.check(memory),
-        None => {
-            eprintln!(
-                "warning: this system does not tell how much memory is left, so nothing says whether the run fits"
-            );
-            Ok(())
-        }
     }
 }
 

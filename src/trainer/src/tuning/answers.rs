@@ -18,7 +18,7 @@ use crate::rows::{Purpose, stream};
 use super::lessons::Lesson;
 
 /// How many tokens longer than the expected answer an answer may become before it is cut: a wrong one is wrong by then.
-const SPARE_TOKENS: usize = 32;
+pub(super) const SPARE_TOKENS: usize = 32;
 
 /// Of so many rehearsals one is kept aside, up to [`MAX_KEPT_ASIDE`].
 const KEPT_ASIDE_OF: usize = 10;
@@ -145,8 +145,9 @@ pub fn rehearsals(
 }
 
 /// Divides rehearsals into those that are kept aside, never trained on, and those that are rehearsed: what is rehearsed
-/// says little about what is forgotten. A question that occurs again is never in both.
-pub fn set_aside(rehearsals: &[Lesson], seed: u64) -> (Vec<Lesson>, Vec<Lesson>) {
+/// says little about what is forgotten. A question that occurs again is never in both, and one that the lessons answer is
+/// not kept aside.
+pub fn set_aside(rehearsals: &[Lesson], lessons: &[Lesson], seed: u64) -> (Vec<Lesson>, Vec<Lesson>) {
     let mut questions = BTreeMap::new();
     // What the base had no room to answer compares with nothing.
     for lesson in rehearsals.iter().filter(|lesson| lesson.learnt() > 0) {
@@ -159,11 +160,21 @@ pub fn set_aside(rehearsals: &[Lesson], seed: u64) -> (Vec<Lesson>, Vec<Lesson>)
     aside.sort_by_key(|lesson| lesson.line);
     let questions: BTreeSet<&[u32]> = aside.iter().map(|lesson| last_learnt(lesson).0).collect();
     let rehearsed = rehearsals.iter().filter(|lesson| !questions.contains(last_learnt(lesson).0)).cloned().collect();
+    // Only now, so that the draw and with it what is rehearsed are a matter of the rehearsals alone.
+    let taught: BTreeSet<&[u32]> = lessons.iter().flat_map(prompts).collect();
+    aside.retain(|lesson| !taught.contains(last_learnt(lesson).0));
     (aside.into_iter().cloned().collect(), rehearsed)
 }
 
-/// The last stretch of learnt tokens, and what comes before it.
-fn last_learnt(lesson: &Lesson) -> (&[u32], &[u32]) {
+/// What comes before each stretch of learnt tokens.
+fn prompts(lesson: &Lesson) -> impl Iterator<Item = &[u32]> {
+    let marks = &lesson.is_learnt;
+    let starts = (0..marks.len()).filter(|at| marks[*at] && (*at == 0 || !marks[*at - 1]));
+    starts.map(|start| &lesson.tokens[..start])
+}
+
+/// What comes before the last stretch of learnt tokens, and that stretch.
+pub(super) fn last_learnt(lesson: &Lesson) -> (&[u32], &[u32]) {
     let end = lesson.is_learnt.iter().rposition(|is_learnt| *is_learnt).map_or(0, |last| last + 1);
     let start = lesson.is_learnt[..end].iter().rposition(|is_learnt| !is_learnt).map_or(0, |last| last + 1);
     (&lesson.tokens[..start], &lesson.tokens[start..end])
@@ -196,18 +207,28 @@ mod tests {
         };
         // Each question occurs twice.
         let rehearsals: Vec<Lesson> = (0..200).map(|line| lesson(line, line as u32 % 100)).collect();
-        let (aside, rehearsed) = set_aside(&rehearsals, 1);
+        let (aside, rehearsed) = set_aside(&rehearsals, &[], 1);
         assert_eq!((aside.len(), rehearsed.len()), (10, 180));
         assert!(rehearsed.iter().all(|lesson| aside.iter().all(|kept| kept.tokens != lesson.tokens)));
-        assert_eq!(set_aside(&rehearsals, 1).0, aside);
-        assert_ne!(set_aside(&rehearsals, 2).0, aside);
+        assert_eq!(set_aside(&rehearsals, &[], 1).0, aside);
+        assert_ne!(set_aside(&rehearsals, &[], 2).0, aside);
         let many: Vec<Lesson> = (0..2000).map(|line| lesson(line, line as u32)).collect();
-        assert_eq!(set_aside(&many, 1).0.len(), MAX_KEPT_ASIDE);
+        assert_eq!(set_aside(&many, &[], 1).0.len(), MAX_KEPT_ASIDE);
         // Something is always rehearsed, and what was not answered is not asked again.
-        assert_eq!(set_aside(&many[..1], 1).0, []);
-        assert_eq!(set_aside(&many[..2], 1).0.len(), 1);
+        assert_eq!(set_aside(&many[..1], &[], 1).0, []);
+        assert_eq!(set_aside(&many[..2], &[], 1).0.len(), 1);
         let unanswered = Lesson { is_learnt: vec![false; 2], ..lesson(0, 0) };
-        assert_eq!(set_aside(&vec![unanswered; 9], 1).0, []);
+        assert_eq!(set_aside(&vec![unanswered; 9], &[], 1).0, []);
+        // What the lessons answer, be it in the first of two turns, is trained on; what is rehearsed stays the same.
+        let two_turns = Lesson {
+            tokens: [&aside[7].tokens[..], &[9, 9]].concat(),
+            is_learnt: vec![false, true, false, true],
+            ..lesson(0, 0)
+        };
+        let taught = [aside[3].clone(), two_turns];
+        let (left, still_rehearsed) = set_aside(&rehearsals, &taught, 1);
+        assert_eq!((left.len(), still_rehearsed), (8, rehearsed));
+        assert!(!left.contains(&aside[3]) && !left.contains(&aside[7]));
     }
 
     #[test]

@@ -10,8 +10,8 @@ use std::sync::Arc;
 use ampoule_bundle::limits::MAX_TRUST_ROOT_BYTES;
 use ampoule_bundle::statement::{AdapterBinding, Endpoint};
 use ampoule_bundle::{
-    AcceptedVersions, BundleError, BundleIdentity, HostFacts, PolicyViolation, RuntimePolicy, SealedBundle, TensorKind,
-    Timestamp, TrustRoot, writable_by_all,
+    AcceptedVersions, BundleError, BundleIdentity, HostFacts, NotAFile, PolicyViolation, RuntimePolicy, SealedBundle,
+    TensorKind, Timestamp, TrustRoot, open_file, writable_by_all,
 };
 use ampoule_inference::model::Decoder;
 use ampoule_inference::text::TextProcessor;
@@ -29,6 +29,16 @@ pub enum BaseError {
         path: PathBuf,
         /// Why.
         source: std::io::Error,
+    },
+    /// Something else than a file where one is wanted.
+    #[error("{path} is {found}, not a file: name {wanted}")]
+    NotAFile {
+        /// What was named.
+        path: PathBuf,
+        /// What it is.
+        found: NotAFile,
+        /// What is to be named, in words.
+        wanted: &'static str,
     },
     /// Every user of this host may exchange the trust root.
     #[error("the trust root {path} may be written by everybody (mode {found:o}): take that away with `chmod o-w`")]
@@ -95,7 +105,7 @@ impl Base {
             move |source| BaseError::Refused { path, source: Box::new(source) }
         };
         let root = TrustRoot::parse(&read_trust_root(trust_root)?).map_err(refused(trust_root))?;
-        let sealed = SealedBundle::open(open(bundle)?).map_err(refused(bundle))?;
+        let sealed = SealedBundle::open(open(bundle, "the .bundle file of the base")?).map_err(refused(bundle))?;
         let manifest = sealed.unverified_manifest();
         let layers = manifest.layers().iter().map(|layer| (layer.path.as_str(), layer.digest));
         // Of the bytes that are verified next, so that no other file can come in between.
@@ -132,13 +142,14 @@ impl Base {
     }
 }
 
-fn open(path: &Path) -> Result<File, BaseError> {
-    File::open(path).map_err(|source| BaseError::Open { path: path.to_owned(), source })
+fn open(path: &Path, wanted: &'static str) -> Result<File, BaseError> {
+    let file = open_file(path).map_err(|source| BaseError::Open { path: path.to_owned(), source })?;
+    file.map_err(|found| BaseError::NotAFile { path: path.to_owned(), found, wanted })
 }
 
 fn read_trust_root(path: &Path) -> Result<Vec<u8>, BaseError> {
     let at = |source| BaseError::Open { path: path.to_owned(), source };
-    let file = open(path)?;
+    let file = open(path, "the root.json whose keys may sign the base")?;
     if let Some(found) = writable_by_all(file.metadata().map_err(at)?.mode()) {
         return Err(BaseError::WritableTrustRoot { path: path.to_owned(), found });
     }

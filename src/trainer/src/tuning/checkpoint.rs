@@ -36,10 +36,10 @@ pub struct Ingredients {
     pub base: String,
     /// The digest of the lessons, marks included.
     pub lessons: String,
-    /// The digest of the rehearsals.
-    pub rehearsals: String,
-    /// The digest of the held-out lessons.
-    pub held_out: String,
+    /// The digest of all rehearsals, if there are any.
+    pub rehearsals: Option<String>,
+    /// The digest of the held-out lessons, if there are any.
+    pub held_out: Option<String>,
     /// The settings, spelled out.
     pub settings: String,
     /// The modules that are adapted.
@@ -136,10 +136,10 @@ impl Checkpoint {
     /// [`TrainerError::OtherRun`] when it belongs to other data, settings or another base, naming each with both.
     pub fn newest(run: &Path, ingredients: &Ingredients) -> Result<Option<Checkpoint>, TrainerError> {
         let Some(found) = all(run)?.iter().rev().find_map(|folder| read(folder)) else { return Ok(None) };
-        let differences = differences(&found.ingredients, ingredients);
-        if differences.is_empty() {
+        if found.ingredients == *ingredients {
             return Ok(Some(found));
         }
+        let differences = differences(&found.ingredients, ingredients);
         Err(TrainerError::OtherRun { path: run.to_owned(), differences })
     }
 }
@@ -155,13 +155,15 @@ pub struct Difference {
     pub wanted: String,
 }
 
+/// For people: what differs, as far as they can tell it apart.
 fn differences(found: &Ingredients, wanted: &Ingredients) -> Vec<Difference> {
+    let or_none = |digest: &Option<String>| digest.clone().unwrap_or_else(|| "none".to_owned());
     let pairs = [
         ("the trainer's version", &found.trainer, &wanted.trainer),
         ("--base", &found.base, &wanted.base),
         ("--data", &found.lessons, &wanted.lessons),
-        ("--rehearse", &found.rehearsals, &wanted.rehearsals),
-        ("--held-out", &found.held_out, &wanted.held_out),
+        ("--rehearse", &or_none(&found.rehearsals), &or_none(&wanted.rehearsals)),
+        ("--held-out", &or_none(&found.held_out), &or_none(&wanted.held_out)),
         ("--targets", &layers(&found.modules), &layers(&wanted.modules)),
     ];
     let pairs = pairs.into_iter().map(|(what, found, wanted)| (what.to_owned(), found.clone(), wanted.clone()));

@@ -296,7 +296,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("data.jsonl");
         for (line, expected) in [
-            ("nonsense", "not JSON"),
+            ("nonsense", "not strict JSON: "),
             ("[]", "not an object"),
             ("{}", "neither `messages` nor"),
             (r#"{"text":"a"}"#, "`text` is not known"),
@@ -311,7 +311,7 @@ mod tests {
             (r#"{"messages":[{"role":"assistant","content":""}]}"#, "`content` is empty"),
             (r#"{"messages":[{"role":"assistant","content":"a"}]}"#, "nothing that it answers"),
             (r#"{"messages":[{"role":"assistant","content":"a","tool":1}]}"#, "`tool` is not known"),
-            (r#"{"prompt":"a","prompt":"b","completion":"c"}"#, "the key `prompt` occurs twice: keep one"),
+            (r#"{"prompt":"a","prompt":"b","completion":"c"}"#, "the key `prompt` occurs twice"),
             (r#"{"messages":[{"role":"user","role":"user","content":"a"}]}"#, "the key `role` occurs twice"),
         ] {
             std::fs::write(&path, format!("{EXAMPLE}\n{line}\n")).unwrap();
@@ -344,7 +344,7 @@ mod tests {
             .unwrap();
         let error = read(&path, Form::Example).unwrap_err().to_string();
         assert!(error.contains("data.jsonl:2: the line has 4194334 bytes, and 1048576 are the limit"), "{error}");
-        assert!(error.contains("data.jsonl:3: not JSON"), "what follows is read too: {error}");
+        assert!(error.contains("data.jsonl:3: not strict JSON"), "what follows is read too: {error}");
         let error = read(Path::new("/dev/zero"), Form::Example).unwrap_err().to_string();
         assert!(error.starts_with("/dev/zero is longer than 268435456 bytes"), "{error}");
     }

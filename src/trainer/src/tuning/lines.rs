@@ -2,11 +2,10 @@
 //! is too long, and a JSON object that says one thing twice is refused, because a parser that keeps the last of two
 //! equal keys learns something else than a reader sees.
 
-use std::fmt;
 use std::io::{self, BufRead, Read};
 
-use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visitor};
-use serde_json::{Map, Value};
+use ampoule_bundle::BundleError;
+use serde_json::Value;
 
 /// The longest line that is read, in bytes. A tokenizer takes more than a hundred bytes for each byte of a text, and a
 /// text of this length has more tokens than a pass could hold.
@@ -56,87 +55,20 @@ fn pass_over(reader: &mut impl BufRead) -> io::Result<u64> {
     }
 }
 
-/// Reads a line as one JSON value.
+/// Reads a line as one JSON value, as strictly as what is signed is read: no field of an example is a number, and no text
+/// that is learnt holds U+0000.
 ///
 /// # Errors
-/// What is wrong, where in the line, and for a key that occurs twice what to do.
+/// What is wrong, and where in the line.
 pub(super) fn json(text: &str) -> Result<Value, String> {
-    let mut deserializer = serde_json::Deserializer::from_str(text);
-    let value = Distinct.deserialize(&mut deserializer).and_then(|value| deserializer.end().map(|()| value));
-    value.map_err(|error| {
-        let said = error.to_string();
+    ampoule_bundle::json::parse_value("the line", text.as_bytes()).map_err(|error| {
+        let said = match error {
+            BundleError::MalformedJson { reason, .. } => reason,
+            other => other.to_string(),
+        };
         // The parser sees one line of many, so that its own count of them would mislead.
-        let what = said.rsplit_once(" at line ").map_or(said.as_str(), |(what, _)| what);
-        let prefix = if error.is_data() { "" } else { "not JSON: " };
-        format!("{prefix}{what} (column {})", error.column())
+        format!("not strict JSON: {}", said.replace(" at line 1 column ", ", column "))
     })
-}
-
-/// Any value, in whose objects no key occurs twice.
-struct Distinct;
-
-impl<'de> DeserializeSeed<'de> for Distinct {
-    type Value = Value;
-
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Value, D::Error> {
-        deserializer.deserialize_any(self)
-    }
-}
-
-impl<'de> Visitor<'de> for Distinct {
-    type Value = Value;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("JSON")
-    }
-
-    fn visit_unit<E>(self) -> Result<Value, E> {
-        Ok(Value::Null)
-    }
-
-    fn visit_bool<E>(self, value: bool) -> Result<Value, E> {
-        Ok(value.into())
-    }
-
-    fn visit_u64<E>(self, value: u64) -> Result<Value, E> {
-        Ok(value.into())
-    }
-
-    fn visit_i64<E>(self, value: i64) -> Result<Value, E> {
-        Ok(value.into())
-    }
-
-    fn visit_f64<E>(self, value: f64) -> Result<Value, E> {
-        Ok(value.into())
-    }
-
-    fn visit_str<E>(self, value: &str) -> Result<Value, E> {
-        Ok(value.into())
-    }
-
-    fn visit_string<E>(self, value: String) -> Result<Value, E> {
-        Ok(value.into())
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Value, A::Error> {
-        let mut values = Vec::new();
-        while let Some(value) = items.next_element_seed(Distinct)? {
-            values.push(value);
-        }
-        Ok(Value::Array(values))
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut members: A) -> Result<Value, A::Error> {
-        let mut map = Map::new();
-        while let Some(key) = members.next_key::<String>()? {
-            if map.contains_key(&key) {
-                let key = shortened(&key);
-                return Err(A::Error::custom(format!("the key `{key}` occurs twice: keep one of the two")));
-            }
-            map.insert(key, members.next_value_seed(Distinct)?);
-        }
-        Ok(Value::Object(map))
-    }
 }
 
 /// A name from a file as an error quotes it: in one line, and not as long as its writer likes.
@@ -175,12 +107,11 @@ mod tests {
 
     #[test]
     fn what_is_no_json_is_named_with_its_column() {
-        assert_eq!(json(r#"{"a":[1,-2,0.5,null,true,"b"]}"#).unwrap().to_string(), r#"{"a":[1,-2,0.5,null,true,"b"]}"#);
-        assert_eq!(json("{} x").unwrap_err(), "not JSON: trailing characters (column 4)");
-        assert_eq!(
-            json(r#"{"a":{"b":1,"\u0062":2}}"#).unwrap_err(),
-            "the key `b` occurs twice: keep one of the two (column 20)"
-        );
+        assert_eq!(json(r#"{"a":[1,-2,null,true,"b"]}"#).unwrap().to_string(), r#"{"a":[1,-2,null,true,"b"]}"#);
+        assert_eq!(json("{} x").unwrap_err(), "not strict JSON: trailing characters, column 4");
+        let twice = json(r#"{"a":{"b":1,"\u0062":2}}"#).unwrap_err();
+        assert_eq!(twice, "not strict JSON: the key `b` occurs twice, column 23");
+        assert_eq!(json(r#"{"a":0.5}"#).unwrap_err(), "not strict JSON: a number is not a plain integer, column 8");
         let long = format!(r#"{{"{0}":1,"{0}":2}}"#, "k".repeat(1000));
         assert!(json(&long).unwrap_err().len() < 140);
     }

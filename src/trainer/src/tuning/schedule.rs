@@ -13,7 +13,7 @@ use super::lessons::Lesson;
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Settings {
-    /// Seeds the initial matrices and the order of the examples.
+    /// Seeds the initial matrices, the order of the examples, and which rehearsals are kept aside.
     pub seed: u64,
     /// How often each example is seen.
     pub epochs: usize,

@@ -65,10 +65,10 @@ pub enum Start {
 pub fn tune(base: Base, run: &Run<'_>) -> Result<Report, TrainerError> {
     base.check_trainable()?;
     let Base { identity, decoder, text, .. } = base;
-    let (kept_aside, rehearsals) = answers::set_aside(run.rehearsals, run.settings.seed);
+    let (kept_aside, rehearsals) = answers::set_aside(run.rehearsals, run.lessons, run.settings.seed);
     let variables = low_rank::initial(decoder.config(), run.targets, run.settings)?;
     let folder = run_folder(run)?;
-    let ingredients = ingredients(run, &[&rehearsals, &kept_aside], &identity.manifest.to_string(), &variables);
+    let ingredients = ingredients(run, &identity.manifest.to_string(), &variables);
     let tensors = variables.iter().map(|(name, variable)| (name.clone(), variable.as_tensor().clone())).collect();
     let scale = run.settings.alpha / run.settings.rank as f64;
     let adapter = low_rank::adapter(decoder.config(), &tensors, scale)?;
@@ -153,10 +153,10 @@ fn run_folder(run: &Run<'_>) -> Result<PathBuf, TrainerError> {
     Ok(folder)
 }
 
-fn ingredients(run: &Run<'_>, rehearsals: &[&[Lesson]], base: &str, variables: &BTreeMap<String, Var>) -> Ingredients {
-    let digest = |lists: &[&[Lesson]]| {
+fn ingredients(run: &Run<'_>, base: &str, variables: &BTreeMap<String, Var>) -> Ingredients {
+    let digest = |lessons: &[Lesson]| {
         let mut bytes = Vec::new();
-        for lesson in lists.iter().copied().flatten() {
+        for lesson in lessons {
             bytes.extend((lesson.tokens.len() as u64).to_le_bytes());
             bytes.extend(lesson.tokens.iter().flat_map(|token| token.to_le_bytes()));
             bytes.extend(lesson.is_learnt.iter().map(|is_learnt| u8::from(*is_learnt)));
@@ -166,9 +166,10 @@ fn ingredients(run: &Run<'_>, rehearsals: &[&[Lesson]], base: &str, variables: &
     Ingredients {
         trainer: env!("CARGO_PKG_VERSION").to_owned(),
         base: base.to_owned(),
-        lessons: digest(&[run.lessons]),
-        rehearsals: digest(rehearsals),
-        held_out: digest(&[run.held_out]),
+        lessons: digest(run.lessons),
+        // As they were given: which of them are kept aside is a matter of the seed.
+        rehearsals: (!run.rehearsals.is_empty()).then(|| digest(run.rehearsals)),
+        held_out: (!run.held_out.is_empty()).then(|| digest(run.held_out)),
         settings: serde_json::to_string(run.settings).expect("plain values always serialise"),
         modules: variables.keys().cloned().collect::<Vec<_>>().join(" "),
     }

@@ -1,0 +1,98 @@
+//! Opens a file that somebody named, and says what stands there if it is none. Where a bundle is wanted, a pipe may be
+//! named, and opening it would wait for whoever writes to it; a device may have no end.
+
+use std::fmt;
+use std::fs::{File, FileType};
+use std::io;
+use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
+use std::path::Path;
+
+/// Linux's `O_NONBLOCK`: opening a pipe would wait for a writer, and hold a thread for as long.
+const DO_NOT_WAIT: i32 = 0o4000;
+
+/// What a name may lead to instead of a file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NotAFile {
+    /// A folder.
+    Folder,
+    /// A pipe.
+    Pipe,
+    /// A socket.
+    Socket,
+    /// A device.
+    Device,
+}
+
+impl NotAFile {
+    fn of(found: FileType) -> Option<Self> {
+        match found {
+            _ if found.is_file() => None,
+            _ if found.is_dir() => Some(NotAFile::Folder),
+            _ if found.is_fifo() => Some(NotAFile::Pipe),
+            _ if found.is_socket() => Some(NotAFile::Socket),
+            _ => Some(NotAFile::Device),
+        }
+    }
+
+    /// In words, as part of a sentence.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            NotAFile::Folder => "a folder",
+            NotAFile::Pipe => "a pipe",
+            NotAFile::Socket => "a socket",
+            NotAFile::Device => "a device",
+        }
+    }
+}
+
+impl fmt::Display for NotAFile {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(self.as_str())
+    }
+}
+
+/// Opens the file `path` for reading, once, and waits for nobody. `Ok(Err(_))` is what stands there instead of a file;
+/// nothing was read from it.
+///
+/// # Errors
+/// What the system says.
+pub fn open_file(path: &Path) -> io::Result<Result<File, NotAFile>> {
+    let file = File::options().read(true).custom_flags(DO_NOT_WAIT).open(path);
+    // A socket cannot be opened at all, so what cannot be opened is looked at by its name.
+    let found = file.as_ref().map_or_else(|_| path.metadata(), File::metadata);
+    match found.ok().and_then(|found| NotAFile::of(found.file_type())) {
+        Some(other) => Ok(Err(other)),
+        None => file.map(Ok),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::net::UnixListener;
+    use std::process::Command;
+
+    use super::*;
+
+    #[test]
+    fn what_is_no_file_is_named_and_waited_for_by_nobody() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = |name: &str| folder.path().join(name);
+        // Nobody writes into this pipe, so whoever opened it without care would wait.
+        assert!(Command::new("mkfifo").arg(path("pipe")).status().expect("mkfifo").success());
+        let _listener = UnixListener::bind(path("socket")).expect("a socket");
+        std::fs::write(path("file"), "content").expect("a file");
+        for (path, expected) in [
+            (path("pipe"), NotAFile::Pipe),
+            (path("socket"), NotAFile::Socket),
+            (path("."), NotAFile::Folder),
+            ("/dev/zero".into(), NotAFile::Device),
+        ] {
+            let found = open_file(&path).expect("it is there").err();
+            assert_eq!(found, Some(expected), "{}", path.display());
+        }
+        let file = open_file(&path("file")).expect("it is there").expect("a file");
+        assert_eq!(io::read_to_string(file).expect("text"), "content");
+        assert_eq!(open_file(&path("missing")).expect_err("missing").kind(), io::ErrorKind::NotFound);
+    }
+}
