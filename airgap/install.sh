@@ -148,11 +148,19 @@ if [ "$action" = rollback ]; then
     exit 0
 fi
 
+# Read once: whoever exchanges files of a copy behind the first check would exchange the copy's own checker with them.
+checker=$(cat -- "$here/verify.sh") || refuse 1 'verify.sh is missing; nothing was installed'
+
+# Checks the release in the folder $1.
+verify() {
+    sh -c "$checker" "$1/verify.sh" --fingerprint "$fingerprint"
+}
+
 if [ -z "$fingerprint" ]; then
-    sh "$here/verify.sh"
+    sh -c "$checker" "$here/verify.sh"
     refuse 2 'nothing was installed: run it again with --fingerprint HEX'
 fi
-sh "$here/verify.sh" --fingerprint "$fingerprint" || refuse $? 'nothing was installed'
+verify "$here" || refuse $? 'nothing was installed'
 version=$(release_of "$here/RELEASE")
 # It becomes the name of a folder, so it is looked at once more.
 case $version in
@@ -172,7 +180,7 @@ for program in $programs; do
     fi
 done
 if [ -d "$lib/$version" ]; then
-    sh "$lib/$version/verify.sh" --fingerprint "$fingerprint" >/dev/null ||
+    verify "$lib/$version" >/dev/null ||
         refuse 11 "$lib/$version was installed before and has changed since; move it away and run install.sh again"
 fi
 
@@ -182,22 +190,28 @@ fi
 step mkdir -p -- "$lib" "$prefix/bin" "$etc" "$state"
 
 if [ ! -d "$lib/$version" ]; then
-    # What is copied is verified again where it lies, and gets its name only then.
-    step rm -rf -- "$lib/.staging"
-    step cp -R -- "$here/." "$lib/.staging"
-    [ "$is_system" = no ] || step chown -R 0:0 -- "$lib/.staging"
+    # What is copied is verified again where it lies, and gets its name only then.  Two that install at once have a copy
+    # each; what one left behind that was killed goes.
+    for left in "$lib"/.staging.*; do
+        if [ -d "$left" ] && ! kill -0 "${left##*.}" 2>/dev/null; then
+            step rm -rf -- "$left"
+        fi
+    done
+    staging=$lib/.staging.$$
+    step cp -R -- "$here/." "$staging"
+    [ "$is_system" = no ] || step chown -R 0:0 -- "$staging"
     # Five digits, because with four chmod leaves a folder its set-user-ID and set-group-ID bits.
-    step find "$lib/.staging" -type d -exec chmod 00755 {} +
-    step find "$lib/.staging" -type f -exec chmod 00644 {} +
-    step find "$lib/.staging/bin" -type f -exec chmod 00755 {} +
-    step find "$lib/.staging" -type f -name '*.sh' -exec chmod 00755 {} +
+    step find "$staging" -type d -exec chmod 00755 {} +
+    step find "$staging" -type f -exec chmod 00644 {} +
+    step find "$staging/bin" -type f -exec chmod 00755 {} +
+    step find "$staging" -type f -name '*.sh' -exec chmod 00755 {} +
     if [ "$is_dry" = no ]; then
-        sh "$lib/.staging/verify.sh" --fingerprint "$fingerprint" >/dev/null &&
-            [ "$(release_of "$lib/.staging/RELEASE")" = "$version" ] ||
-            refuse 11 "the copy in $lib/.staging is not what was signed: is the disk full, or did somebody change $here?"
+        verify "$staging" >/dev/null &&
+            [ "$(release_of "$staging/RELEASE")" = "$version" ] ||
+            refuse 11 "the copy in $staging is not what was signed: is the disk full, or did somebody change $here?"
         sync
     fi
-    step mv -T -- "$lib/.staging" "$lib/$version"
+    step mv -T -- "$staging" "$lib/$version"
 fi
 if [ ! -e "$etc/ampoule.toml" ] && [ ! -L "$etc/ampoule.toml" ]; then
     step install -m 0644 -- "$lib/$version/etc/ampoule.toml" "$etc/.ampoule.toml.new"

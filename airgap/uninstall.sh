@@ -96,10 +96,12 @@ done
 for link in "$lib/current" "$lib/previous" "$lib/.current.new" "$lib/.previous.new"; do
     [ -L "$link" ] && step rm -f -- "$link"
 done
-for folder in "$lib/.staging" "$lib"/*; do
-    if [ "${folder##*/}" = .staging ] || [ -f "$folder/RELEASE" ]; then
-        [ -d "$folder" ] && step rm -rf -- "$folder"
-    fi
+for folder in "$lib"/.staging.* "$lib"/*; do
+    case ${folder##*/} in
+        .staging.*) ;;
+        *) [ -f "$folder/RELEASE" ] || continue ;;
+    esac
+    [ -d "$folder" ] && step rm -rf -- "$folder"
 done
 remove_if_empty "$lib"
 remove_if_empty "$etc"

@@ -8,6 +8,8 @@
 set -u
 LC_ALL=C
 export LC_ALL
+# With it, sed would drop the last of an odd number of lines.
+unset POSIXLY_CORRECT
 
 usage='Usage: ./verify.sh --fingerprint HEX
 
@@ -34,7 +36,7 @@ $usage" ;;
     esac
 done
 
-for tool in openssl sha256sum find grep sed cut head tr; do
+for tool in openssl sha256sum find grep sed cut head tr od; do
     command -v "$tool" >/dev/null 2>&1 || refuse 1 "the tool '$tool' is missing: install it, nothing was checked"
 done
 # As people write it down: in capitals too, and with blanks around it.
@@ -70,6 +72,10 @@ for rule in RELEASE.sig:80 trust/vendor.pub:4096 RELEASE:1048576; do
     fi
     is_file_of "$name" "-$((limit + 1))c" || refuse 11 "$name is longer than $limit bytes, so it is not what its name says"
 done
+
+# The second byte of a signature in DER says how long it is.
+length=$(od -An -tu1 -j1 -N1 RELEASE.sig | tr -d ' ')
+is_file_of RELEASE.sig "$((${length:-0} + 2))c" || refuse 11 'RELEASE.sig is not one signature and nothing else'
 
 # The digest of the file $1, which has $2 bytes; should it grow meanwhile, of no more than these.
 digest_of() {

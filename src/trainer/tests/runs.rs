@@ -395,3 +395,27 @@ fn a_trust_root_that_everybody_may_write_is_refused() {
         assert_eq!(text(&output).contains(refused), code != 0, "{}", text(&output));
     }
 }
+
+#[test]
+fn what_can_be_refused_at_once_is_refused_at_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path().join("data.jsonl");
+    examples(&data, "ok");
+    for (option, wanted) in [
+        ("--learning-rate=0", "above 0"),
+        ("--clip-norm=-1", "above 0"),
+        ("--alpha=inf", "above 0"),
+        ("--warmup-share=nan", "from 0 to 1"),
+    ] {
+        let output = trainer("train", &data).args([option, "--out", "never"]).output().unwrap();
+        assert!(output.status.code() == Some(2) && text(&output).contains(wanted), "{option}: {}", text(&output));
+    }
+    // Before the base answers anything, which may take minutes.
+    let output = trainer("train", &data).arg("--out").arg(folder.path()).output().unwrap();
+    assert!(text(&output).contains("already exists") && !text(&output).contains("examples"), "{}", text(&output));
+    // What is rehearsed and taught pulls in two ways.
+    let questions = folder.path().join("questions.jsonl");
+    std::fs::write(&questions, r#"{"messages":[{"role":"user","content":"say 3"}]}"#).unwrap();
+    let output = trainer("check", &data).arg("--rehearse").arg(&questions).output().unwrap();
+    assert!(text(&output).contains("1 questions to rehearse are answered in --data too"), "{}", text(&output));
+}

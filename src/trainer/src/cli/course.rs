@@ -17,7 +17,7 @@ pub(super) struct Course {
     #[arg(long, value_name = "N", default_value_t = 16, value_parser = clap::value_parser!(u16).range(1..=1024))]
     rank: u16,
     /// What the adapter adds is scaled by alpha / rank; twice the rank by default.
-    #[arg(long, value_name = "X")]
+    #[arg(long, value_name = "X", value_parser = positive)]
     alpha: Option<f64>,
     /// How often each example is seen.
     #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u16).range(1..))]
@@ -26,20 +26,34 @@ pub(super) struct Course {
     #[arg(long, value_name = "N", default_value_t = 4, value_parser = clap::value_parser!(u16).range(1..))]
     batch: u16,
     /// The learning rate after the warm-up; it falls to zero along a cosine.
-    #[arg(long, value_name = "X", default_value_t = 2e-4)]
+    #[arg(long, value_name = "X", default_value_t = 2e-4, value_parser = positive)]
     learning_rate: f64,
     /// The share of the steps in which the learning rate rises.
-    #[arg(long, value_name = "X", default_value_t = 0.05)]
+    #[arg(long, value_name = "X", default_value_t = 0.05, value_parser = share)]
     warmup_share: f64,
     /// AdamW's weight decay.
-    #[arg(long, value_name = "X", default_value_t = 0.0)]
+    #[arg(long, value_name = "X", default_value_t = 0.0, value_parser = share)]
     weight_decay: f64,
     /// The largest norm of a step's gradient; a larger one is scaled down.
-    #[arg(long, value_name = "X", default_value_t = 1.0)]
+    #[arg(long, value_name = "X", default_value_t = 1.0, value_parser = positive)]
     clip_norm: f64,
     /// Seeds the initial matrices, the order of the examples, and which rehearsals are kept aside.
     #[arg(long, value_name = "N", default_value_t = 0)]
     seed: u64,
+}
+
+fn positive(text: &str) -> Result<f64, String> {
+    number(text).filter(|number| *number > 0.0).ok_or_else(|| "wanted is a number above 0".to_owned())
+}
+
+fn share(text: &str) -> Result<f64, String> {
+    number(text)
+        .filter(|number| (0.0..=1.0).contains(number))
+        .ok_or_else(|| "wanted is a number from 0 to 1".to_owned())
+}
+
+fn number(text: &str) -> Option<f64> {
+    text.parse().ok().filter(|number: &f64| number.is_finite())
 }
 
 impl Course {
@@ -52,7 +66,7 @@ impl Course {
             rank: self.rank.into(),
             alpha: self.alpha.unwrap_or(2.0 * f64::from(self.rank)),
             learning_rate: self.learning_rate,
-            warmup_share: self.warmup_share.clamp(0.0, 1.0),
+            warmup_share: self.warmup_share,
             weight_decay: self.weight_decay,
             clip_norm: self.clip_norm,
         }

@@ -1,9 +1,11 @@
 //! The base model, the data and the adapter that the commands on adapters take.
 
+use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
 use ampoule_inference::model::Adapter;
 use ampoule_trainer::error::TrainerError;
+use ampoule_trainer::tuning::answers;
 use ampoule_trainer::tuning::base::Base;
 use ampoule_trainer::tuning::examples::{self, Content, Example, Form};
 use ampoule_trainer::tuning::lessons::{self, Lesson};
@@ -85,7 +87,8 @@ impl Data {
             (Some(path), Some(examples)) => tokenise(path, examples, &base, self.max_tokens)?,
             _ => Vec::new(),
         };
-        let seen = held_out.iter().filter(|held| lessons.iter().any(|lesson| lesson.tokens == held.tokens)).count();
+        let learnt: HashSet<&[u32]> = lessons.iter().map(|lesson| &lesson.tokens[..]).collect();
+        let seen = held_out.iter().filter(|held| learnt.contains(&held.tokens[..])).count();
         if seen > 0 {
             eprintln!("warning: {seen} held-out examples are learnt too: what is tested on them says nothing");
         }
@@ -95,6 +98,14 @@ impl Data {
             }
             _ => Vec::new(),
         };
+        let taught: HashSet<&[u32]> = lessons.iter().flat_map(answers::prompts).collect();
+        let contrary = rehearsals.iter().filter(|question| taught.contains(&question.tokens[..])).count();
+        if contrary > 0 {
+            eprintln!(
+                "warning: {contrary} questions to rehearse are answered in --data too: the adapter is held to what the \
+                 base says to them and taught another answer at once; leave them out of --rehearse"
+            );
+        }
         Ok(Prepared { base, lessons, rehearsals, held_out })
     }
 }

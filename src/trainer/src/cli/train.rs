@@ -9,7 +9,7 @@ use ampoule_trainer::tuning::answers::{self, Respondent};
 use ampoule_trainer::tuning::forecast::{Forecast, Material};
 use ampoule_trainer::tuning::lessons::Lesson;
 use ampoule_trainer::tuning::report::{HTML_FILE, Report};
-use ampoule_trainer::tuning::tune::{Run, Start, tune};
+use ampoule_trainer::tuning::tune::{self, Run, Start, tune};
 use clap::Args;
 
 use super::Output;
@@ -45,6 +45,8 @@ pub(super) struct Arguments {
 
 impl Arguments {
     pub(super) fn run(self, output: Output) -> Result<(), TrainerError> {
+        let start = if self.resume { Start::Resume } else { Start::Fresh };
+        tune::check_place(&self.out, start)?;
         let prepared = self.data.open()?;
         eprintln!("{}", prepared.summary());
         let (settings, targets) = (self.course.settings(self.data.max_tokens), self.course.targets());
@@ -67,7 +69,7 @@ impl Arguments {
             base,
             &Run {
                 out: &self.out,
-                start: if self.resume { Start::Resume } else { Start::Fresh },
+                start,
                 lessons: &lessons,
                 rehearsals: &rehearsals,
                 held_out: &held_out,

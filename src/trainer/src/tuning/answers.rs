@@ -167,7 +167,7 @@ pub fn set_aside(rehearsals: &[Lesson], lessons: &[Lesson], seed: u64) -> (Vec<L
 }
 
 /// What comes before each stretch of learnt tokens.
-fn prompts(lesson: &Lesson) -> impl Iterator<Item = &[u32]> {
+pub fn prompts(lesson: &Lesson) -> impl Iterator<Item = &[u32]> {
     let marks = &lesson.is_learnt;
     let starts = (0..marks.len()).filter(|at| marks[*at] && (*at == 0 || !marks[*at - 1]));
     starts.map(|start| &lesson.tokens[..start])

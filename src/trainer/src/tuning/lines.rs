@@ -61,6 +61,9 @@ fn pass_over(reader: &mut impl BufRead) -> io::Result<u64> {
 /// # Errors
 /// What is wrong, and where in the line.
 pub(super) fn json(text: &str) -> Result<Value, String> {
+    if text.starts_with('\u{feff}') {
+        return Err("the file begins with a byte order mark: save it as UTF-8 without one".to_owned());
+    }
     ampoule_bundle::json::parse_value("the line", text.as_bytes()).map_err(|error| {
         let said = match error {
             BundleError::MalformedJson { reason, .. } => reason,
@@ -107,6 +110,7 @@ mod tests {
 
     #[test]
     fn what_is_no_json_is_named_with_its_column() {
+        assert!(json("\u{feff}{}").unwrap_err().contains("byte order mark"));
         assert_eq!(json(r#"{"a":[1,-2,null,true,"b"]}"#).unwrap().to_string(), r#"{"a":[1,-2,null,true,"b"]}"#);
         assert_eq!(json("{} x").unwrap_err(), "not strict JSON: trailing characters, column 4");
         let twice = json(r#"{"a":{"b":1,"\u0062":2}}"#).unwrap_err();

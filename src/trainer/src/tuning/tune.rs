@@ -140,15 +140,24 @@ pub fn tune(base: Base, run: &Run<'_>) -> Result<Report, TrainerError> {
     Ok(report)
 }
 
-/// The folder of the run itself, beside its result.
-fn run_folder(run: &Run<'_>) -> Result<PathBuf, TrainerError> {
-    if run.out.exists() {
-        return Err(TrainerError::OutputExists { path: run.out.to_owned() });
+/// Whether a run may begin there, and the folder that it would keep: asked once more before anything takes long.
+///
+/// # Errors
+/// A result that is there, and an interrupted run where a fresh one is to begin.
+pub fn check_place(out: &Path, start: Start) -> Result<PathBuf, TrainerError> {
+    if out.exists() {
+        return Err(TrainerError::OutputExists { path: out.to_owned() });
     }
-    let folder = export::beside(run.out, ".run");
-    if run.start == Start::Fresh && folder.exists() {
+    let folder = export::beside(out, ".run");
+    if start == Start::Fresh && folder.exists() {
         return Err(TrainerError::Interrupted { path: folder });
     }
+    Ok(folder)
+}
+
+/// The folder of the run itself, beside its result.
+fn run_folder(run: &Run<'_>) -> Result<PathBuf, TrainerError> {
+    let folder = check_place(run.out, run.start)?;
     std::fs::create_dir_all(&folder).map_err(|source| TrainerError::Write { path: folder.clone(), source })?;
     Ok(folder)
 }

@@ -93,13 +93,15 @@ pub(super) fn check_source(delivery: &Delivery, work: &Path) -> Result<()> {
     // Stands for somebody who may write into the unpacked folder, and does as soon as it was verified: mkdir is the first
     // step after that.
     fs::create_dir(&tools)?;
-    let mkdir = "#!/bin/sh\necho '# by somebody else' >>\"$TREE/etc/ampoule.toml\"\nexec /bin/mkdir \"$@\"\n";
+    // The checker that lies there is exchanged too, for one that finds everything in order.
+    let mkdir = "#!/bin/sh\necho '# by somebody else' >>\"$TREE/etc/ampoule.toml\"\necho 'exit 0' >\"$TREE/verify.sh\"\n\
+                 exec /bin/mkdir \"$@\"\n";
     fs::write(tools.join("mkdir"), mkdir)?;
     fs::set_permissions(tools.join("mkdir"), fs::Permissions::from_mode(0o755))?;
     let path = format!("{}:{}", tools.display(), std::env::var("PATH").unwrap_or_default());
     let mut install = Command::new("sh");
     install.arg(tree.join("install.sh")).args(arguments).env("PATH", path).env("TREE", &tree).stdin(Stdio::null());
-    expect("a source that changes", &install.output()?, 11, &[".staging is not what was signed"])?;
+    expect("a source that changes", &install.output()?, 11, &[" is not what was signed"])?;
     ensure!(!prefix.join("etc/ampoule/ampoule.toml").exists(), "a configuration that nobody signed was installed");
     ensure!(!prefix.join("bin/ampoule").exists(), "a release that nobody signed is in use");
     for folder in [&tree, &prefix, &tools] {
