@@ -40,7 +40,7 @@ class Adapters(unittest.TestCase):
         cls.adapter = folder / "adapter"
         run(
             TRAINER, "train", "--base", cls.workshop.bundle, "--trust-root", cls.root, "--data", data, "--out", cls.adapter,
-            "--epochs", "30", "--learning-rate", "0.003", "--rank", "8",
+            "--epochs", "80", "--learning-rate", "0.003", "--rank", "8",
         )
         cls.sealed = cls.seal("facts", "site", cls.workshop.bundle)
 

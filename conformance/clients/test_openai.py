@@ -94,11 +94,11 @@ class Chat(unittest.TestCase):
             self.assertLessEqual(step.logprob, 0.0)
 
     def test_completions(self):
-        reply = self.client.completions.create(model="helper", prompt="Ampoule is", max_tokens=8, temperature=0)
+        reply = self.client.completions.create(model="helper", prompt="Ampoule is", max_tokens=4, temperature=0)
         self.assertEqual(reply.object, "text_completion")
-        self.assertEqual(reply.usage.completion_tokens, 8)
+        self.assertEqual(reply.usage.completion_tokens, 4)
         stream = self.client.completions.create(
-            model="helper", prompt="Ampoule is", max_tokens=8, temperature=0, stream=True,
+            model="helper", prompt="Ampoule is", max_tokens=4, temperature=0, stream=True,
         )
         self.assertEqual("".join(chunk.choices[0].text for chunk in stream if chunk.choices), reply.choices[0].text)
 
