@@ -1,6 +1,6 @@
 #!/bin/sh
 # The whole life of an installation, from the tarball to its removal, as one script: what a site does, with nothing but
-# what it was handed.  `cargo xtask end-to-end` runs it in an empty folder and in a network that holds nothing.
+# what it was handed.  `cargo xtask airgap --check` runs it in an empty folder and in a network that holds nothing.
 #
 # In the folder: two releases, each a tarball with its signature, vendor.pub, and the demo's model sealed by that vendor.
 # Arguments: the fingerprint of vendor.pub, the first release, the next release.

@@ -9,14 +9,14 @@ use crate::digest::Digest;
 use crate::key::KeyId;
 use crate::names::BundlePath;
 use crate::sealed::SealedBundle;
-use crate::statement::ReleaseStatement;
+use crate::statement::{BundleKind, ReleaseStatement};
 
 /// A bundle's own words. Nothing of them is verified, and whoever shows them must say so.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Claims<'a> {
     manifest: Digest,
-    /// `model` or `adapter`; absent with the release statement, which says so.
+    /// `model` or `adapter`; `null` without the release statement, which says so.
     kind: Option<&'static str>,
     /// For an adapter, the manifest of the base that it belongs to.
     base: Option<Digest>,
@@ -59,11 +59,11 @@ impl<'a> Claims<'a> {
             media_type: layer.kind.media_type(),
         });
         let release = sealed.unverified_release().ok();
-        let kind = |release: &ReleaseStatement| if release.adapter.is_some() { "adapter" } else { "model" };
+        let kind = release.as_ref().map(ReleaseStatement::kind);
         Self {
             manifest: manifest.digest(),
-            kind: release.as_ref().map(kind),
-            base: release.as_ref().and_then(|release| release.adapter.as_ref()).map(|adapter| adapter.base),
+            kind: kind.map(BundleKind::name),
+            base: kind.and_then(BundleKind::base),
             release,
             config: sealed.unverified_config(),
             attestations: attestations.collect(),
@@ -79,10 +79,7 @@ impl fmt::Display for Claims<'_> {
             None => writeln!(out, "no readable release statement")?,
             Some(release) => {
                 writeln!(out, "bundle      {} {}", release.name, release.version)?;
-                match self.base {
-                    Some(base) => writeln!(out, "kind        adapter of the base {base}")?,
-                    None => writeln!(out, "kind        model")?,
-                }
+                writeln!(out, "kind        {}", release.kind())?;
                 writeln!(
                     out,
                     "numbers     channel {}, counter {}, epoch {}",

@@ -7,9 +7,8 @@
 //! ```
 //!
 //! Each arrow consumes what stands left of it, and constructors are private, so that a step cannot be skipped. The steps
-//! are numbered as in `bundles/FORMAT.md`. This crate knows no network, no clock and no tensor library: bytes come from a
-//! [`Source`] that somebody opened, time and host come as values. The one path that it is ever given is [`open_file`]'s, so
-//! that nobody who opens a bundle waits for a pipe.
+//! are numbered as in `bundles/FORMAT.md`. This crate knows no network, no clock, no path and no tensor library: bytes come
+//! from a [`Source`] that somebody opened, time and host come as values.
 //!
 //! The write side is here as far as it needs no key: [`Manifest::new`], [`ModelConfig::new`], [`OmsStatement::about`],
 //! [`ReleaseStatement::about`], [`pre_authentication_encoding`], [`Attestation::new`] and [`archive::write`].
@@ -58,7 +57,7 @@ pub use manifest::{
     WeightFormat,
 };
 pub use names::{BundleName, BundlePath, BundleVersion, Channel, Counter, Epoch};
-pub use opening::{NotAFile, open_file};
+pub use opening::{NotAFile, regular, without_waiting};
 pub use permissions::writable_by_all;
 pub use policy::{AcceptedVersions, AdmissionNotice, HostFacts, PolicyViolation, Rule, RuntimePolicy, ViolationClass};
 pub use release::ReleaseManifest;

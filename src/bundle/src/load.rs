@@ -19,7 +19,7 @@ use crate::error::BundleError;
 use crate::names::BundlePath;
 use crate::policy::AdmissionNotice;
 use crate::source::{Source, read_exact_at};
-use crate::statement::ReleaseStatement;
+use crate::statement::{AdapterBinding, ReleaseStatement};
 use crate::tensor::{TensorInfo, TensorSink};
 use crate::verified::{BundleIdentity, VerifiedBundle};
 use crate::weights::WeightFile;
@@ -56,6 +56,12 @@ impl AdmittedBundle {
     #[must_use]
     pub fn release(&self) -> &ReleaseStatement {
         &self.bundle.release
+    }
+
+    /// What an adapter of it is bound to; `None` when it has no tokenizer.
+    #[must_use]
+    pub fn adapter_binding(&self) -> Option<&AdapterBinding> {
+        self.bundle.adapter_binding.as_ref()
     }
 
     /// What the operator must be told although the bundle is admitted.

@@ -1,11 +1,10 @@
-//! Opens a file that somebody named, and says what stands there if it is none. Where a bundle is wanted, a pipe may be
-//! named, and opening it would wait for whoever writes to it; a device may have no end.
+//! How a file that somebody named is to be opened, and what was opened if it is none. Where a bundle is wanted, a pipe may
+//! be named, and opening it would wait for whoever writes to it; a device may have no end. Who opens is the caller.
 
 use std::fmt;
-use std::fs::{File, FileType};
+use std::fs::{File, FileType, Metadata, OpenOptions};
 use std::io;
 use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
-use std::path::Path;
 
 /// Linux's `O_NONBLOCK`: opening a pipe would wait for a writer, and hold a thread for as long.
 const DO_NOT_WAIT: i32 = 0o4000;
@@ -33,49 +32,55 @@ impl NotAFile {
             _ => Some(NotAFile::Device),
         }
     }
+}
 
-    /// In words, as part of a sentence.
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
-        match self {
+/// As part of a sentence.
+impl fmt::Display for NotAFile {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(match self {
             NotAFile::Folder => "a folder",
             NotAFile::Pipe => "a pipe",
             NotAFile::Socket => "a socket",
             NotAFile::Device => "a device",
-        }
+        })
     }
 }
 
-impl fmt::Display for NotAFile {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str(self.as_str())
-    }
+/// Opens for reading, and waits for nobody.
+#[must_use]
+pub fn without_waiting() -> OpenOptions {
+    let mut options = OpenOptions::new();
+    options.read(true).custom_flags(DO_NOT_WAIT);
+    options
 }
 
-/// Opens the file `path` for reading, once, and waits for nobody. `Ok(Err(_))` is what stands there instead of a file;
-/// nothing was read from it.
+/// A file that was opened so, if it is one. `Ok(Err(_))` is what was opened instead; nothing was read from it. A socket
+/// cannot be opened at all, so of what could not be, `by_name` tells what it is.
 ///
 /// # Errors
-/// What the system says.
-pub fn open_file(path: &Path) -> io::Result<Result<File, NotAFile>> {
-    let file = File::options().read(true).custom_flags(DO_NOT_WAIT).open(path);
-    // A socket cannot be opened at all, so what cannot be opened is looked at by its name.
-    let found = file.as_ref().map_or_else(|_| path.metadata(), File::metadata);
+/// What the system said.
+pub fn regular(
+    opened: io::Result<File>,
+    by_name: impl FnOnce() -> io::Result<Metadata>,
+) -> io::Result<Result<File, NotAFile>> {
+    let found = opened.as_ref().map_or_else(|_| by_name(), File::metadata);
     match found.ok().and_then(|found| NotAFile::of(found.file_type())) {
         Some(other) => Ok(Err(other)),
-        None => file.map(Ok),
+        None => opened.map(Ok),
     }
 }
 
 #[cfg(test)]
 mod tests {
     use std::os::unix::net::UnixListener;
+    use std::path::Path;
     use std::process::Command;
 
     use super::*;
 
     #[test]
     fn what_is_no_file_is_named_and_waited_for_by_nobody() {
+        let open = |path: &Path| regular(without_waiting().open(path), || path.metadata());
         let folder = tempfile::tempdir().expect("a folder");
         let path = |name: &str| folder.path().join(name);
         // Nobody writes into this pipe, so whoever opened it without care would wait.
@@ -88,11 +93,11 @@ mod tests {
             (path("."), NotAFile::Folder),
             ("/dev/zero".into(), NotAFile::Device),
         ] {
-            let found = open_file(&path).expect("it is there").err();
+            let found = open(&path).expect("it is there").err();
             assert_eq!(found, Some(expected), "{}", path.display());
         }
-        let file = open_file(&path("file")).expect("it is there").expect("a file");
+        let file = open(&path("file")).expect("it is there").expect("a file");
         assert_eq!(io::read_to_string(file).expect("text"), "content");
-        assert_eq!(open_file(&path("missing")).expect_err("missing").kind(), io::ErrorKind::NotFound);
+        assert_eq!(open(&path("missing")).expect_err("missing").kind(), io::ErrorKind::NotFound);
     }
 }

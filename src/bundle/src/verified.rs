@@ -8,7 +8,7 @@ use crate::digest::Digest;
 use crate::key::KeyId;
 use crate::names::{BundleName, BundlePath, BundleVersion, Channel, Counter, Epoch};
 use crate::source::Source;
-use crate::statement::ReleaseStatement;
+use crate::statement::{AdapterBinding, BundleKind, ReleaseStatement};
 use crate::timestamp::Timestamp;
 use crate::weights::WeightFile;
 
@@ -19,6 +19,7 @@ pub struct VerifiedBundle {
     pub(crate) identity: BundleIdentity,
     pub(crate) release: ReleaseStatement,
     pub(crate) model_signature: Attestation,
+    pub(crate) adapter_binding: Option<AdapterBinding>,
     pub(crate) files: BTreeMap<BundlePath, Vec<u8>>,
     pub(crate) weights: Vec<WeightFile>,
     pub(crate) root_version: u64,
@@ -73,8 +74,8 @@ pub struct BundleIdentity {
     pub manifest: Digest,
     /// The pinned keys that signed the release statement, sorted.
     pub signers: Vec<KeyId>,
-    /// For an adapter, the manifest of the base that it belongs to; `None` for a model of its own.
-    pub base: Option<Digest>,
+    /// Whether it is a model of its own.
+    pub kind: BundleKind,
     /// When the release statement was made.
     pub issued_at: Timestamp,
     /// When it expires, if it does.

@@ -14,7 +14,9 @@ use crate::manifest::{Layer, LayerKind, WeightFormat, check_limit, wrong_field};
 use crate::names::BundlePath;
 use crate::sealed::SealedBundle;
 use crate::source::read_exact_at;
-use crate::statement::{CosignStatement, OmsStatement, Predicate, PredicateType, ReleaseStatement, Statement};
+use crate::statement::{
+    AdapterBinding, CosignStatement, OmsStatement, Predicate, PredicateType, ReleaseStatement, Statement,
+};
 use crate::trust::{Role, TrustRoot};
 use crate::verified::{BundleIdentity, VerifiedBundle};
 use crate::weights::{WeightFile, WeightHeader};
@@ -39,7 +41,7 @@ pub(crate) fn verify(bundle: SealedBundle, root: &TrustRoot) -> Result<VerifiedB
         channel: release.channel.clone(),
         manifest: bundle.manifest.digest(),
         signers: vouchers.release_signers,
-        base: release.adapter.as_ref().map(|adapter| adapter.base),
+        kind: release.kind(),
         issued_at: release.issued_at,
         expires: release.expires,
         root_digest: root.digest(),
@@ -49,6 +51,7 @@ pub(crate) fn verify(bundle: SealedBundle, root: &TrustRoot) -> Result<VerifiedB
         identity,
         release,
         model_signature: vouchers.model_signature,
+        adapter_binding: AdapterBinding::to(&bundle.manifest),
         files,
         weights,
         root_version: root.version(),

@@ -21,7 +21,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use ampoule_bundle::statement::{AdapterBinding, KnownAnswers};
-use ampoule_bundle::{AdmittedBundle, BundleIdentity, Digest, GgufHeader, LoadError, TensorInfo, WeightHeader};
+use ampoule_bundle::{AdmittedBundle, BundleIdentity, GgufHeader, LoadError, TensorInfo, WeightHeader};
 use serde::Deserialize;
 
 use crate::adapters::AdapterBase;
@@ -115,7 +115,7 @@ impl LoadedModel {
             case,
             identity: bundle.identity().clone(),
             known_answers: bundle.release().known_answers.clone(),
-            binding: binding_to(&bundle),
+            binding: bundle.adapter_binding().cloned(),
         })
     }
 
@@ -179,12 +179,6 @@ fn gguf_header(bundle: &AdmittedBundle) -> Result<Option<&GgufHeader>, Inference
         _ if headers.iter().all(|header| matches!(header, WeightHeader::Safetensors(_))) => Ok(None),
         _ => Err(InferenceError::MixedWeights { found: headers.len() }),
     }
-}
-
-fn binding_to(bundle: &AdmittedBundle) -> Option<AdapterBinding> {
-    let small = bundle.files().map(|(path, bytes)| (path.as_str(), Digest::of(bytes)));
-    let weights = bundle.weights().iter().map(|file| (file.path.as_str(), file.digest));
-    AdapterBinding::to(bundle.identity().manifest, small.chain(weights))
 }
 
 fn model_type(config: &[u8]) -> Result<String, InferenceError> {

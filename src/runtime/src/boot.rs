@@ -10,17 +10,16 @@
 //! model has proven itself, so a port that answers is a model that works.
 
 use std::collections::BTreeSet;
-use std::fs::File;
-use std::io::Read;
+use std::io::{self, Read};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
 
-use ampoule_bundle::statement::Endpoint;
+use ampoule_bundle::statement::{BundleKind, Endpoint};
 use ampoule_bundle::{
     AcceptedVersions, AdmittedBundle, BundleIdentity, Digest, RuntimePolicy, SealedBundle, Source, TrustRoot,
-    VerifiedBundle, open_file,
+    VerifiedBundle, regular, without_waiting,
 };
 use ampoule_inference::{EngineConfig, EngineHandle, IfTaken, InferenceError, LoadOptions, LoadedModel};
 use tokio::runtime::Runtime;
@@ -179,7 +178,7 @@ fn prepare_unexplained(layers: &Layers, config: &RuntimeConfig, inherited: Inher
 /// [`Error::OpenBundle`] when there is no such file, [`Error::NotABundleFile`] and [`Error::Bundle`] when it is no bundle.
 pub fn open_bundle(path: &Path) -> Result<SealedBundle, Error> {
     let at = |source| Error::OpenBundle { path: path.to_owned(), source };
-    let file = open_file(path).map_err(at)?;
+    let file = regular(without_waiting().open(path), || path.metadata()).map_err(at)?;
     let file = file.map_err(|found| Error::NotABundleFile { path: path.to_owned(), found })?;
     open_source(file, &path.display().to_string())
 }
@@ -223,13 +222,13 @@ fn parse_trust_root(bytes: &[u8], path: &Path) -> Result<TrustRoot, Error> {
 /// [`Error::OpenTrustRoot`] when there is no such file, [`Error::WritableTrustRoot`] and [`Error::KeyForTrustRoot`].
 pub fn read_trust_root(path: &Path) -> Result<Vec<u8>, Error> {
     let at = |source| Error::OpenTrustRoot { path: path.to_owned(), source };
-    let file = File::open(path).map_err(at)?;
-    // A folder cannot be read, which is what is wrong with it, whoever may write to it.
-    let mut bytes = Vec::new();
-    (&file).take(TRUST_ROOT_LIMIT_BYTES).read_to_end(&mut bytes).map_err(at)?;
+    let file = regular(without_waiting().open(path), || path.metadata()).map_err(at)?;
+    let file = file.map_err(|found| at(io::Error::other(format!("it is {found}, not a file"))))?;
     if let Some(found) = permissions::writable_by_all(&file).map_err(at)? {
         return Err(Error::WritableTrustRoot { path: path.to_owned(), found });
     }
+    let mut bytes = Vec::new();
+    file.take(TRUST_ROOT_LIMIT_BYTES).read_to_end(&mut bytes).map_err(at)?;
     if bytes.trim_ascii_start().starts_with(b"-----BEGIN") {
         return Err(Error::KeyForTrustRoot { path: path.to_owned() });
     }
@@ -275,7 +274,7 @@ pub fn admit(verified: VerifiedBundle, accepted: &AcceptedVersions, name: &str) 
 /// As [`admit`], and [`Error::Model`] for an adapter.
 pub fn admit_model(verified: VerifiedBundle, name: &str) -> Result<AdmittedBundle, Error> {
     let admitted = admit(verified, &State::Unkept.accepted(), name)?;
-    if admitted.identity().base.is_some() {
+    if admitted.identity().kind != BundleKind::Model {
         return Err(Error::from_inference(
             name,
             InferenceError::AnAdapter { name: admitted.identity().name.to_string() },

@@ -12,7 +12,7 @@ pub fn lines(identity: &BundleIdentity) -> Vec<(&'static str, String)> {
     let numbers = format!("channel {}, counter {}, epoch {}", identity.channel, identity.counter, identity.epoch);
     let mut lines = vec![
         ("Bundle", format!("{} {} ({numbers})", identity.name, identity.version)),
-        ("Kind", identity.base.map_or_else(|| "model".to_owned(), |base| format!("adapter of the base {base}"))),
+        ("Kind", identity.kind.to_string()),
         ("Digest", identity.manifest.to_string()),
     ];
     lines.extend(identity.signers.iter().map(|signer| ("Signed by", format!("key {signer}"))));
@@ -27,8 +27,8 @@ pub fn json(identity: &BundleIdentity) -> Json {
     json!({
         "name": identity.name.to_string(),
         "version": identity.version.to_string(),
-        "kind": if identity.base.is_some() { "adapter" } else { "model" },
-        "base": identity.base.map(|base| base.to_string()),
+        "kind": identity.kind.name(),
+        "base": identity.kind.base().map(|base| base.to_string()),
         "channel": identity.channel.to_string(),
         "counter": identity.counter.0,
         "epoch": identity.epoch.0,

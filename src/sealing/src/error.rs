@@ -3,7 +3,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use ampoule_bundle::{BundleError, BundlePath, ErrorClass, WeightHeaderError};
+use ampoule_bundle::{BundleError, BundlePath, ErrorClass, NotAFile, WeightHeaderError};
 use sigstore::errors::SigstoreError;
 
 /// Why a command of `ampoule-seal` did not do what was asked.
@@ -111,12 +111,12 @@ pub enum SealingError {
         path: PathBuf,
     },
     /// Something else than a file where a bundle is wanted.
-    #[error("{path} is {what}, not a .bundle file: name the file that `ampoule-seal seal` wrote with --out")]
+    #[error("{path} is {found}, not a .bundle file: name the file that `ampoule-seal seal` wrote with --out")]
     NotABundleFile {
         /// What was named.
         path: PathBuf,
-        /// What it is, in words.
-        what: &'static str,
+        /// What it is.
+        found: NotAFile,
     },
     /// `--from` names neither a folder nor a GGUF file.
     #[error("{path} is neither a folder nor a .gguf file")]

@@ -5,7 +5,7 @@ use std::io::{self, BufWriter, Read, Write};
 use std::path::{Path, PathBuf};
 
 use ampoule_bundle::limits::MAX_TRUST_ROOT_BYTES;
-use ampoule_bundle::{NotAFile, SealedBundle, TrustRoot, open_file};
+use ampoule_bundle::{SealedBundle, TrustRoot, regular, without_waiting};
 
 use crate::error::SealingError;
 
@@ -79,9 +79,10 @@ fn fill(
 
 /// Opens the bundle at `path`; its signatures are not verified by that.
 pub(crate) fn open_bundle(path: &Path) -> Result<SealedBundle, SealingError> {
-    let file = open_file(path).map_err(|source| SealingError::Read { path: path.to_owned(), source })?;
-    let in_place = |found: NotAFile| SealingError::NotABundleFile { path: path.to_owned(), what: found.as_str() };
-    Ok(SealedBundle::open(file.map_err(in_place)?)?)
+    let opened = regular(without_waiting().open(path), || path.metadata());
+    let file = opened.map_err(|source| SealingError::Read { path: path.to_owned(), source })?;
+    let file = file.map_err(|found| SealingError::NotABundleFile { path: path.to_owned(), found })?;
+    Ok(SealedBundle::open(file)?)
 }
 
 /// Reads the trust root at `path`.

@@ -109,3 +109,17 @@ impl Output {
         }
     }
 }
+
+fn positive(text: &str) -> Result<f64, String> {
+    number(text).filter(|number| *number > 0.0).ok_or_else(|| "wanted is a number above 0".to_owned())
+}
+
+fn share(text: &str) -> Result<f64, String> {
+    number(text)
+        .filter(|number| (0.0..=1.0).contains(number))
+        .ok_or_else(|| "wanted is a number from 0 to 1".to_owned())
+}
+
+fn number(text: &str) -> Option<f64> {
+    text.parse().ok().filter(|number: &f64| number.is_finite())
+}

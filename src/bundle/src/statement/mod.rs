@@ -9,9 +9,9 @@ mod release;
 
 pub use oms::{OmsResource, OmsStatement};
 pub use release::{
-    Accelerator, AdapterBinding, Authentication, Constraints, Egress, Encryption, Endpoint, ExpiryPolicy, KnownAnswer,
-    KnownAnswers, KnownStep, PromptLogging, ReleaseStatement, Requirements, RuntimeRequirement, ServiceLevel, TopLogit,
-    WeightHeaderDigest,
+    Accelerator, AdapterBinding, Authentication, BundleKind, Constraints, Egress, Encryption, Endpoint, ExpiryPolicy,
+    KnownAnswer, KnownAnswers, KnownStep, PromptLogging, ReleaseStatement, Requirements, RuntimeRequirement,
+    ServiceLevel, TopLogit, WeightHeaderDigest,
 };
 
 use serde::de::DeserializeOwned;

@@ -4,12 +4,14 @@
 //! its meaning. All numbers are integers (milliseconds, bytes, millionths), because signed JSON holds no fractions.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 
 use serde::{Deserialize, Deserializer, Serialize};
 
 use super::Statement;
 use crate::digest::Digest;
 use crate::limits::FORMAT_VERSION;
+use crate::manifest::Manifest;
 use crate::names::{BundleName, BundlePath, BundleVersion, Channel, Counter, Epoch};
 use crate::timestamp::Timestamp;
 
@@ -374,17 +376,67 @@ pub struct AdapterBinding {
 }
 
 impl AdapterBinding {
-    /// What an adapter of the bundle with the manifest `base` is bound to, by the paths and digests of its files.
+    /// What an adapter of the bundle with this manifest is bound to.
     ///
     /// The tokenizer is `tokenizer.json`, or the GGUF file, which holds it; the chat template is `chat_template.jinja`, or
     /// `tokenizer_config.json`, which holds it. `None` when there is no tokenizer.
     #[must_use]
-    pub fn to<'a>(base: Digest, files: impl Iterator<Item = (&'a str, Digest)>) -> Option<Self> {
-        let files: BTreeMap<&str, Digest> = files.collect();
+    pub fn to(base: &Manifest) -> Option<Self> {
+        let files: BTreeMap<&str, Digest> =
+            base.layers().iter().map(|layer| (layer.path.as_str(), layer.digest)).collect();
         let gguf = || files.iter().find(|(path, _)| path.ends_with(".gguf")).map(|(_, digest)| digest);
         let tokenizer = *files.get("tokenizer.json").or_else(gguf)?;
         let template = files.get("chat_template.jinja").or_else(|| files.get("tokenizer_config.json"));
-        Some(Self { base, tokenizer, chat_template: template.copied() })
+        Some(Self { base: base.digest(), tokenizer, chat_template: template.copied() })
+    }
+}
+
+/// Whether a bundle is a model of its own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum BundleKind {
+    /// It is.
+    Model,
+    /// It is added to one.
+    Adapter {
+        /// The manifest of the base that it belongs to.
+        base: Digest,
+    },
+}
+
+impl BundleKind {
+    /// In one word.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Model => "model",
+            Self::Adapter { .. } => "adapter",
+        }
+    }
+
+    /// The manifest of the base, if it is an adapter.
+    #[must_use]
+    pub fn base(self) -> Option<Digest> {
+        match self {
+            Self::Model => None,
+            Self::Adapter { base } => Some(base),
+        }
+    }
+}
+
+impl fmt::Display for BundleKind {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Model => formatter.write_str("model"),
+            Self::Adapter { base } => write!(formatter, "adapter of the base {base}"),
+        }
+    }
+}
+
+impl ReleaseStatement {
+    /// Whether the bundle is a model of its own.
+    #[must_use]
+    pub fn kind(&self) -> BundleKind {
+        self.adapter.as_ref().map_or(BundleKind::Model, |adapter| BundleKind::Adapter { base: adapter.base })
     }
 }
 

@@ -177,8 +177,6 @@ impl Statement {
 /// # Errors
 /// A base that cannot be opened, or that has no tokenizer.
 pub(super) fn binding_to(base: &Path) -> Result<AdapterBinding, SealingError> {
-    let sealed = files::open_bundle(base)?;
-    let manifest = sealed.unverified_manifest();
-    let layers = manifest.layers().iter().map(|layer| (layer.path.as_str(), layer.digest));
-    AdapterBinding::to(manifest.digest(), layers).ok_or_else(|| SealingError::NoTokenizer { path: base.to_owned() })
+    let binding = AdapterBinding::to(files::open_bundle(base)?.unverified_manifest());
+    binding.ok_or_else(|| SealingError::NoTokenizer { path: base.to_owned() })
 }

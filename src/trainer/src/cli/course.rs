@@ -7,6 +7,8 @@ use ampoule_trainer::tuning::low_rank::Targets;
 use ampoule_trainer::tuning::schedule::Settings;
 use clap::Args;
 
+use super::{positive, share};
+
 /// The settings of a run.
 #[derive(Debug, Args)]
 pub(super) struct Course {
@@ -40,20 +42,6 @@ pub(super) struct Course {
     /// Seeds the initial matrices, the order of the examples, and which rehearsals are kept aside.
     #[arg(long, value_name = "N", default_value_t = 0)]
     seed: u64,
-}
-
-fn positive(text: &str) -> Result<f64, String> {
-    number(text).filter(|number| *number > 0.0).ok_or_else(|| "wanted is a number above 0".to_owned())
-}
-
-fn share(text: &str) -> Result<f64, String> {
-    number(text)
-        .filter(|number| (0.0..=1.0).contains(number))
-        .ok_or_else(|| "wanted is a number from 0 to 1".to_owned())
-}
-
-fn number(text: &str) -> Option<f64> {
-    text.parse().ok().filter(|number: &f64| number.is_finite())
 }
 
 impl Course {

@@ -10,8 +10,8 @@ use ampoule_trainer::tuning::lessons::Lesson;
 use clap::Args;
 use serde::Serialize;
 
-use super::Output;
 use super::data::{self, BaseArguments, tokenise};
+use super::{Output, share};
 
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
@@ -107,9 +107,4 @@ impl std::fmt::Display for Answers {
         let percent = 100.0 * self.right as f64 / self.asked.max(1) as f64;
         write!(f, "{} of {} right ({percent:.1} %)", self.right, self.asked)
     }
-}
-
-fn share(text: &str) -> Result<f64, String> {
-    let share: f64 = text.parse().map_err(|error| format!("{error}"))?;
-    if (0.0..=1.0).contains(&share) { Ok(share) } else { Err("a share lies between 0 and 1".to_owned()) }
 }

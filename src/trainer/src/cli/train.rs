@@ -21,7 +21,7 @@ const ADVICE: &str = "\
 A few dozen examples want many passes: begin with --epochs 40 --learning-rate 1e-3, and hold some questions out, so \
 that the run ends when it has learnt enough. What the model must not forget belongs into --rehearse: the report then \
 says how many of some questions kept aside are answered as before, and `evaluate` says it of questions of your own. \
-`check` takes the same options and foresees steps, tokens and memory; a run that would not fit into the memory is \
+`check` takes the same data and settings and foresees steps, tokens and memory; a run that would not fit into the memory is \
 refused.";
 
 #[derive(Debug, Args)]

@@ -11,7 +11,7 @@ use ampoule_bundle::limits::MAX_TRUST_ROOT_BYTES;
 use ampoule_bundle::statement::{AdapterBinding, Endpoint};
 use ampoule_bundle::{
     AcceptedVersions, BundleError, BundleIdentity, HostFacts, NotAFile, PolicyViolation, RuntimePolicy, SealedBundle,
-    TensorKind, Timestamp, TrustRoot, open_file, writable_by_all,
+    TensorKind, Timestamp, TrustRoot, regular, without_waiting, writable_by_all,
 };
 use ampoule_inference::model::Decoder;
 use ampoule_inference::text::TextProcessor;
@@ -106,15 +106,11 @@ impl Base {
         };
         let root = TrustRoot::parse(&read_trust_root(trust_root)?).map_err(refused(trust_root))?;
         let sealed = SealedBundle::open(open(bundle, "the .bundle file of the base")?).map_err(refused(bundle))?;
-        let manifest = sealed.unverified_manifest();
-        let layers = manifest.layers().iter().map(|layer| (layer.path.as_str(), layer.digest));
-        // Of the bytes that are verified next, so that no other file can come in between.
-        let binding = AdapterBinding::to(manifest.digest(), layers);
         let verified = sealed.verify(&root).map_err(refused(bundle))?;
         let admitted = verified
             .admit(&policy(), &host(), &AcceptedVersions::none())
             .map_err(|violation| BaseError::NotAdmitted { path: bundle.to_owned(), violation: Box::new(violation) })?;
-        let identity = admitted.identity().clone();
+        let (identity, binding) = (admitted.identity().clone(), admitted.adapter_binding().cloned());
         let mut kinds = admitted.weights().iter().flat_map(|file| file.header.tensors()).map(|tensor| tensor.kind);
         let quantised = kinds.find(|kind| kind.block_elements() > 1);
         let of_model = |source| BaseError::Model { path: bundle.to_owned(), source: Box::new(source) };
@@ -143,7 +139,8 @@ impl Base {
 }
 
 fn open(path: &Path, wanted: &'static str) -> Result<File, BaseError> {
-    let file = open_file(path).map_err(|source| BaseError::Open { path: path.to_owned(), source })?;
+    let opened = regular(without_waiting().open(path), || path.metadata());
+    let file = opened.map_err(|source| BaseError::Open { path: path.to_owned(), source })?;
     file.map_err(|found| BaseError::NotAFile { path: path.to_owned(), found, wanted })
 }
 

@@ -140,7 +140,7 @@ pub fn tune(base: Base, run: &Run<'_>) -> Result<Report, TrainerError> {
     Ok(report)
 }
 
-/// Whether a run may begin there, and the folder that it would keep: asked once more before anything takes long.
+/// Whether a run may begin there, and the folder that it would keep. Who prepares a run for long asks before that too.
 ///
 /// # Errors
 /// A result that is there, and an interrupted run where a fresh one is to begin.
