@@ -9,6 +9,7 @@ mod bundle;
 mod clients;
 mod dist;
 mod edges;
+mod fuzz;
 mod image;
 mod kubernetes;
 mod process;
@@ -52,11 +53,13 @@ enum Command {
         #[arg(long, value_name = "FILE")]
         binary: Option<PathBuf>,
     },
+    /// Feed the parsers of untrusted bytes with invented inputs.
+    Fuzz(fuzz::Options),
     /// Check the Kubernetes manifests and the systemd unit with kubectl and systemd-analyze.
     Deployment,
     /// Check what no compiler checks: file headers, file lengths, stray paths, the top level of the tree.
     Tidy,
-    /// Install the outside tools that the tests use (Debian packages, and cargo-deny by cargo).
+    /// Install the outside tools that the tests use (Debian packages, and some by cargo).
     Tools,
     /// Make a bundle from its recipe in `bundles/<NAME>`, into `target/bundles/<NAME>.bundle`.
     Bundle {
@@ -73,6 +76,7 @@ fn main() -> anyhow::Result<()> {
         Command::Airgap { options, check } => airgap::run(&options, check),
         Command::Reproducible => reproducible::run(),
         Command::Image { binary } => image::run(binary).map(|skips| test::tell_skips(&skips)),
+        Command::Fuzz(options) => fuzz::run(&options),
         Command::Deployment => {
             let binary = Path::new(test::BINARY);
             kubernetes::run(binary).and_then(|()| systemd::run(binary))

@@ -11,7 +11,7 @@ use std::time::Instant;
 
 use anyhow::{Context, bail};
 
-use crate::{airgap, alerts, bundle, clients, dist, edges, image, kubernetes, process, systemd, tidy, tools};
+use crate::{airgap, alerts, bundle, clients, dist, edges, fuzz, image, kubernetes, process, systemd, tidy, tools};
 
 /// The prefix with which a test says that it did not do its work.
 const SKIP_PREFIX: &str = "skipped: ";
@@ -45,6 +45,9 @@ pub(crate) fn run() -> anyhow::Result<()> {
     }
     let clippy = ["clippy", "--locked", "--release", "--workspace", "--all-targets", "--", "--deny=warnings"];
     step("clippy", || process::run(process::cargo().args(clippy)))?;
+    if is_installed("cargo-fuzz") {
+        step("fuzz", || fuzz::run(&fuzz::Options::short()))?;
+    }
     let document = ["doc", "--locked", "--release", "--workspace", "--no-deps", "--document-private-items"];
     step("documentation", || process::run(process::cargo().args(document).env("RUSTDOCFLAGS", "--deny=warnings")))?;
     // Builds the binaries too, and with the features of the tests: another selection would compile candle once more.

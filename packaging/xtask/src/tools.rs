@@ -14,8 +14,8 @@ pub(crate) struct Tool {
     pub(crate) used_for: &'static str,
 }
 
-/// Pinned, because a newer release may judge the same tree differently.
-const CARGO_DENY_VERSION: &str = "0.20.2";
+/// What cargo installs.  Pinned, because a newer release may judge the same tree differently.
+const BY_CARGO: &[(&str, &str)] = &[("cargo-deny", "0.20.2"), ("cargo-fuzz", "0.13.2")];
 
 /// Every outside tool.  `python3` makes the venv of the client tests.
 pub(crate) const TOOLS: &[Tool] = &[
@@ -39,6 +39,7 @@ pub(crate) const TOOLS: &[Tool] = &[
     },
     Tool { program: "chromium", package: Some("chromium"), used_for: "the status page in a browser" },
     Tool { program: "cargo-deny", package: None, used_for: "licences, sources and bans of the dependencies" },
+    Tool { program: "cargo-fuzz", package: None, used_for: "fuzzing the parsers" },
 ];
 
 /// The tools that this machine lacks.
@@ -55,9 +56,10 @@ pub(crate) fn install() -> anyhow::Result<()> {
         let install = ["install", "--yes", "--quiet", "--no-install-recommends"];
         process::run(Command::new("apt-get").env("DEBIAN_FRONTEND", "noninteractive").args(install).args(packages))?;
     }
-    if missing.iter().any(|tool| tool.program == "cargo-deny") {
+    for (program, version) in BY_CARGO.iter().filter(|(program, _)| missing.iter().any(|tool| tool.program == *program))
+    {
         // Only its verdict counts, not its speed: without optimisation it is built in a third of the time.
-        let install = ["install", "--locked", "--debug", "--version", CARGO_DENY_VERSION, "cargo-deny"];
+        let install = ["install", "--locked", "--debug", "--version", version, program];
         process::run(process::cargo().args(install).current_dir(std::env::temp_dir()))?;
     }
     println!(

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use ampoule_bundle::BundleError;
 
+use crate::known_answers::Comparison;
 use crate::model::ModelError;
 use crate::text::TextError;
 
@@ -181,23 +182,21 @@ pub enum InferenceError {
     },
 
     /// The model computes something else here than where it was sealed.
+    #[error("the model does not compute on this machine what it computed where it was sealed: {0}")]
+    KnownAnswersMissed(Box<Comparison>),
+
+    /// Too few answers were worth recording.
     #[error(
-        "known answer {answer} is not reproduced on this machine: at step {step} {what} is {found}, recorded is \
-         {expected} with a tolerance of {tolerance}"
+        "only {found} of {wanted} known answers can be recorded: after all other texts the model's best token leads the \
+         next one by no more than {margin}; ask for {found}, or for a smaller tolerance"
     )]
-    KnownAnswerMissed {
-        /// The answer's place in the statement, from 0.
-        answer: usize,
-        /// The step within the answer, from 0.
-        step: usize,
-        /// Which number it is.
-        what: String,
-        /// What was recorded.
-        expected: f64,
-        /// What was computed.
-        found: f64,
-        /// The largest difference allowed.
-        tolerance: f64,
+    TooFewKnownAnswers {
+        /// How many were found.
+        found: usize,
+        /// How many were asked for.
+        wanted: usize,
+        /// The lead that the best token must have.
+        margin: f64,
     },
 
     /// The operating system refused the engine a thread.

@@ -29,6 +29,7 @@ use crate::dense::DenseTensors;
 use crate::encoder::{Case, Encoder, EncoderConfig};
 use crate::engine::{EngineConfig, EngineHandle};
 use crate::error::InferenceError;
+use crate::known_answers::{self, Recording};
 use crate::model::{Config, Decoder, WeightsSink};
 use crate::profile::{ModelKind, ModelProfile};
 use crate::proof;
@@ -129,7 +130,7 @@ impl LoadedModel {
     pub fn prove(self) -> Result<ReadyModel, InferenceError> {
         proof::compute(&self.model, self.profile.vocabulary_size)?;
         if let Some(expected) = &self.known_answers {
-            proof::replay(&self.model, expected)?;
+            known_answers::replay(&self.model, expected)?;
         }
         Ok(ReadyModel { loaded: self })
     }
@@ -149,6 +150,15 @@ impl ReadyModel {
     /// The tokenizer and the chat template, to be kept beside the model.
     pub fn text_processor(&self) -> Arc<TextProcessor> {
         Arc::clone(&self.loaded.text)
+    }
+
+    /// Records what the model computes, for the release statement of its bundle.
+    ///
+    /// # Errors
+    /// [`InferenceError::TooFewKnownAnswers`] when the model prefers no token clearly enough to be held to it.
+    pub fn record(&self, recording: &Recording) -> Result<KnownAnswers, InferenceError> {
+        let LoadedModel { model, text, profile, .. } = &self.loaded;
+        known_answers::record(model, text, profile.context_length, recording)
     }
 
     /// The model itself, to be trained beside; `None` for an encoder.

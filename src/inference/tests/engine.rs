@@ -10,7 +10,6 @@ use std::path::Path;
 use std::process::Command;
 use std::sync::mpsc::{Receiver, Sender, channel};
 
-use ampoule_bundle::statement::{KnownAnswer, KnownAnswers, KnownStep, TopLogit};
 use ampoule_inference::{
     EmbeddingRequest, EndOfSequence, EngineConfig, EngineHandle, EngineState, FinishReason, GenerationRequest,
     InferenceError, LoadOptions, LoadedModel, ModelKind, Sampling, StopRules, SubmitError, Ticket, TokenEvent,
@@ -25,8 +24,6 @@ struct Case {
     repetition_penalty: f32,
     tokens: Vec<u32>,
     logprobs: Vec<f32>,
-    /// Of the first steps.
-    top_logits: Vec<Vec<(u32, f64)>>,
 }
 
 fn cases() -> Vec<Case> {
@@ -122,35 +119,6 @@ fn reproduce_transformers(engine: &EngineHandle) {
         let usage = Usage { prompt_tokens: case.prompt_ids.len() as u64, completion_tokens: case.tokens.len() as u64 };
         assert_eq!(found.end, Some((FinishReason::Length, usage)));
     }
-}
-
-#[test]
-fn recorded_answers_must_be_reproduced() {
-    let cases = cases();
-    let case = &cases[0];
-    let top = |&(token, logit): &(u32, f64)| TopLogit { token, logit_millionths: (logit * 1e6).round() as i64 };
-    let steps: Vec<KnownStep> = (case.top_logits.iter().zip(&case.tokens))
-        .map(|(row, &token)| KnownStep { top: row.iter().map(top).collect(), token })
-        .collect();
-    let prove = |steps: Vec<KnownStep>, tolerances: &[(&str, u64)]| {
-        let tolerance_millionths = tolerances.iter().map(|(name, value)| ((*name).to_owned(), *value)).collect();
-        let answers = vec![KnownAnswer::Generation { prompt: case.prompt_ids.clone(), steps }];
-        let known = KnownAnswers { tolerance_millionths, answers };
-        let bundle = common::admitted(&common::fixture("engine/llama"), |release| release.known_answers = Some(known));
-        LoadedModel::load(bundle, &LoadOptions::default()).unwrap().prove().err()
-    };
-    assert!(steps.len() >= 3);
-    assert!(prove(steps.clone(), &[("cpu", 200)]).is_none());
-    let missing = prove(steps.clone(), &[("cuda", 200)]);
-    assert!(matches!(missing, Some(InferenceError::NoKnownAnswerTolerance { .. })), "{missing:?}");
-    let mut other = steps.clone();
-    other[2].top[1].logit_millionths += 1000;
-    let missed = prove(other, &[("cpu", 200)]);
-    assert!(matches!(missed, Some(InferenceError::KnownAnswerMissed { answer: 0, step: 2, .. })), "{missed:?}");
-    let mut unranked = steps;
-    unranked[1].top.remove(0);
-    let missed = prove(unranked, &[("cpu", 200)]);
-    assert!(matches!(missed, Some(InferenceError::KnownAnswerMissed { answer: 0, step: 1, .. })), "{missed:?}");
 }
 
 /// A Llama large enough that its products are split over threads.
