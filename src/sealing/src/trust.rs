@@ -41,7 +41,7 @@ pub fn init(roles: &[RoleRequest], expires: Timestamp, out: &Path) -> Result<Tru
         members.iter().map(|(role, keys, threshold)| (*role, keys.as_slice(), *threshold)).collect();
     let bytes = RootDocument::new(1, expires, &members).to_bytes();
     // Read back before it is written: a root that the runtime would refuse never leaves this machine.
-    let root = TrustRoot::parse(&bytes)?;
+    let root = TrustRoot::pin(&bytes)?;
     files::write_bytes(out, &bytes)?;
     Ok(root)
 }
@@ -51,7 +51,7 @@ pub(crate) fn of_key(key: &SigningKey) -> Result<TrustRoot, SealingError> {
     let keys = [PublicKey::from_pem(key.public_pem())?];
     // Verifying asks for no time, so the root may as well hold for ever.
     let expires = Timestamp::new(jiff::Timestamp::MAX);
-    Ok(TrustRoot::parse(&RootDocument::new(1, expires, &[(Role::Release, &keys, 1)]).to_bytes())?)
+    Ok(TrustRoot::pin(&RootDocument::new(1, expires, &[(Role::Release, &keys, 1)]).to_bytes())?)
 }
 
 /// A key that is named twice can sign only once.
@@ -94,7 +94,7 @@ mod tests {
         let out = folder.path().join("root.json");
         let roles = [request(Role::Root, &root_key, 1), request(Role::Release, &release_key, 1)];
         let root = init(&roles, expires, &out).unwrap();
-        assert_eq!(TrustRoot::parse(&std::fs::read(&out).unwrap()).unwrap().digest(), root.digest());
+        assert_eq!(TrustRoot::pin(&std::fs::read(&out).unwrap()).unwrap().digest(), root.digest());
         assert_eq!(root.role(Role::Release).unwrap().keyids, [PublicKey::from_pem(&text).unwrap().id()].into());
         assert!(root.role(Role::Site).is_none());
 

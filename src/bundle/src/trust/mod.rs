@@ -1,0 +1,24 @@
+//! Who is trusted, and for how long: four signed documents of one form.
+//!
+//! ```text
+//! root.json ──pin──► TrustRoot ──succeed(next root.json)──► TrustRoot ──with_revocations(revocations.json)──► TrustRoot
+//!                        └──────── verifies ────────► bundles, and a DowngradeToken for one of them
+//! ```
+//!
+//! A root is **pinned** by whoever installs it, and taken as it is; from then on a root comes only from the one before it,
+//! signed by a threshold of both. Each arrow consumes what stands left of it and there is no other constructor, so an
+//! unsigned successor or an unverified list cannot be had. A revocation list is part of the root that verified it: whoever
+//! verifies a bundle cannot forget to ask it.
+
+mod chain;
+mod document;
+mod downgrade;
+mod revocation;
+mod root;
+mod summary;
+
+pub use document::{DocumentSignature, SignedPart, TrustDocument};
+pub use downgrade::{DowngradeDocument, DowngradePart, DowngradeToken};
+pub use revocation::{MinimumCounter, RevocationDocument, RevocationList, RevocationPart};
+pub use root::{Role, RoleKeys, RootDocument, RootKey, RootKeyValue, RootRole, TrustRoot};
+pub use summary::RootSummary;
