@@ -26,8 +26,6 @@ pub struct RuntimePolicy {
     pub channels: Option<BTreeSet<Channel>>,
     /// The lowest version that the site accepts of each bundle.
     pub minimum_versions: BTreeMap<BundleName, BundleVersion>,
-    /// The vendor's permission to use one bundle below what was accepted before.
-    pub downgrade: Option<DowngradeToken>,
 }
 
 impl RuntimePolicy {
@@ -40,7 +38,6 @@ impl RuntimePolicy {
             endpoints: endpoints.into_iter().collect(),
             channels: None,
             minimum_versions: BTreeMap::new(),
-            downgrade: None,
         }
     }
 }
@@ -240,7 +237,7 @@ impl VerifiedBundle {
         check_trust(release, &self.root, now)?;
         check_revocations(release, policy, &self.root)?;
         let mut notices = check_validity(release, now)?;
-        notices.extend(check_rollback(&self.identity, accepted, policy.downgrade.as_ref(), now)?);
+        notices.extend(check_rollback(&self.identity, accepted, self.root.downgrade(), now)?);
         Ok(AdmittedBundle::new(self, notices))
     }
 }

@@ -53,24 +53,28 @@ impl DowngradePart {
     }
 }
 
-/// A downgrade token that a threshold of a trust root's `release` keys signed.
+/// A downgrade token that a threshold of a trust root's `release` keys signed. It lives in that root:
+/// [`TrustRoot::with_downgrade`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DowngradeToken {
     part: DowngradePart,
 }
 
-impl DowngradeToken {
-    /// The token in `bytes`, if the `release` keys of `root` signed it.
+impl TrustRoot {
+    /// This root with the permission in `bytes`, for [`crate::VerifiedBundle::admit`]. Give the revocation list first: the
+    /// keys that it revokes may not sign a token.
     ///
     /// # Errors
-    /// [`BundleError::TooFewDocumentSignatures`] and [`BundleError::BadDocumentSignature`] when they did not, and what
-    /// [`TrustDocument::read`] refuses.
-    pub fn verify(bytes: &[u8], root: &TrustRoot) -> Result<Self, BundleError> {
+    /// [`BundleError::TooFewDocumentSignatures`] and [`BundleError::BadDocumentSignature`] when the `release` keys of this
+    /// root did not sign it, and what [`TrustDocument::read`] refuses.
+    pub fn with_downgrade(self, bytes: &[u8]) -> Result<TrustRoot, BundleError> {
         let document = DowngradeDocument::read(bytes)?;
-        document.require(Role::Release, root, "the trust root")?;
-        Ok(Self { part: document.signed })
+        document.require(Role::Release, &self, "the trust root")?;
+        Ok(self.permitting(DowngradeToken { part: document.signed }))
     }
+}
 
+impl DowngradeToken {
     /// Whether it names exactly this bundle.
     #[must_use]
     pub fn names(&self, bundle: &BundleIdentity) -> bool {

@@ -14,6 +14,7 @@ use crate::names::Epoch;
 use crate::timestamp::Timestamp;
 
 use super::document::{SignedPart, TrustDocument};
+use super::downgrade::DowngradeToken;
 use super::revocation::RevocationList;
 
 /// What a key may sign.
@@ -50,6 +51,7 @@ pub struct TrustRoot {
     keys: BTreeMap<KeyId, PublicKey>,
     digest: Digest,
     revocations: Option<RevocationList>,
+    downgrade: Option<DowngradeToken>,
 }
 
 /// The keys of one role and how many of them must sign.
@@ -112,11 +114,16 @@ impl TrustRoot {
         if !root.roles.contains_key(&Role::Release) {
             return refuse("role `release` is missing: no bundle could verify".to_owned());
         }
-        Ok(Self { document, keys, digest: Digest::of(bytes), revocations: None })
+        Ok(Self { document, keys, digest: Digest::of(bytes), revocations: None, downgrade: None })
     }
 
+    /// What an earlier token permitted goes, because a key that signed it may be revoked now.
     pub(super) fn revoking(self, revocations: RevocationList) -> Self {
-        Self { revocations: Some(revocations), ..self }
+        Self { revocations: Some(revocations), downgrade: None, ..self }
+    }
+
+    pub(super) fn permitting(self, downgrade: DowngradeToken) -> Self {
+        Self { downgrade: Some(downgrade), ..self }
     }
 
     /// The SHA-256 of the file: what an administrator pins and `/v1/metadata` shows.
@@ -168,6 +175,12 @@ impl TrustRoot {
     #[must_use]
     pub fn revocations(&self) -> Option<&RevocationList> {
         self.revocations.as_ref()
+    }
+
+    /// The permission to use an older bundle, if one was given to it.
+    #[must_use]
+    pub fn downgrade(&self) -> Option<&DowngradeToken> {
+        self.downgrade.as_ref()
     }
 
     /// Whether signatures by this key count for nothing any more.

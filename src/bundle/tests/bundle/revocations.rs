@@ -7,8 +7,8 @@ use ampoule_bundle::trust::{
     DowngradeDocument, DowngradePart, MinimumCounter, RevocationDocument, RevocationPart, TrustDocument,
 };
 use ampoule_bundle::{
-    AcceptedVersions, AdmissionNotice, AdmittedBundle, BundleError, Counter, Curve, Digest, DowngradeToken, Epoch,
-    HostFacts, PolicyViolation, Role, Rule, RuntimePolicy, TrustRoot,
+    AcceptedVersions, AdmissionNotice, AdmittedBundle, BundleError, Counter, Curve, Digest, Epoch, HostFacts,
+    PolicyViolation, Role, Rule, RuntimePolicy, TrustRoot,
 };
 
 use crate::sample::{Draft, Signer, draft, open_and_verify, root_document, root_with, signed, time};
@@ -33,8 +33,9 @@ impl Trust {
         self.root.clone().with_revocations(&signed(&list(fill), &[&self.revoker])).unwrap()
     }
 
-    fn token(&self, part: DowngradePart) -> DowngradeToken {
-        DowngradeToken::verify(&signed(&DowngradeDocument::unsigned(part), &[&self.vendor]), &self.root).unwrap()
+    /// `root` with the token that `part` says.
+    fn permitting(&self, root: &TrustRoot, part: DowngradePart) -> TrustRoot {
+        root.clone().with_downgrade(&signed(&DowngradeDocument::unsigned(part), &[&self.vendor])).unwrap()
     }
 }
 
@@ -44,29 +45,25 @@ fn list(fill: impl FnOnce(&mut RevocationPart)) -> RevocationDocument {
     TrustDocument::unsigned(part)
 }
 
-fn policy() -> RuntimePolicy {
-    RuntimePolicy::new(semver::Version::new(0, 1, 0), [Endpoint::ChatCompletions])
-}
-
 fn admit(
     draft: &Draft,
     signer: &Signer,
     root: &TrustRoot,
-    policy: &RuntimePolicy,
     accepted: &AcceptedVersions,
 ) -> Result<AdmittedBundle, PolicyViolation> {
+    let policy = RuntimePolicy::new(semver::Version::new(0, 1, 0), [Endpoint::ChatCompletions]);
     let host = HostFacts {
         now: time("2026-06-01T00:00:00Z"),
         cpu_features: BTreeSet::from(["avx2".to_owned()]),
         memory_bytes: 1 << 20,
         accelerators: BTreeSet::new(),
     };
-    open_and_verify(draft.seal(&[signer]), root).unwrap().admit(policy, &host, accepted)
+    open_and_verify(draft.seal(&[signer]), root).unwrap().admit(&policy, &host, accepted)
 }
 
 /// What is admitted or refused under a root, for a site that has accepted nothing yet.
 fn verdict(draft: &Draft, signer: &Signer, root: &TrustRoot) -> Option<Rule> {
-    admit(draft, signer, root, &policy(), &AcceptedVersions::none()).err().map(|violation| violation.rule)
+    admit(draft, signer, root, &AcceptedVersions::none()).err().map(|violation| violation.rule)
 }
 
 #[test]
@@ -184,8 +181,8 @@ fn c13_no_document_is_read_as_another() {
     for error in [
         trust.root.clone().with_revocations(&root).expect_err("a root"),
         trust.root.clone().with_revocations(&token).expect_err("a token"),
-        DowngradeToken::verify(&root, &trust.root).expect_err("a root"),
-        DowngradeToken::verify(&revocations, &trust.root).expect_err("a list"),
+        trust.root.clone().with_downgrade(&root).expect_err("a root"),
+        trust.root.clone().with_downgrade(&revocations).expect_err("a list"),
         TrustRoot::pin(&revocations).expect_err("a list"),
         TrustRoot::pin(&token).expect_err("a token"),
     ] {
@@ -228,8 +225,8 @@ fn c16_a_downgrade_token_lifts_the_rule_on_rollback_for_one_bundle_until_its_end
         DowngradePart::new(name.parse().unwrap(), Epoch(epoch), Counter(counter), manifest, time(expires))
     };
     let verdict = |part: Option<DowngradePart>, root: &TrustRoot| {
-        let policy = RuntimePolicy { downgrade: part.map(|part| trust.token(part)), ..policy() };
-        admit(&draft(), &trust.vendor, root, &policy, &accepted).map(|admitted| admitted.notices().to_vec())
+        let root = part.map_or_else(|| root.clone(), |part| trust.permitting(root, part));
+        admit(&draft(), &trust.vendor, &root, &accepted).map(|admitted| admitted.notices().to_vec())
     };
     let end = "2026-07-01T00:00:00Z";
     let good = part("sample", 1, 7, manifest, end);
@@ -266,15 +263,15 @@ fn c16_a_downgrade_token_is_signed_by_release_keys_that_still_count() {
     );
     let document = DowngradeDocument::unsigned(part);
     for signers in [&[][..], &[&trust.revoker]] {
-        let error = DowngradeToken::verify(&signed(&document, signers), &trust.root).unwrap_err();
+        let error = trust.root.clone().with_downgrade(&signed(&document, signers)).unwrap_err();
         assert!(matches!(error, BundleError::TooFewDocumentSignatures { role: "release", .. }), "{error}");
     }
     let root = trust.revoking(|part| {
         part.keys.insert(trust.vendor.id());
     });
-    let error = DowngradeToken::verify(&signed(&document, &[&trust.vendor]), &root).unwrap_err();
+    let error = root.clone().with_downgrade(&signed(&document, &[&trust.vendor])).unwrap_err();
     assert!(matches!(error, BundleError::TooFewDocumentSignatures { found: 0, .. }), "{error}");
-    DowngradeToken::verify(&signed(&document, &[&trust.second]), &root).unwrap();
+    root.with_downgrade(&signed(&document, &[&trust.second])).unwrap();
 }
 
 #[test]

@@ -1,13 +1,24 @@
-//! Makes the trust root that a customer pins: which keys may sign what, and how many must.
+//! Makes what customers trust: the root that they pin, the roots that succeed it, and what takes trust away again.
 //!
-//! The root is not signed yet: whoever installs it pins it by its digest, and the chain from one root to the next comes
-//! with key rotation.
+//! [`init`] makes the first root, `next` the ones after it, `revoke` lists and permissions, `sign` adds signatures to any of
+//! them; keys that lie on different machines sign one after the other. Whatever is made here is read back as the runtime
+//! reads it before it is written.
+
+mod next;
+mod revoke;
+mod sign;
+
+pub use next::{Change, next};
+pub use revoke::{Revoked, permit_downgrade, revoke};
+pub use sign::{AnyDocument, sign};
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
-use ampoule_bundle::{PublicKey, Role, RootDocument, Timestamp, TrustRoot};
+use ampoule_bundle::trust::{SignedPart, TrustDocument};
+use ampoule_bundle::{Epoch, PublicKey, Role, RootDocument, Timestamp, TrustRoot};
 
+use crate::clock;
 use crate::error::SealingError;
 use crate::files;
 use crate::keys::{self, SigningKey};
@@ -23,14 +34,19 @@ pub struct RoleRequest {
     pub threshold: usize,
 }
 
-/// Writes the first trust root to `out` and gives it back as the runtime will read it.
+/// Writes the first trust root to `out` and gives it back as the runtime will read it. `signer` signs it, if there is one.
 ///
 /// # Errors
-/// `AlreadyExists`, a key file that is no public key, or a role whose threshold its keys cannot meet.
-pub fn init(roles: &[RoleRequest], expires: Timestamp, out: &Path) -> Result<TrustRoot, SealingError> {
-    if out.exists() {
-        return Err(SealingError::AlreadyExists { path: out.to_owned() });
-    }
+/// `AlreadyExists`, `ExpiryPast`, `KeyInTwoRoles`, a key file that is no public key, or a role whose threshold its keys
+/// cannot meet.
+pub fn init(
+    roles: &[RoleRequest],
+    maximum_epoch: Epoch,
+    expires: Timestamp,
+    signer: Option<&SigningKey>,
+    out: &Path,
+) -> Result<TrustRoot, SealingError> {
+    refuse_to_replace(out)?;
     let mut members: Vec<(Role, Vec<PublicKey>, usize)> = Vec::new();
     for request in roles.iter().filter(|request| !request.keys.is_empty()) {
         let keys = request.keys.iter().map(|path| read_key(path)).collect::<Result<Vec<_>, _>>()?;
@@ -39,11 +55,48 @@ pub fn init(roles: &[RoleRequest], expires: Timestamp, out: &Path) -> Result<Tru
     }
     let members: Vec<(Role, &[PublicKey], usize)> =
         members.iter().map(|(role, keys, threshold)| (*role, keys.as_slice(), *threshold)).collect();
-    let bytes = RootDocument::new(1, expires, &members).to_bytes();
+    let mut document = RootDocument::new(1, expires, &members);
+    document.signed.maximum_epoch = Some(maximum_epoch);
+    finish_root(document, signer, out)
+}
+
+/// Checks what the format leaves to whoever makes a root, signs it and writes it.
+fn finish_root(mut document: RootDocument, signer: Option<&SigningKey>, out: &Path) -> Result<TrustRoot, SealingError> {
+    check_expiry("the root", document.signed.expires)?;
+    let keys_of = |role| document.signed.roles.get(&role).map(|members| members.keyids.clone()).unwrap_or_default();
+    // Whoever may sign models can sign adapters as well, so a site's key among the vendor's would only hide a mistake.
+    if let Some(&key) = keys_of(Role::Release).intersection(&keys_of(Role::Site)).next() {
+        return Err(SealingError::KeyInTwoRoles { key });
+    }
+    if let Some(signer) = signer {
+        sign::add_signature(&mut document, signer)?;
+    }
+    let bytes = document.to_bytes();
     // Read back before it is written: a root that the runtime would refuse never leaves this machine.
     let root = TrustRoot::pin(&bytes)?;
     files::write_bytes(out, &bytes)?;
     Ok(root)
+}
+
+/// Signs a list or a token that was just made and writes it.
+fn finish<T: SignedPart>(mut document: TrustDocument<T>, signer: &SigningKey, out: &Path) -> Result<(), SealingError> {
+    sign::add_signature(&mut document, signer)?;
+    files::write_bytes(out, &document.to_bytes())
+}
+
+fn refuse_to_replace(out: &Path) -> Result<(), SealingError> {
+    if out.exists() {
+        return Err(SealingError::AlreadyExists { path: out.to_owned() });
+    }
+    Ok(())
+}
+
+fn check_expiry(what: &'static str, expires: Timestamp) -> Result<(), SealingError> {
+    let now = clock::now()?;
+    if expires <= now {
+        return Err(SealingError::ExpiryPast { what, expires, now });
+    }
+    Ok(())
 }
 
 /// A root that lets `key` alone seal, to verify what it has just sealed. It is never written.
@@ -63,7 +116,8 @@ fn check_threshold(role: Role, keys: &[PublicKey], threshold: usize) -> Result<(
     Err(SealingError::ImpossibleThreshold { role: role.name(), keys: distinct, threshold })
 }
 
-fn read_key(path: &Path) -> Result<PublicKey, SealingError> {
+/// Reads a public key file.
+pub(crate) fn read_key(path: &Path) -> Result<PublicKey, SealingError> {
     let pem = keys::read_public_pem(path)?;
     PublicKey::from_pem(&pem)
         .map_err(|source| SealingError::UnusablePublicKey { path: path.to_owned(), source: Box::new(source) })
@@ -93,19 +147,26 @@ mod tests {
         let expires = "2036-01-01T00:00:00Z".parse().unwrap();
         let out = folder.path().join("root.json");
         let roles = [request(Role::Root, &root_key, 1), request(Role::Release, &release_key, 1)];
-        let root = init(&roles, expires, &out).unwrap();
+        let epoch = Epoch(1);
+        let root = init(&roles, epoch, expires, None, &out).unwrap();
         assert_eq!(TrustRoot::pin(&std::fs::read(&out).unwrap()).unwrap().digest(), root.digest());
         assert_eq!(root.role(Role::Release).unwrap().keyids, [PublicKey::from_pem(&text).unwrap().id()].into());
         assert!(root.role(Role::Site).is_none());
 
-        assert!(matches!(init(&roles, expires, &out), Err(SealingError::AlreadyExists { .. })));
+        assert!(matches!(init(&roles, epoch, expires, None, &out), Err(SealingError::AlreadyExists { .. })));
         let out = folder.path().join("other.json");
         for threshold in [0, 2] {
             let mut release = request(Role::Release, &release_key, threshold);
             release.keys.push(release_key.clone());
-            let refused = init(&[request(Role::Root, &root_key, 1), release], expires, &out);
+            let refused = init(&[request(Role::Root, &root_key, 1), release], epoch, expires, None, &out);
             assert!(matches!(refused, Err(SealingError::ImpossibleThreshold { keys: 1, .. })), "{refused:?}");
         }
+        let both = [roles[0].clone(), roles[1].clone(), request(Role::Site, &release_key, 1)];
+        let refused = init(&both, epoch, expires, None, &out);
+        assert!(matches!(refused, Err(SealingError::KeyInTwoRoles { .. })), "{refused:?}");
+        let past = "2026-01-01T00:00:00Z".parse().unwrap();
+        let refused = init(&roles, epoch, past, None, &out);
+        assert!(matches!(refused, Err(SealingError::ExpiryPast { .. })), "{refused:?}");
         assert!(!out.exists());
     }
 }
