@@ -177,6 +177,14 @@ pub enum BundleError {
         /// What is wrong with it.
         reason: String,
     },
+    /// A signature on a trust root, a revocation list or a downgrade token is no text of the one form.
+    #[error("{document}: the signature by {key} is not lower-case hex")]
+    MalformedSignature {
+        /// Which document.
+        document: &'static str,
+        /// Whose signature it claims to be.
+        key: KeyId,
+    },
     /// The trust root contradicts itself.
     #[error("trust root refused: {reason}")]
     MalformedTrustRoot {
@@ -226,6 +234,64 @@ pub enum BundleError {
     BadReleaseSignature {
         /// The key that it was checked with.
         key: KeyId,
+    },
+    /// A signature on a trust root, a revocation list or a downgrade token does not verify.
+    #[error("the signature of key {key} on the {document} is wrong: get the file again, as its signer made it")]
+    BadDocumentSignature {
+        /// Which document.
+        document: &'static str,
+        /// The key that it names.
+        key: KeyId,
+    },
+    /// Too few keys signed a trust root, a revocation list or a downgrade token.
+    #[error(
+        "the {document} is signed by {found} of the `{role}` keys of {whose}, {required} must sign; it names the keys \
+         [{named}]: `ampoule-seal trust sign` adds a signature"
+    )]
+    TooFewDocumentSignatures {
+        /// Which document.
+        document: &'static str,
+        /// The role whose keys count.
+        role: &'static str,
+        /// The root that lists them.
+        whose: &'static str,
+        /// How many distinct keys signed.
+        found: usize,
+        /// The role's threshold.
+        required: usize,
+        /// The key ids that it names, comma-separated.
+        named: String,
+    },
+    /// Nobody may sign a document, because the root has no keys for it.
+    #[error("no {document} can be accepted: {whose} has no role `{role}`; pin a root that has, by hand")]
+    MissingRole {
+        /// Which document.
+        document: &'static str,
+        /// The role that would sign it.
+        role: &'static str,
+        /// The root that lacks it.
+        whose: &'static str,
+    },
+    /// A trust root is not the one that follows.
+    #[error(
+        "this trust root has version {found}, the one that follows has {expected}: give all roots in between, in order; an \
+         older one is never taken"
+    )]
+    RootVersion {
+        /// Its version.
+        found: u64,
+        /// The version that must follow.
+        expected: u64,
+    },
+    /// The revocation list names this bundle.
+    #[error(
+        "the bundle {manifest} was revoked by the revocation list of version {version}: ask its vendor for another"
+    )]
+    RevokedManifest {
+        /// The bundle's manifest.
+        manifest: Digest,
+        /// The list's version.
+        version: u64,
     },
     /// A needed statement is absent.
     #[error("the bundle carries no {statement} statement")]
@@ -330,6 +396,11 @@ impl BundleError {
             Self::DigestMismatch { .. }
             | Self::BadSignature { .. }
             | Self::BadReleaseSignature { .. }
+            | Self::BadDocumentSignature { .. }
+            | Self::TooFewDocumentSignatures { .. }
+            | Self::MissingRole { .. }
+            | Self::RootVersion { .. }
+            | Self::RevokedManifest { .. }
             | Self::MissingStatement { .. }
             | Self::TooFewSignatures { .. }
             | Self::DifferingStatements { .. }

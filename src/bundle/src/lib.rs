@@ -67,6 +67,6 @@ pub use source::Source;
 pub use statement::{CosignStatement, OmsStatement, Predicate, ReleaseStatement, Statement};
 pub use tensor::{TensorEntry, TensorInfo, TensorKind, TensorSink};
 pub use timestamp::Timestamp;
-pub use trust::{Role, RoleKeys, RootDocument, RootKey, RootKeyValue, RootRole, RootSignature, TrustRoot};
+pub use trust::{DowngradeToken, RevocationList, Role, RootDocument, TrustRoot};
 pub use verified::{BundleIdentity, VerifiedBundle};
 pub use weights::{WeightFile, WeightHeader};

@@ -28,8 +28,10 @@ pub const MAX_SMALL_LAYERS_TOTAL_BYTES: u64 = 512 << 20;
 pub const MAX_WEIGHT_LAYER_BYTES: u64 = (8 << 30) - 1;
 /// Longest path of a file in a bundle, in bytes.
 pub const MAX_PATH_BYTES: usize = 1024;
-/// Longest trust root file.
+/// Longest trust root, revocation list or downgrade token.
 pub const MAX_TRUST_ROOT_BYTES: u64 = 1 << 20;
+/// Most signatures on one of these: some twenty keys before and after a rotation.
+pub const MAX_DOCUMENT_SIGNATURES: u64 = 64;
 
 /// Deepest nesting of a JSON document.
 pub const MAX_JSON_DEPTH: usize = 32;

@@ -10,6 +10,7 @@ use crate::load::AdmittedBundle;
 use crate::names::{BundleName, BundleVersion, Channel, Counter, Epoch};
 use crate::statement::{Accelerator, Endpoint, ExpiryPolicy, ReleaseStatement};
 use crate::timestamp::Timestamp;
+use crate::trust::{DowngradeToken, RevocationList, TrustRoot};
 use crate::verified::{BundleIdentity, VerifiedBundle};
 
 /// What this runtime is and offers, and what the site allows.
@@ -25,8 +26,6 @@ pub struct RuntimePolicy {
     pub channels: Option<BTreeSet<Channel>>,
     /// The lowest version that the site accepts of each bundle.
     pub minimum_versions: BTreeMap<BundleName, BundleVersion>,
-    /// The version of the revocation list that is present; 0 when there is none.
-    pub revocation_version: u64,
 }
 
 impl RuntimePolicy {
@@ -39,7 +38,6 @@ impl RuntimePolicy {
             endpoints: endpoints.into_iter().collect(),
             channels: None,
             minimum_versions: BTreeMap::new(),
-            revocation_version: 0,
         }
     }
 }
@@ -117,8 +115,14 @@ pub enum Rule {
     TrustRootVersion,
     /// The trust root must not have expired.
     TrustRootExpiry,
+    /// The key epoch must be one that the trust root accepts.
+    Epoch,
     /// The revocation list must be as new as the bundle asks.
     RevocationVersion,
+    /// Epoch and counter must not be below the revocation list's minimum for the name.
+    MinimumCounter,
+    /// The runtime must not be older than the revocation list allows.
+    MinimumRuntime,
     /// The time must not lie before `notBefore`.
     NotBefore,
     /// The bundle must not have expired.
@@ -143,7 +147,10 @@ impl Rule {
             Self::MinimumVersion => "minimum version",
             Self::TrustRootVersion => "trust root version",
             Self::TrustRootExpiry => "trust root expiry",
+            Self::Epoch => "key epoch",
             Self::RevocationVersion => "revocation list version",
+            Self::MinimumCounter => "minimum counter",
+            Self::MinimumRuntime => "minimum runtime version",
             Self::NotBefore => "not before",
             Self::Expiry => "expiry",
             Self::Rollback => "rollback",
@@ -179,6 +186,14 @@ pub enum AdmissionNotice {
         /// When it expired.
         expired: Timestamp,
     },
+    /// The bundle is older than one that was accepted, and its vendor permits that.
+    #[error(
+        "the bundle is older than one that was accepted before; a downgrade token of its vendor permits that until {expires}"
+    )]
+    Downgrade {
+        /// Until when.
+        expires: Timestamp,
+    },
 }
 
 /// The two kinds of violation, by exit code.
@@ -213,14 +228,16 @@ impl VerifiedBundle {
         accepted: &AcceptedVersions,
     ) -> Result<AdmittedBundle, PolicyViolation> {
         let release = &self.release;
-        // A statement that exists was made: the clock of this host cannot be before it.
-        let now = host.now.max(release.issued_at);
+        // A statement that exists was made, and a revocation list too: the clock of this host cannot be before them.
+        let listed = self.root.revocations().map(RevocationList::issued);
+        let now = host.now.max(release.issued_at).max(listed.unwrap_or(host.now));
         check_runtime(release, policy)?;
         check_host(release, host)?;
         check_site(release, policy)?;
-        check_trust(release, policy, self.root_version, self.root_expires, now)?;
-        let notices = check_validity(release, now)?;
-        check_rollback(&self.identity, accepted)?;
+        check_trust(release, &self.root, now)?;
+        check_revocations(release, policy, &self.root)?;
+        let mut notices = check_validity(release, now)?;
+        notices.extend(check_rollback(&self.identity, accepted, self.root.downgrade(), now)?);
         Ok(AdmittedBundle::new(self, notices))
     }
 }
@@ -269,22 +286,68 @@ fn check_site(release: &ReleaseStatement, policy: &RuntimePolicy) -> Result<(), 
     Ok(())
 }
 
-fn check_trust(
+fn check_trust(release: &ReleaseStatement, root: &TrustRoot, now: Timestamp) -> Result<(), PolicyViolation> {
+    let (version, expires) = (root.version(), root.expires());
+    require(Rule::TrustRootVersion, version >= release.trust_root_version, || {
+        (version.to_string(), format!("at least {}", release.trust_root_version))
+    })?;
+    require(Rule::TrustRootExpiry, now < expires, || {
+        (format!("it is {now}"), format!("before {expires}, when the trust root expires"))
+    })?;
+    let accepts = &root.document().signed;
+    if let Some(minimum) = accepts.minimum_epoch {
+        require(Rule::Epoch, release.epoch >= minimum, || {
+            (release.epoch.to_string(), format!("at least {minimum}, as the trust root of version {version} says"))
+        })?;
+    }
+    if let Some(maximum) = accepts.maximum_epoch {
+        require(Rule::Epoch, release.epoch <= maximum, || {
+            let later = "a later root raises that, and `ampoule trust update` takes it";
+            (
+                release.epoch.to_string(),
+                format!("at most {maximum}, as the trust root of version {version} says: {later}"),
+            )
+        })?;
+    }
+    Ok(())
+}
+
+fn check_revocations(
     release: &ReleaseStatement,
     policy: &RuntimePolicy,
-    root_version: u64,
-    root_expires: Timestamp,
-    now: Timestamp,
+    root: &TrustRoot,
 ) -> Result<(), PolicyViolation> {
-    require(Rule::TrustRootVersion, root_version >= release.trust_root_version, || {
-        (root_version.to_string(), format!("at least {}", release.trust_root_version))
+    let Some(list) = root.revocations() else {
+        return require(Rule::RevocationVersion, release.revocation_min == 0, || {
+            let required = format!("at least version {}: name the file in `revocations`", release.revocation_min);
+            ("no revocation list".to_owned(), required)
+        });
+    };
+    let version = list.version();
+    require(Rule::RevocationVersion, version >= release.revocation_min, || {
+        (version.to_string(), format!("at least {}", release.revocation_min))
     })?;
-    require(Rule::TrustRootExpiry, now < root_expires, || {
-        (format!("it is {now}"), format!("before {root_expires}, when the trust root expires"))
-    })?;
-    require(Rule::RevocationVersion, policy.revocation_version >= release.revocation_min, || {
-        (policy.revocation_version.to_string(), format!("at least {}", release.revocation_min))
-    })
+    if let Some(minimum) = list.minimum_counter(&release.name) {
+        require(Rule::MinimumCounter, (release.epoch, release.counter) >= (minimum.epoch, minimum.counter), || {
+            let (epoch, counter) = (minimum.epoch, minimum.counter);
+            (
+                format!("counter {} in epoch {}", release.counter, release.epoch),
+                format!(
+                    "at least counter {counter} in epoch {epoch}, as the revocation list of version {version} says"
+                ),
+            )
+        })?;
+    }
+    match list.minimum_runtime() {
+        None => Ok(()),
+        Some(minimum) => {
+            let newer = policy.runtime_version.cmp_precedence(&minimum.0).is_ge();
+            require(Rule::MinimumRuntime, newer, || {
+                let required = format!("at least {minimum}, as the revocation list of version {version} says");
+                (policy.runtime_version.to_string(), required)
+            })
+        }
+    }
 }
 
 fn check_validity(release: &ReleaseStatement, now: Timestamp) -> Result<Vec<AdmissionNotice>, PolicyViolation> {
@@ -303,13 +366,26 @@ fn check_validity(release: &ReleaseStatement, now: Timestamp) -> Result<Vec<Admi
     }
 }
 
-fn check_rollback(identity: &BundleIdentity, accepted: &AcceptedVersions) -> Result<(), PolicyViolation> {
-    let Some((epoch, counter)) = accepted.latest(&identity.name) else { return Ok(()) };
-    require(Rule::Rollback, (identity.epoch, identity.counter) >= (epoch, counter), || {
-        (
-            format!("counter {} in epoch {}", identity.counter, identity.epoch),
-            format!("at least counter {counter} in epoch {epoch}, which was accepted before"),
-        )
+fn check_rollback(
+    identity: &BundleIdentity,
+    accepted: &AcceptedVersions,
+    downgrade: Option<&DowngradeToken>,
+    now: Timestamp,
+) -> Result<Option<AdmissionNotice>, PolicyViolation> {
+    let Some((epoch, counter)) = accepted.latest(&identity.name) else { return Ok(None) };
+    if (identity.epoch, identity.counter) >= (epoch, counter) {
+        return Ok(None);
+    }
+    let unusable = match downgrade {
+        None => "",
+        Some(token) if !token.names(identity) => "; the downgrade token is for another bundle",
+        Some(token) if now >= token.expires() => "; the downgrade token has expired",
+        Some(token) => return Ok(Some(AdmissionNotice::Downgrade { expires: token.expires() })),
+    };
+    Err(PolicyViolation {
+        rule: Rule::Rollback,
+        found: format!("counter {} in epoch {}{unusable}", identity.counter, identity.epoch),
+        required: format!("at least counter {counter} in epoch {epoch}, which was accepted before"),
     })
 }
 

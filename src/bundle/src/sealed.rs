@@ -10,7 +10,7 @@ use crate::config::ModelConfig;
 use crate::digest::Digest;
 use crate::error::BundleError;
 use crate::manifest::Manifest;
-use crate::source::Source;
+use crate::source::{Excerpt, Source};
 use crate::statement::{Predicate, ReleaseStatement, Statement};
 use crate::trust::TrustRoot;
 use crate::verified::VerifiedBundle;
@@ -70,6 +70,16 @@ impl SealedBundle {
     pub fn copy_layer(&self, index: usize, out: &mut dyn Write) -> Result<(), BundleError> {
         let layer = &self.manifest.layers()[index];
         copy_checked(layer, &*self.source, self.layout.layer_offset(index), out)
+    }
+
+    /// The content of the manifest's layer `index`, to be written into another bundle, which checks its digest.
+    ///
+    /// # Panics
+    /// If the manifest has no layer `index`.
+    #[must_use]
+    pub fn layer(&self, index: usize) -> impl Source + use<> {
+        let (start, length) = (self.layout.layer_offset(index), self.manifest.layers()[index].size);
+        Excerpt { source: Arc::clone(&self.source), start, length }
     }
 
     /// What the file says about itself. CAUTION: unverified; for `inspect` and messages only.

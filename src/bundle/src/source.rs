@@ -66,6 +66,25 @@ impl<S: Source + ?Sized> Source for std::sync::Arc<S> {
     }
 }
 
+/// A stretch of another source, such as one layer of a bundle.
+pub(crate) struct Excerpt {
+    pub(crate) source: std::sync::Arc<dyn Source>,
+    pub(crate) start: u64,
+    pub(crate) length: u64,
+}
+
+impl Source for Excerpt {
+    fn length(&self) -> io::Result<u64> {
+        Ok(self.length)
+    }
+
+    fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
+        let rest = usize::try_from(self.length.saturating_sub(offset)).unwrap_or(usize::MAX);
+        let count = rest.min(buffer.len());
+        self.source.read_at(&mut buffer[..count], self.start.saturating_add(offset))
+    }
+}
+
 /// Fills `buffer` from `offset`, or says what was cut short.
 pub(crate) fn read_exact_at(
     source: &dyn Source,

@@ -10,6 +10,7 @@ use crate::names::{BundleName, BundlePath, BundleVersion, Channel, Counter, Epoc
 use crate::source::Source;
 use crate::statement::{AdapterBinding, BundleKind, ReleaseStatement};
 use crate::timestamp::Timestamp;
+use crate::trust::TrustRoot;
 use crate::weights::WeightFile;
 
 /// A bundle whose signatures, small files and weight headers have been verified. It may not run yet: that is for
@@ -22,8 +23,7 @@ pub struct VerifiedBundle {
     pub(crate) adapter_binding: Option<AdapterBinding>,
     pub(crate) files: BTreeMap<BundlePath, Vec<u8>>,
     pub(crate) weights: Vec<WeightFile>,
-    pub(crate) root_version: u64,
-    pub(crate) root_expires: Timestamp,
+    pub(crate) root: TrustRoot,
 }
 
 impl VerifiedBundle {
@@ -82,4 +82,8 @@ pub struct BundleIdentity {
     pub expires: Option<Timestamp>,
     /// The digest of the trust root that it was verified against.
     pub root_digest: Digest,
+    /// The version of that root.
+    pub root_version: u64,
+    /// The version of the revocation list that it was held against; 0 when there was none.
+    pub revocation_version: u64,
 }

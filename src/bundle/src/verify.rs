@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use crate::attestation::Attestation;
 use crate::digest::{Digest, printable, shorten};
 use crate::error::{BundleError, MaySign, WeightHeaderError};
-use crate::key::KeyId;
+use crate::key::{KeyId, PublicKey};
 use crate::limits;
 use crate::manifest::{Layer, LayerKind, WeightFormat, check_limit, wrong_field};
 use crate::names::BundlePath;
@@ -17,13 +17,13 @@ use crate::source::read_exact_at;
 use crate::statement::{
     AdapterBinding, CosignStatement, OmsStatement, Predicate, PredicateType, ReleaseStatement, Statement,
 };
-use crate::trust::{Role, TrustRoot};
+use crate::trust::{RevocationList, Role, TrustRoot};
 use crate::verified::{BundleIdentity, VerifiedBundle};
 use crate::weights::{WeightFile, WeightHeader};
 
 /// FORMAT.md steps 7 to 16.
 pub(crate) fn verify(bundle: SealedBundle, root: &TrustRoot) -> Result<VerifiedBundle, BundleError> {
-    let signers = step_07_check_signatures(&bundle.attestations, root)?;
+    let signers = step_07_check_signatures(&bundle, root)?;
     let payloads = step_08_collect_payloads(&bundle.attestations)?;
     let release = step_09_read_release(&payloads, &bundle)?;
     let vouchers = step_10_count_signers(&release, &bundle.attestations, &signers, root)?;
@@ -45,6 +45,8 @@ pub(crate) fn verify(bundle: SealedBundle, root: &TrustRoot) -> Result<VerifiedB
         issued_at: release.issued_at,
         expires: release.expires,
         root_digest: root.digest(),
+        root_version: root.version(),
+        revocation_version: root.revocations().map_or(0, RevocationList::version),
     };
     Ok(VerifiedBundle {
         source: bundle.source,
@@ -54,19 +56,25 @@ pub(crate) fn verify(bundle: SealedBundle, root: &TrustRoot) -> Result<VerifiedB
         adapter_binding: AdapterBinding::to(&bundle.manifest),
         files,
         weights,
-        root_version: root.version(),
-        root_expires: root.expires(),
+        root: root.clone(),
     })
 }
 
 /// For each statement, the pinned keys whose signatures on it are right.
 type Signers = BTreeMap<Predicate, BTreeSet<KeyId>>;
 
-/// Checks each signature whose hint names a pinned key. A hint that names no pinned key counts for nothing.
-fn step_07_check_signatures(attestations: &[Attestation], root: &TrustRoot) -> Result<Signers, BundleError> {
+/// Checks each signature whose hint names a pinned key. A hint that names no pinned key, or one that was revoked, counts
+/// for nothing. A bundle that was revoked itself is refused whoever signed it.
+fn step_07_check_signatures(bundle: &SealedBundle, root: &TrustRoot) -> Result<Signers, BundleError> {
+    let manifest = bundle.manifest.digest();
+    if let Some(list) = root.revocations().filter(|list| list.has_manifest(manifest)) {
+        return Err(BundleError::RevokedManifest { manifest, version: list.version() });
+    }
+    let attestations = &bundle.attestations;
     let mut signers = Signers::new();
     for attestation in attestations {
-        let Some(key) = root.key(attestation.key()) else { continue };
+        let counting = |key: &&PublicKey| !root.has_revoked(key.id());
+        let Some(key) = root.key(attestation.key()).filter(counting) else { continue };
         if !attestation.is_signed_by(key) {
             return Err(BundleError::BadSignature { key: key.id(), statement: attestation.predicate().name() });
         }
@@ -79,7 +87,7 @@ fn step_07_check_signatures(attestations: &[Attestation], root: &TrustRoot) -> R
                 Predicate::Release => root.role(Role::Release).map_or(1, |keys| keys.threshold),
                 _ => 1,
             };
-            return Err(unsigned(predicate, attestations, MaySign::Unread, Role::Release, 0, required));
+            return Err(unsigned(predicate, attestations, MaySign::Unread, Role::Release, root, 0, required));
         }
     }
     Ok(signers)
@@ -91,13 +99,15 @@ fn unsigned(
     attestations: &[Attestation],
     may_sign: MaySign,
     role: Role,
+    root: &TrustRoot,
     found: usize,
     required: usize,
 ) -> BundleError {
+    let name = |key: KeyId| if root.has_revoked(key) { format!("{key} (revoked)") } else { key.to_string() };
     let named: BTreeSet<String> = attestations
         .iter()
         .filter(|attestation| attestation.predicate() == predicate)
-        .map(|attestation| attestation.key().to_string())
+        .map(|attestation| name(attestation.key()))
         .collect();
     if named.is_empty() {
         return BundleError::MissingStatement { statement: predicate.name() };
@@ -186,7 +196,7 @@ fn count_role(
     let model_signature = attestations.iter().find(|attestation| {
         attestation.predicate() == Predicate::ModelSigning && model_signers.contains(&attestation.key())
     });
-    let refusal = |predicate, found, required| unsigned(predicate, attestations, may_sign, role, found, required);
+    let refusal = |predicate, found, required| unsigned(predicate, attestations, may_sign, role, root, found, required);
     let model_signature = model_signature.ok_or_else(|| refusal(Predicate::ModelSigning, 0, 1))?;
     let release_signers = by_members(Predicate::Release);
     if release_signers.len() < threshold {

@@ -188,7 +188,7 @@ fn minilm_equals_sentence_transformers() {
         vectors: Vec<Vec<f32>>,
     }
     let Some((bundle, root)) = minilm() else { return };
-    let root = TrustRoot::parse(&std::fs::read(root).unwrap()).unwrap();
+    let root = TrustRoot::pin(&std::fs::read(root).unwrap()).unwrap();
     let verified = SealedBundle::open(std::fs::File::open(bundle).unwrap()).unwrap().verify(&root).unwrap();
     let model = LoadedModel::load(common::admit(verified), &LoadOptions::default()).unwrap();
     let engine = model.prove().unwrap().spawn(EngineConfig::default()).unwrap();

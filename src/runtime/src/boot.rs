@@ -213,7 +213,7 @@ pub fn serving_root(bytes: &[u8], path: &Path) -> Result<TrustRoot, Error> {
 }
 
 fn parse_trust_root(bytes: &[u8], path: &Path) -> Result<TrustRoot, Error> {
-    TrustRoot::parse(bytes).map_err(|source| Error::TrustRoot { path: path.to_owned(), source: Box::new(source) })
+    TrustRoot::pin(bytes).map_err(|source| Error::TrustRoot { path: path.to_owned(), source: Box::new(source) })
 }
 
 /// The bytes of a trust root's file, which only its owner may write.

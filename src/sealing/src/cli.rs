@@ -9,6 +9,8 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 
 use crate::error::SealingError;
+use crate::keys::SigningKey;
+use crate::password::{Password, Prompt};
 
 mod export;
 mod inspect;
@@ -59,7 +61,7 @@ pub struct Command {
 enum Action {
     /// Make a signing key: NAME.key (encrypted, cosign's format, mode 0600) and NAME.pub.
     Keygen(keygen::Arguments),
-    /// Make the trust root that customers pin.
+    /// Make the trust root that customers pin, the roots that succeed it, and revocation lists.
     #[command(subcommand)]
     Trust(trust::Action),
     /// Seal a model folder or a GGUF file into a signed bundle.
@@ -70,7 +72,7 @@ enum Action {
     Inspect(inspect::Arguments),
     /// List and sign the files of a release of the appliance itself.
     Release(release::ReleaseArguments),
-    /// Sign one file, such as the archive of a release.
+    /// Sign a bundle with one more key, or one plain file, such as the archive of a release.
     Sign(release::SignArguments),
 }
 
@@ -94,13 +96,20 @@ pub struct KeyArguments {
     password_file: Option<PathBuf>,
 }
 
+impl KeyArguments {
+    /// Opens the key, asking for its password if no file has it.
+    pub(crate) fn open(&self) -> Result<SigningKey, SealingError> {
+        SigningKey::open(&self.key, &Password::obtain(self.password_file.as_deref(), Prompt::Once)?)
+    }
+}
+
 impl Command {
     /// Does what the command line says and prints the result.
     pub fn run(self) -> Result<(), SealingError> {
         let output = if self.json { Output::Json } else { Output::Text };
         match self.action {
             Action::Keygen(arguments) => keygen::run(&arguments, output),
-            Action::Trust(trust::Action::Init(arguments)) => trust::run(&arguments, output),
+            Action::Trust(action) => trust::run(&action, output),
             Action::Seal(arguments) => seal::run(&arguments, output),
             Action::Export(arguments) => export::run(&arguments, output),
             Action::Inspect(arguments) => inspect::run(&arguments, output),

@@ -78,35 +78,16 @@ impl Content {
         Ok(hasher.finish())
     }
 
-    /// The same bytes, counted on `progress` while the archive's writer reads them.
-    pub(crate) fn metered<'a>(&'a self, progress: &'a Progress) -> Metered<'a> {
-        Metered { content: self, progress }
-    }
-
     pub(crate) fn length(&self) -> u64 {
         self.pieces.iter().fold(self.head.len() as u64, |sum, piece| sum.saturating_add(piece.length))
     }
 }
 
-/// A [`Content`] that reports how far it was read.
-pub(crate) struct Metered<'a> {
-    content: &'a Content,
-    progress: &'a Progress,
-}
-
-impl Source for Metered<'_> {
+impl Source for Content {
     fn length(&self) -> io::Result<u64> {
-        Ok(self.content.length())
+        Ok(Content::length(self))
     }
 
-    fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
-        let count = self.content.read_at(buffer, offset)?;
-        self.progress.advance(count as u64);
-        Ok(count)
-    }
-}
-
-impl Content {
     fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
         let head_bytes = self.head.len() as u64;
         if offset < head_bytes {

@@ -3,7 +3,8 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use ampoule_bundle::{BundleError, BundlePath, ErrorClass, NotAFile, WeightHeaderError};
+use ampoule_bundle::trust::MinimumCounter;
+use ampoule_bundle::{BundleError, BundleName, BundlePath, ErrorClass, KeyId, NotAFile, Timestamp, WeightHeaderError};
 use sigstore::errors::SigstoreError;
 
 /// Why a command of `ampoule-seal` did not do what was asked.
@@ -15,6 +16,24 @@ pub enum SealingError {
     AlreadyExists {
         /// The file that stands in the way.
         path: PathBuf,
+    },
+    /// A key would come into a role that has it.
+    #[error("key {key} is in the role `{role}` already: name another key, or another role")]
+    AlreadyInRole {
+        /// The key.
+        key: KeyId,
+        /// The role.
+        role: &'static str,
+    },
+    /// A key would sign twice, and count once.
+    #[error(
+        "key {key} has signed this {what} already, and a second signature counts for nothing: sign with another key"
+    )]
+    AlreadySigned {
+        /// What would be signed.
+        what: &'static str,
+        /// The key.
+        key: KeyId,
     },
     /// `SOURCE_DATE_EPOCH` is no number.
     #[error("SOURCE_DATE_EPOCH is `{found}`: expected whole seconds since 1970")]
@@ -61,6 +80,16 @@ pub enum SealingError {
         /// The ending that decided.
         ending: &'static &'static str,
     },
+    /// What is made would have expired before it exists.
+    #[error("{what} would expire at {expires}, and it is {now}: give a later --expires")]
+    ExpiryPast {
+        /// What is made.
+        what: &'static str,
+        /// When it would expire.
+        expires: Timestamp,
+        /// What time it is.
+        now: Timestamp,
+    },
     /// More keys would have to sign than the role has, or none.
     #[error("the threshold of role `{role}` is {threshold}, must lie between 1 and the number of its keys, {keys}")]
     ImpossibleThreshold {
@@ -70,6 +99,15 @@ pub enum SealingError {
         keys: usize,
         /// The threshold asked for.
         threshold: usize,
+    },
+    /// A site's key among those that sign models.
+    #[error(
+        "key {key} would be a `release` and a `site` key: whoever has it could sign any model, so make the site a key of its \
+         own with `ampoule-seal keygen site`"
+    )]
+    KeyInTwoRoles {
+        /// The key.
+        key: KeyId,
     },
     /// The system's randomness or the key code failed.
     #[error("a key cannot be made or exported")]
@@ -86,6 +124,19 @@ pub enum SealingError {
         target: PathBuf,
         /// The folder.
         folder: PathBuf,
+    },
+    /// A minimum would go back.
+    #[error(
+        "the earlier list admits {name} from counter {} in epoch {} on, and a list only ever takes away: counter {} in epoch {} \
+         is lower", known.counter, known.epoch, found.counter, found.epoch
+    )]
+    LowerMinimum {
+        /// The bundles' name.
+        name: BundleName,
+        /// The minimum asked for.
+        found: MinimumCounter,
+        /// The minimum of the earlier list.
+        known: MinimumCounter,
     },
     /// There is nothing that OpenSSF's client could check.
     #[error("the bundle carries no model signing statement, so there is no model.sig to write")]
@@ -118,6 +169,12 @@ pub enum SealingError {
         /// What it is.
         found: NotAFile,
     },
+    /// `sign --out` for a file that takes no signature in.
+    #[error("{path} is no bundle, so its signature is written beside it: leave out --out")]
+    NotABundleToSign {
+        /// What was named.
+        path: PathBuf,
+    },
     /// `--from` names neither a folder nor a GGUF file.
     #[error("{path} is neither a folder nor a .gguf file")]
     NotAModel {
@@ -130,6 +187,21 @@ pub enum SealingError {
         /// What lies there.
         path: PathBuf,
     },
+    /// Something else than a root, a list or a token.
+    #[error("{path} is no trust root, revocation list or downgrade token: `_type` names none of them")]
+    NotATrustDocument {
+        /// What was named.
+        path: PathBuf,
+    },
+    /// The root has no such key.
+    #[error("the root has no key {key}: `ampoule-seal trust show` lists those that it has")]
+    NotInRoot {
+        /// The key.
+        key: KeyId,
+    },
+    /// A list that says what the one before it says.
+    #[error("there is nothing to revoke that is not revoked yet: name a --key-id, a --bundle or a --minimum-counter")]
+    NothingToRevoke,
     /// A public key was expected.
     #[error("{path} is not a public key: expected PEM text that starts with -----BEGIN PUBLIC KEY-----")]
     NotAPublicKey {
@@ -318,13 +390,19 @@ impl SealingError {
     /// The process's exit code, from the table that all of Ampoule's binaries share.
     pub fn exit_code(&self) -> u8 {
         match self {
-            SealingError::ImpossibleThreshold { .. } | SealingError::UnknownExclusion { .. } => 2,
+            SealingError::ImpossibleThreshold { .. }
+            | SealingError::ExpiryPast { .. }
+            | SealingError::KeyInTwoRoles { .. }
+            | SealingError::LowerMinimum { .. }
+            | SealingError::NotABundleToSign { .. }
+            | SealingError::NothingToRevoke
+            | SealingError::UnknownExclusion { .. } => 2,
             SealingError::Contract(_) | SealingError::ContractFileMissing { .. } => 78,
             SealingError::Bundle(error) => match error.class() {
                 ErrorClass::Unreadable => 10,
                 ErrorClass::Signature => 11,
             },
-            SealingError::NotABundleFile { .. } => 10,
+            SealingError::NotABundleFile { .. } | SealingError::NotATrustDocument { .. } => 10,
             _ => 1,
         }
     }

@@ -87,7 +87,7 @@ pub(crate) fn open_bundle(path: &Path) -> Result<SealedBundle, SealingError> {
 
 /// Reads the trust root at `path`.
 pub(crate) fn read_root(path: &Path) -> Result<TrustRoot, SealingError> {
-    Ok(TrustRoot::parse(&read_capped(path, MAX_TRUST_ROOT_BYTES)?)?)
+    Ok(TrustRoot::pin(&read_capped(path, MAX_TRUST_ROOT_BYTES)?)?)
 }
 
 /// The name that a file or folder has until it is complete.

@@ -2,6 +2,7 @@
 
 use std::io::{self, Write};
 
+use ampoule_bundle::Source;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 /// Counts bytes towards a total that is known when the work begins.
@@ -49,6 +50,30 @@ impl<W: Write> Write for Counting<'_, W> {
 
     fn flush(&mut self) -> io::Result<()> {
         self.writer.flush()
+    }
+}
+
+/// A source that reports how far it was read.
+pub(crate) struct Metered<'a, S> {
+    source: &'a S,
+    progress: &'a Progress,
+}
+
+impl Progress {
+    pub(crate) fn metering<'a, S: Source>(&'a self, source: &'a S) -> Metered<'a, S> {
+        Metered { source, progress: self }
+    }
+}
+
+impl<S: Source> Source for Metered<'_, S> {
+    fn length(&self) -> io::Result<u64> {
+        self.source.length()
+    }
+
+    fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
+        let count = self.source.read_at(buffer, offset)?;
+        self.progress.advance(count as u64);
+        Ok(count)
     }
 }
 

@@ -21,7 +21,7 @@ use ampoule_bundle::{
     Statement, Timestamp, TrustRoot, pre_authentication_encoding,
 };
 
-use crate::content::{Content, Metered};
+use crate::content::Content;
 use crate::contract::Contract;
 use crate::describe;
 use crate::error::SealingError;
@@ -138,7 +138,7 @@ impl PackedBundle {
     pub fn write(&self, attestations: &[Attestation], root: &TrustRoot, out: &Path) -> Result<(), SealingError> {
         let write = |writer: &mut BufWriter<File>| {
             let progress = Progress::of_bytes(self.total_bytes(), "writing");
-            let metered: Vec<Metered<'_>> = self.contents.iter().map(|content| content.metered(&progress)).collect();
+            let metered: Vec<_> = self.contents.iter().map(|content| progress.metering(content)).collect();
             let layers: Vec<&dyn Source> = metered.iter().map(|layer| layer as &dyn Source).collect();
             let contents =
                 archive::Contents { manifest: &self.manifest, config: &self.config, attestations, layers: &layers };
@@ -170,7 +170,7 @@ impl PackedBundle {
 
 /// Reads the file back as a runtime does. That hashes the weights once more, and it is worth it: whatever the format
 /// refuses and packing overlooked is noticed here and not at a customer's.
-fn check_written(file: File, root: &TrustRoot) -> Result<(), SealingError> {
+pub(crate) fn check_written(file: File, root: &TrustRoot) -> Result<(), SealingError> {
     let check = || {
         let verified = SealedBundle::open(file)?.verify(root)?;
         let progress = Progress::of_bytes(verified.weight_bytes(), "verifying");

@@ -45,7 +45,7 @@ fn folder() -> PathBuf {
 
 fn admit() -> AdmittedBundle {
     let sealed = SealedBundle::open(std::fs::File::open(folder().join("demo.bundle")).unwrap()).unwrap();
-    let root = TrustRoot::parse(&std::fs::read(folder().join("root.json")).unwrap()).unwrap();
+    let root = TrustRoot::pin(&std::fs::read(folder().join("root.json")).unwrap()).unwrap();
     let verified = sealed.verify(&root).unwrap();
     let policy = RuntimePolicy::new(env!("CARGO_PKG_VERSION").parse().unwrap(), []);
     let host = HostFacts {

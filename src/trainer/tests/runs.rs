@@ -192,7 +192,7 @@ fn an_adapter_is_trained_evaluated_and_sealed_for_its_base_alone() {
     assert_eq!(output.status.code(), Some(0), "{}", text(&output));
 
     let open = |path: &Path| SealedBundle::open(std::fs::File::open(path).unwrap()).unwrap();
-    let root = TrustRoot::parse(&std::fs::read(keys.join("root.json")).unwrap()).unwrap();
+    let root = TrustRoot::pin(&std::fs::read(keys.join("root.json")).unwrap()).unwrap();
     let sealed = open(&folder.path().join("talk.bundle")).verify(&root).unwrap();
     let binding = sealed.release().adapter.clone().unwrap();
     assert_eq!(binding.base, open(&fixtures().join("generator.bundle")).unverified_manifest().digest());

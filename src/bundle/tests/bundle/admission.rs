@@ -125,10 +125,6 @@ fn the_site_must_agree() {
 fn the_trust_must_be_new_enough() {
     breaks(Rule::TrustRootVersion, |case| case.draft.release.trust_root_version = 2);
     breaks(Rule::RevocationVersion, |case| case.draft.release.revocation_min = 1);
-    fits(|case| {
-        case.draft.release.revocation_min = 1;
-        case.policy.revocation_version = 1;
-    });
     breaks(Rule::TrustRootExpiry, |case| {
         case.draft.release.expires = None;
         case.host.now = time("2036-01-01T00:00:00Z");

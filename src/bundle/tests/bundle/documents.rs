@@ -6,9 +6,10 @@ use std::process::Command;
 use ampoule_bundle::statement::{
     Accelerator, AdapterBinding, Encryption, Endpoint, KnownAnswer, KnownAnswers, KnownStep, ServiceLevel, TopLogit,
 };
+use ampoule_bundle::trust::{DowngradeDocument, DowngradePart, MinimumCounter, RevocationDocument, RevocationPart};
 use ampoule_bundle::{
-    Capabilities, Curve, Digest, LayerKind, ModelConfig, ModelDescriptor, ModelProperties, ReleaseStatement, Role,
-    RootDocument, RootSignature, Statement, limits,
+    Capabilities, Counter, Curve, Digest, Epoch, LayerKind, ModelConfig, ModelDescriptor, ModelProperties,
+    ReleaseStatement, Role, RootDocument, Statement, limits,
 };
 use serde_json::Value;
 
@@ -185,7 +186,32 @@ fn the_schema_of_the_root_has_exactly_its_members() {
     let keys = std::slice::from_ref(&key);
     let roles = [Role::Root, Role::Release, Role::Site, Role::Revoke].map(|role| (role, keys, 1));
     let mut full = RootDocument::new(1, time("2036-01-01T00:00:00Z"), &roles);
-    full.signatures.push(RootSignature { keyid: key.id(), sig: "00".to_owned() });
+    (full.signed.minimum_epoch, full.signed.maximum_epoch) = (Some(Epoch(1)), Some(Epoch(2)));
+    full.add_signature(key.id(), b"signature");
+    check_schema(schema, &serde_json::to_value(&full).unwrap(), Coverage::EveryProperty);
+}
+
+#[test]
+fn the_schema_of_the_revocation_list_has_exactly_its_members() {
+    let schema = include_str!("../../../../bundles/schemas/revocations.schema.json");
+    let key = Signer::new(Curve::P256).id();
+    let mut full = RevocationPart::new(1, time("2026-01-01T00:00:00Z"));
+    full.keys.insert(key);
+    full.manifests.insert(Digest::of(b"manifest"));
+    full.minimum_counters.insert("sample".parse().unwrap(), MinimumCounter { epoch: Epoch(1), counter: Counter(2) });
+    full.minimum_runtime = Some("0.1.0".parse().unwrap());
+    let mut full = RevocationDocument::unsigned(full);
+    full.add_signature(key, b"signature");
+    check_schema(schema, &serde_json::to_value(&full).unwrap(), Coverage::EveryProperty);
+}
+
+#[test]
+fn the_schema_of_the_downgrade_token_has_exactly_its_members() {
+    let schema = include_str!("../../../../bundles/schemas/downgrade.schema.json");
+    let expires = time("2026-01-01T00:00:00Z");
+    let part = DowngradePart::new("sample".parse().unwrap(), Epoch(1), Counter(2), Digest::of(b"manifest"), expires);
+    let mut full = DowngradeDocument::unsigned(part);
+    full.add_signature(Signer::new(Curve::P256).id(), b"signature");
     check_schema(schema, &serde_json::to_value(&full).unwrap(), Coverage::EveryProperty);
 }
 

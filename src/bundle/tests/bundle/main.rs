@@ -6,6 +6,9 @@
 /// A small valid bundle and the means to spoil it.
 mod sample;
 
+/// Signatures that look like others.
+mod ecdsa;
+
 /// What is written can be read; the same contents give the same bytes; other tools read it too.
 mod round_trip;
 
@@ -23,6 +26,12 @@ mod attestations;
 
 /// Trust roots that contradict themselves.
 mod trust_roots;
+
+/// From one trust root to the next.
+mod root_succession;
+
+/// What was signed and must not be used any more, and what may be used once more.
+mod revocations;
 
 /// Weight headers that no model parser may see: safetensors.
 mod safetensors_headers;

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use ampoule_bundle::archive::{self, Contents};
 use ampoule_bundle::statement::{Endpoint, WeightHeaderDigest};
+use ampoule_bundle::trust::{SignedPart, TrustDocument};
 use ampoule_bundle::{
     Attestation, BundleError, BundlePath, CosignStatement, Counter, Curve, Digest, KeyId, Layer, LayerKind, Manifest,
     ModelConfig, ModelDescriptor, ModelProperties, OmsStatement, PAYLOAD_TYPE, PublicKey, ReleaseStatement, Role,
@@ -43,8 +44,12 @@ impl Signer {
 
     /// The DER signature over a payload of this type.
     pub(crate) fn signature(&self, payload_type: &str, payload: &[u8]) -> Vec<u8> {
-        let message = pre_authentication_encoding(payload_type, payload);
-        self.pair.sign(&SystemRandom::new(), &message).unwrap().as_ref().to_vec()
+        self.sign(&pre_authentication_encoding(payload_type, payload))
+    }
+
+    /// The DER signature over these bytes.
+    pub(crate) fn sign(&self, message: &[u8]) -> Vec<u8> {
+        self.pair.sign(&SystemRandom::new(), message).unwrap().as_ref().to_vec()
     }
 
     pub(crate) fn attest(&self, payload: &[u8]) -> Attestation {
@@ -179,12 +184,26 @@ pub(crate) fn root(signers: &[&Signer], threshold: usize) -> TrustRoot {
     root_with(&[(Role::Release, signers, threshold)])
 }
 
-pub(crate) fn root_with(roles: &[(Role, &[&Signer], usize)]) -> TrustRoot {
+/// A root of this version with these roles, for a test to change and to sign.
+pub(crate) fn root_document(version: u64, roles: &[(Role, &[&Signer], usize)]) -> RootDocument {
     let keys: Vec<Vec<PublicKey>> =
         roles.iter().map(|(_, signers, _)| signers.iter().map(|signer| signer.public.clone()).collect()).collect();
     let roles: Vec<(Role, &[PublicKey], usize)> =
         roles.iter().zip(&keys).map(|((role, _, threshold), keys)| (*role, keys.as_slice(), *threshold)).collect();
-    TrustRoot::parse(&RootDocument::new(1, time("2036-01-01T00:00:00Z"), &roles).to_bytes()).unwrap()
+    RootDocument::new(version, time("2036-01-01T00:00:00Z"), &roles)
+}
+
+pub(crate) fn root_with(roles: &[(Role, &[&Signer], usize)]) -> TrustRoot {
+    TrustRoot::pin(&root_document(1, roles).to_bytes()).unwrap()
+}
+
+/// The file of a root, a revocation list or a downgrade token, signed by these.
+pub(crate) fn signed<T: SignedPart + Clone>(document: &TrustDocument<T>, signers: &[&Signer]) -> Vec<u8> {
+    let mut document = document.clone();
+    for signer in signers {
+        document.add_signature(signer.id(), &signer.sign(&document.payload()));
+    }
+    document.to_bytes()
 }
 
 pub(crate) fn open_and_verify(source: impl Source + 'static, root: &TrustRoot) -> Result<VerifiedBundle, BundleError> {

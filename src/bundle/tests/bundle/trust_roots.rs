@@ -16,14 +16,14 @@ fn document() -> (Signer, Value) {
 fn refusal(change: impl FnOnce(&Signer, &mut Value)) -> BundleError {
     let (signer, mut tree) = document();
     change(&signer, &mut tree);
-    TrustRoot::parse(tree.to_string().as_bytes()).expect_err("the root must be refused")
+    TrustRoot::pin(tree.to_string().as_bytes()).expect_err("the root must be refused")
 }
 
 #[test]
 fn a_root_is_read_as_written() {
     let (signer, tree) = document();
     let text = tree.to_string();
-    let root = TrustRoot::parse(text.as_bytes()).unwrap();
+    let root = TrustRoot::pin(text.as_bytes()).unwrap();
     assert_eq!((root.version(), root.expires()), (3, time("2036-01-01T00:00:00Z")));
     assert_eq!(root.digest(), Digest::of(text.as_bytes()));
     assert_eq!(root.key(signer.id()), Some(&signer.public));
@@ -35,7 +35,7 @@ fn a_root_is_read_as_written() {
 fn contradictions_are_refused() {
     let key = |signer: &Signer| signer.id().to_string();
     let contradictions: [fn(&Signer, &mut Value); 10] = [
-        |_, tree| tree["signed"]["_type"] = json!("targets"),
+        |_, tree| (tree["signed"]["minimum_epoch"], tree["signed"]["maximum_epoch"]) = (json!(3), json!(2)),
         |_, tree| tree["signed"]["version"] = json!(0),
         |_, tree| tree["signed"]["spec_version"] = json!("2.0.0"),
         |_, tree| tree["signed"]["roles"] = json!({}),
@@ -50,6 +50,8 @@ fn contradictions_are_refused() {
         let error = refusal(change);
         assert!(matches!(error, BundleError::MalformedTrustRoot { .. }), "{index}: {error}");
     }
+    let error = refusal(|_, tree| tree["signed"]["_type"] = json!("targets"));
+    assert!(matches!(error, BundleError::WrongField { field: "_type", .. }), "{error}");
     let error = refusal(|signer, tree| {
         let moved = tree["signed"]["keys"].as_object_mut().unwrap().remove(&key(signer)).unwrap();
         tree["signed"]["keys"]["0".repeat(64)] = moved;
@@ -69,7 +71,7 @@ fn c09_a_root_with_a_repeated_key_is_malformed() {
     ] {
         let changed = text.replacen(&from, &to, 1);
         assert_ne!(changed, text, "{from}");
-        let error = TrustRoot::parse(changed.as_bytes()).unwrap_err();
+        let error = TrustRoot::pin(changed.as_bytes()).unwrap_err();
         assert!(matches!(error, BundleError::MalformedJson { .. }), "{error}");
     }
 }
@@ -89,13 +91,32 @@ fn signatures_are_hex() {
     let signed = |sig: &str| {
         let (signer, mut tree) = document();
         tree["signatures"] = json!([{"keyid": signer.id(), "sig": sig}]);
-        TrustRoot::parse(tree.to_string().as_bytes())
+        TrustRoot::pin(tree.to_string().as_bytes())
     };
     signed("3044").unwrap();
     for sig in ["", "3", "30 4", "304X", "AB", "ä"] {
         let error = signed(sig).unwrap_err();
-        assert!(matches!(error, BundleError::MalformedTrustRoot { .. }), "{sig}: {error}");
+        assert!(matches!(error, BundleError::MalformedSignature { .. }), "{sig}: {error}");
     }
+}
+
+#[test]
+fn what_is_signed_has_one_value_for_one_meaning() {
+    for absent in ["minimum_epoch", "maximum_epoch"] {
+        let error = refusal(|_, tree| tree["signed"][absent] = Value::Null);
+        assert!(matches!(error, BundleError::MalformedJson { .. }), "{error}");
+    }
+    let other = Signer::new(Curve::P384);
+    let error = refusal(|signer, tree| {
+        tree["signed"]["keys"][other.id().to_string()] = json!({
+            "keytype": "ecdsa", "keyval": {"public": other.public.to_pem()}, "scheme": "ecdsa-sha2-nistp384"
+        });
+        let mut ids = [signer.id(), other.id()];
+        ids.sort();
+        ids.reverse();
+        tree["signed"]["roles"]["release"]["keyids"] = json!(ids);
+    });
+    assert!(matches!(error, BundleError::MalformedJson { .. }), "{error}");
 }
 
 #[test]
@@ -108,7 +129,7 @@ fn c15_one_key_has_one_id() {
     assert!(matches!(error, BundleError::MalformedKey { .. }), "{error}");
     let (signer, mut tree) = document();
     tree["signed"]["roles"]["release"] = json!({"keyids": [signer.id(), signer.id()], "threshold": 2});
-    assert!(TrustRoot::parse(tree.to_string().as_bytes()).is_err(), "one key named twice is one key");
+    assert!(TrustRoot::pin(tree.to_string().as_bytes()).is_err(), "one key named twice is one key");
 }
 
 #[test]
@@ -123,7 +144,7 @@ fn c09_roots_are_strict_json() {
         format!("\u{feff}{text}"),
     ] {
         assert_ne!(other, text);
-        assert!(matches!(TrustRoot::parse(other.as_bytes()), Err(BundleError::MalformedJson { .. })));
+        assert!(matches!(TrustRoot::pin(other.as_bytes()), Err(BundleError::MalformedJson { .. })));
     }
-    assert!(matches!(TrustRoot::parse(&vec![b' '; (1 << 20) + 1]), Err(BundleError::TooLarge { .. })));
+    assert!(matches!(TrustRoot::pin(&vec![b' '; (1 << 20) + 1]), Err(BundleError::TooLarge { .. })));
 }

@@ -42,7 +42,7 @@ pub(crate) fn admitted_with_changed_weights(folder: &Path) -> AdmittedBundle {
 fn verified(bytes: Vec<u8>, key: &Key) -> AdmittedBundle {
     let keys = [key.public.clone()];
     let root = RootDocument::new(1, "2036-01-01T00:00:00Z".parse().unwrap(), &[(Role::Release, &keys, 1)]);
-    let root = TrustRoot::parse(&root.to_bytes()).unwrap();
+    let root = TrustRoot::pin(&root.to_bytes()).unwrap();
     admit(SealedBundle::open(bytes).unwrap().verify(&root).unwrap())
 }
 

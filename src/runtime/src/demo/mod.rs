@@ -74,7 +74,7 @@ pub fn run(arguments: &Arguments, output: &mut Output) -> Result<Exit, Error> {
 
 /// Whether a trust root trusts one of the demo's keys in any role.
 pub fn shares_a_key_with(root: &TrustRoot) -> bool {
-    let Ok(demo) = TrustRoot::parse(ROOT) else { return false };
+    let Ok(demo) = TrustRoot::pin(ROOT) else { return false };
     [Role::Root, Role::Release, Role::Site, Role::Revoke]
         .into_iter()
         .filter_map(|role| demo.role(role))
@@ -151,7 +151,7 @@ async fn demonstrate(arguments: &Arguments, output: &mut Output) -> Result<Exit,
 
 fn prepare(listen: Option<SocketAddr>, metrics: Option<SocketAddr>) -> Result<(Prepared, String), Error> {
     let root =
-        TrustRoot::parse(ROOT).map_err(|source| Error::TrustRoot { path: NAME.into(), source: Box::new(source) })?;
+        TrustRoot::pin(ROOT).map_err(|source| Error::TrustRoot { path: NAME.into(), source: Box::new(source) })?;
     let verified = boot::verify(boot::open_source(BUNDLE, NAME)?, &root, NAME)?;
     let admitted = boot::admit_model(verified, NAME)?;
     let settled = boot::settle(&Layers::none(), &admitted)?;

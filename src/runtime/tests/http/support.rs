@@ -105,7 +105,7 @@ impl Setup {
         let fixture = |name: &str| {
             std::fs::read(PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures").join(name)).unwrap()
         };
-        let root = TrustRoot::parse(&fixture("root.json")).unwrap();
+        let root = TrustRoot::pin(&fixture("root.json")).unwrap();
         let policy = RuntimePolicy::new(env!("CARGO_PKG_VERSION").parse().unwrap(), ENDPOINTS);
         let host = HostFacts {
             now: Timestamp::new(jiff::Timestamp::now()),

@@ -1,4 +1,5 @@
-//! `ampoule-seal release` and `ampoule-seal sign`: what a customer of the appliance itself checks.
+//! `ampoule-seal release` and `ampoule-seal sign`: what a customer of the appliance itself checks, and the signature of one
+//! more key on a bundle.
 
 use std::path::PathBuf;
 
@@ -6,9 +7,8 @@ use ampoule_bundle::{BundleVersion, KeyId};
 use serde_json::json;
 
 use super::{KeyArguments, Output};
+use crate::countersign;
 use crate::error::SealingError;
-use crate::keys::SigningKey;
-use crate::password::{Password, Prompt};
 use crate::release::{sign_file, sign_tree};
 
 const RELEASE_EXAMPLES: &str = "\
@@ -21,10 +21,13 @@ Then, on any machine, in that folder:
   sha256sum --check --strict RELEASE";
 
 const SIGN_EXAMPLES: &str = "\
-Example:
+Examples:
+  ampoule-seal sign my-model.bundle --key second.key            # where two keys must sign
   ampoule-seal sign ampoule-0.1.0-x86_64-linux.tar.gz --key vendor.key
   openssl dgst -sha256 -verify vendor.pub -signature ampoule-0.1.0-x86_64-linux.tar.gz.sig \\
-      ampoule-0.1.0-x86_64-linux.tar.gz";
+      ampoule-0.1.0-x86_64-linux.tar.gz
+
+A bundle stays the same bundle: its statements are signed once more, as they are, and nothing else in it changes.";
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = RELEASE_EXAMPLES)]
@@ -45,15 +48,18 @@ pub(super) struct ReleaseArguments {
 #[derive(Debug, clap::Args)]
 #[command(after_help = SIGN_EXAMPLES)]
 pub(super) struct SignArguments {
-    /// The file to sign; the signature is written beside it as FILE.sig.
+    /// The file to sign.  A bundle takes the signature in; of any other file it is written beside it as FILE.sig.
     #[arg(value_name = "FILE")]
     file: PathBuf,
     #[command(flatten)]
     key: KeyArguments,
+    /// Where to write the signed bundle; the bundle itself is replaced otherwise.
+    #[arg(long, value_name = "FILE")]
+    out: Option<PathBuf>,
 }
 
 pub(super) fn release(arguments: &ReleaseArguments, output: Output) -> Result<(), SealingError> {
-    let key = open(&arguments.key)?;
+    let key = arguments.key.open()?;
     let manifest = sign_tree(&arguments.tree, arguments.version.clone(), &arguments.platform, &key)?;
     let (files, id) = (manifest.len(), KeyId::of_pem(key.public_pem()));
     output.print(
@@ -63,7 +69,13 @@ pub(super) fn release(arguments: &ReleaseArguments, output: Output) -> Result<()
 }
 
 pub(super) fn sign(arguments: &SignArguments, output: Output) -> Result<(), SealingError> {
-    let (signature, id) = sign_file(&arguments.file, &open(&arguments.key)?)?;
+    if countersign::is_bundle(&arguments.file)? {
+        return sign_bundle(arguments, output);
+    }
+    if arguments.out.is_some() {
+        return Err(SealingError::NotABundleToSign { path: arguments.file.clone() });
+    }
+    let (signature, id) = sign_file(&arguments.file, &arguments.key.open()?)?;
     let signature = signature.display();
     output.print(
         &format!("wrote {signature}\nkey id {id}"),
@@ -71,7 +83,24 @@ pub(super) fn sign(arguments: &SignArguments, output: Output) -> Result<(), Seal
     )
 }
 
-fn open(arguments: &KeyArguments) -> Result<SigningKey, SealingError> {
-    let password = Password::obtain(arguments.password_file.as_deref(), Prompt::Once)?;
-    SigningKey::open(&arguments.key, &password)
+fn sign_bundle(arguments: &SignArguments, output: Output) -> Result<(), SealingError> {
+    let out = arguments.out.as_ref().unwrap_or(&arguments.file);
+    if *out != arguments.file && out.exists() {
+        return Err(SealingError::AlreadyExists { path: out.clone() });
+    }
+    let key = arguments.key.open()?;
+    let sealed = countersign::countersign(&arguments.file, &key, out)?;
+    let (id, manifest) = (KeyId::of_pem(key.public_pem()), sealed.unverified_manifest().digest());
+    let release = sealed.unverified_release()?;
+    output.print(
+        &format!(
+            "signed {}: {} {} (counter {}, epoch {})\nmanifest {manifest}\nkey id {id}",
+            out.display(),
+            release.name,
+            release.version,
+            release.counter,
+            release.epoch
+        ),
+        &json!({ "bundle": out.display().to_string(), "manifest": manifest.to_string(), "keyId": id.to_string() }),
+    )
 }

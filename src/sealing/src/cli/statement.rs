@@ -12,8 +12,6 @@ use crate::clock;
 use crate::contract::Contract;
 use crate::error::SealingError;
 use crate::files;
-use crate::keys::SigningKey;
-use crate::password::{Password, Prompt};
 use crate::seal::{self, SHARD_BYTES, SealRequest};
 
 /// Name, numbers and dates of a bundle, its contract, the key that signs it and the file to write.
@@ -84,7 +82,7 @@ enum OnExpiry {
     Warn,
 }
 
-fn parse_counter(text: &str) -> Result<Counter, String> {
+pub(super) fn parse_counter(text: &str) -> Result<Counter, String> {
     let counter = text.parse().map(Counter).map_err(|error| format!("{error}"))?;
     match counter.0 {
         1..=ampoule_bundle::limits::MAX_JSON_INTEGER => Ok(counter),
@@ -92,7 +90,7 @@ fn parse_counter(text: &str) -> Result<Counter, String> {
     }
 }
 
-fn parse_epoch(text: &str) -> Result<Epoch, String> {
+pub(super) fn parse_epoch(text: &str) -> Result<Epoch, String> {
     text.parse().map(Epoch).map_err(|error| format!("{error}"))
 }
 
@@ -134,8 +132,7 @@ impl Statement {
             adapter,
             shard_bytes: SHARD_BYTES,
         };
-        let password = Password::obtain(self.key.password_file.as_deref(), Prompt::Once)?;
-        let key = SigningKey::open(&self.key.key, &password)?;
+        let key = self.key.open()?;
         let packed = seal::seal(&request, &key, &self.out)?;
         for (name, reason) in packed.left_out() {
             eprintln!("left out {name}: {reason}");

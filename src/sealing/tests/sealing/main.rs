@@ -3,6 +3,8 @@
 
 /// The command line: results, refusals and exit codes.
 mod command_line;
+/// A second key signs what the first has sealed.
+mod countersigning;
 /// One defect each, refused with its own error: the folders of `bundles/fixtures`.
 mod defects;
 /// The same input gives the same bytes.
@@ -15,6 +17,8 @@ mod identity;
 mod interop;
 /// A release of the appliance itself.
 mod release;
+/// Roots, revocation lists and downgrade tokens, as a vendor makes them.
+mod trust;
 /// What is sealed can be used.
 mod usable;
 

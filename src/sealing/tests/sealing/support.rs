@@ -39,7 +39,7 @@ fn open_key(name: &str) -> SigningKey {
 }
 
 pub(crate) fn root() -> TrustRoot {
-    TrustRoot::parse(&std::fs::read(fixtures().join("keys/root.json")).unwrap()).unwrap()
+    TrustRoot::pin(&std::fs::read(fixtures().join("keys/root.json")).unwrap()).unwrap()
 }
 
 /// A safetensors file of these tensors: name, dtype, shape, data.

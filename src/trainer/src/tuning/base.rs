@@ -104,7 +104,7 @@ impl Base {
             let path = path.to_owned();
             move |source| BaseError::Refused { path, source: Box::new(source) }
         };
-        let root = TrustRoot::parse(&read_trust_root(trust_root)?).map_err(refused(trust_root))?;
+        let root = TrustRoot::pin(&read_trust_root(trust_root)?).map_err(refused(trust_root))?;
         let sealed = SealedBundle::open(open(bundle, "the .bundle file of the base")?).map_err(refused(bundle))?;
         let verified = sealed.verify(&root).map_err(refused(bundle))?;
         let admitted = verified

@@ -1,7 +1,7 @@
 //! The trust root: the pinned keys, what each may sign, and how many must.
 //!
-//! The file has the shape of a TUF root role. Its own signatures are carried and not yet required: a root is pinned by
-//! whoever installs it, and the chain from one root to the next comes with key rotation.
+//! The file has the shape of a TUF root role. Whoever installs a root vouches for it by its digest, so a pinned root needs
+//! no signature of its own; a root that is to follow another needs both their keys, which `chain` counts.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -9,11 +9,13 @@ use serde::{Deserialize, Serialize};
 
 use crate::digest::Digest;
 use crate::error::BundleError;
-use crate::json;
 use crate::key::{KeyId, PublicKey};
-use crate::limits;
-use crate::manifest::check_limit;
+use crate::names::Epoch;
 use crate::timestamp::Timestamp;
+
+use super::document::{SignedPart, TrustDocument};
+use super::downgrade::DowngradeToken;
+use super::revocation::RevocationList;
 
 /// What a key may sign.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -45,11 +47,11 @@ impl Role {
 /// A checked trust root. There is no default one: without it nothing verifies.
 #[derive(Debug, Clone)]
 pub struct TrustRoot {
-    version: u64,
-    expires: Timestamp,
+    document: RootDocument,
     keys: BTreeMap<KeyId, PublicKey>,
-    roles: BTreeMap<Role, RoleKeys>,
     digest: Digest,
+    revocations: Option<RevocationList>,
+    downgrade: Option<DowngradeToken>,
 }
 
 /// The keys of one role and how many of them must sign.
@@ -63,29 +65,40 @@ pub struct RoleKeys {
 }
 
 impl TrustRoot {
-    /// Reads a `root.json`. White space is free; repeated or unknown members and misnamed keys are not.
+    /// Takes a `root.json` as it is, on the word of whoever installed it. White space is free; repeated or unknown members
+    /// and misnamed keys are not. Its own `root` keys need not have signed it, but a signature by one of them must be right.
+    ///
+    /// CAUTION: a root that is to follow one that is trusted already comes from [`TrustRoot::succeed`] alone.
     ///
     /// # Errors
-    /// [`BundleError::MalformedJson`], [`BundleError::MalformedKey`] or [`BundleError::MalformedTrustRoot`].
-    pub fn parse(bytes: &[u8]) -> Result<Self, BundleError> {
-        check_limit("the trust root's length in bytes", bytes.len() as u64, limits::MAX_TRUST_ROOT_BYTES)?;
-        let document: RootDocument = json::parse("trust root", bytes)?;
-        let root = document.signed;
+    /// [`BundleError::MalformedJson`], [`BundleError::MalformedKey`], [`BundleError::MalformedTrustRoot`] and
+    /// [`BundleError::BadDocumentSignature`].
+    pub fn pin(bytes: &[u8]) -> Result<Self, BundleError> {
+        let root = Self::read(bytes)?;
+        root.signers()?;
+        Ok(root)
+    }
+
+    /// Reads a root and checks that it does not contradict itself. Nothing of it is trusted.
+    pub(super) fn read(bytes: &[u8]) -> Result<Self, BundleError> {
+        let document = RootDocument::read(bytes)?;
+        let root = &document.signed;
         let refuse = |reason: String| Err(BundleError::MalformedTrustRoot { reason });
-        if let Some(signature) = document.signatures.iter().find(|signature| !is_hex(&signature.sig)) {
-            return refuse(format!("the signature by {} is not lower-case hex", signature.keyid));
-        }
-        if root.kind != "root" {
-            return refuse(format!("`_type` is `{}`, must be `root`", crate::digest::shorten(&root.kind)));
-        }
         if root.spec_version != SPEC_VERSION {
             return refuse(format!("`spec_version` is not `{SPEC_VERSION}`"));
         }
         if root.version == 0 {
             return refuse("`version` is 0, must be at least 1".to_owned());
         }
+        if let (Some(minimum), Some(maximum)) = (root.minimum_epoch, root.maximum_epoch)
+            && minimum > maximum
+        {
+            return refuse(format!(
+                "`minimum_epoch` is {minimum}, above `maximum_epoch`, {maximum}: no bundle could fit"
+            ));
+        }
         let mut keys = BTreeMap::new();
-        for (id, wire) in root.keys {
+        for (&id, wire) in &root.keys {
             let key = PublicKey::from_pem(&wire.keyval.public)?;
             if key.id() != id {
                 return refuse(format!("the key named {id} has the id {}", key.id()));
@@ -95,23 +108,22 @@ impl TrustRoot {
             }
             keys.insert(id, key);
         }
-        for (role, role_keys) in &root.roles {
-            if let Some(unknown) = role_keys.keyids.iter().find(|id| !keys.contains_key(id)) {
-                return refuse(format!("role `{}` names the key {unknown}, which is not there", role.name()));
-            }
-            if role_keys.threshold == 0 || role_keys.threshold > role_keys.keyids.len() {
-                return refuse(format!(
-                    "role `{}` has {} keys and threshold {}",
-                    role.name(),
-                    role_keys.keyids.len(),
-                    role_keys.threshold
-                ));
-            }
+        for (role, members) in &root.roles {
+            check_role(*role, members, &keys)?;
         }
         if !root.roles.contains_key(&Role::Release) {
             return refuse("role `release` is missing: no bundle could verify".to_owned());
         }
-        Ok(Self { version: root.version, expires: root.expires, keys, roles: root.roles, digest: Digest::of(bytes) })
+        Ok(Self { document, keys, digest: Digest::of(bytes), revocations: None, downgrade: None })
+    }
+
+    /// What an earlier token permitted goes, because a key that signed it may be revoked now.
+    pub(super) fn revoking(self, revocations: RevocationList) -> Self {
+        Self { revocations: Some(revocations), downgrade: None, ..self }
+    }
+
+    pub(super) fn permitting(self, downgrade: DowngradeToken) -> Self {
+        Self { downgrade: Some(downgrade), ..self }
     }
 
     /// The SHA-256 of the file: what an administrator pins and `/v1/metadata` shows.
@@ -123,19 +135,19 @@ impl TrustRoot {
     /// The root's version, counted from 1.
     #[must_use]
     pub fn version(&self) -> u64 {
-        self.version
+        self.document.signed.version
     }
 
     /// When the root expires.
     #[must_use]
     pub fn expires(&self) -> Timestamp {
-        self.expires
+        self.document.signed.expires
     }
 
     /// The keys and threshold of `role`, if the root has that role.
     #[must_use]
     pub fn role(&self, role: Role) -> Option<&RoleKeys> {
-        self.roles.get(&role)
+        self.document.signed.roles.get(&role)
     }
 
     /// The pinned key with this id.
@@ -143,35 +155,57 @@ impl TrustRoot {
     pub fn key(&self, id: KeyId) -> Option<&PublicKey> {
         self.keys.get(&id)
     }
+
+    /// The root as it is written.
+    #[must_use]
+    pub fn document(&self) -> &RootDocument {
+        &self.document
+    }
+
+    /// The `root` keys of this root that signed it.
+    ///
+    /// # Errors
+    /// [`BundleError::BadDocumentSignature`] when a signature by one of them is wrong.
+    pub(super) fn signers(&self) -> Result<BTreeSet<KeyId>, BundleError> {
+        let members = self.role(Role::Root).map(|role| &role.keyids);
+        self.document.signers(|id| self.key(id).filter(|_| members.is_some_and(|members| members.contains(&id))))
+    }
+
+    /// What was revoked under this root, if a list was given to it.
+    #[must_use]
+    pub fn revocations(&self) -> Option<&RevocationList> {
+        self.revocations.as_ref()
+    }
+
+    /// The permission to use an older bundle, if one was given to it.
+    #[must_use]
+    pub fn downgrade(&self) -> Option<&DowngradeToken> {
+        self.downgrade.as_ref()
+    }
+
+    /// Whether signatures by this key count for nothing any more.
+    #[must_use]
+    pub fn has_revoked(&self, key: KeyId) -> bool {
+        self.revocations.as_ref().is_some_and(|list| list.has_key(key))
+    }
 }
 
 const SPEC_VERSION: &str = "1.0.31";
 
-/// Whole bytes in lower-case hex digits, one at least.
-fn is_hex(text: &str) -> bool {
-    let digits = text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
-    !text.is_empty() && text.len().is_multiple_of(2) && digits
+fn check_role(role: Role, members: &RoleKeys, keys: &BTreeMap<KeyId, PublicKey>) -> Result<(), BundleError> {
+    let refuse = |reason: String| Err(BundleError::MalformedTrustRoot { reason });
+    if let Some(unknown) = members.keyids.iter().find(|id| !keys.contains_key(id)) {
+        return refuse(format!("role `{}` names the key {unknown}, which is not there", role.name()));
+    }
+    let (count, threshold) = (members.keyids.len(), members.threshold);
+    if threshold == 0 || threshold > count {
+        return refuse(format!("role `{}` has {count} keys and threshold {threshold}", role.name()));
+    }
+    Ok(())
 }
 
 /// A `root.json` as written, for tools that make one.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct RootDocument {
-    /// Signatures over the canonical JSON of `signed`; empty today.
-    pub signatures: Vec<RootSignature>,
-    /// The root itself.
-    pub signed: RootRole,
-}
-
-/// One signature over a root.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct RootSignature {
-    /// Who signed.
-    pub keyid: KeyId,
-    /// ECDSA signature in DER, in hex.
-    pub sig: String,
-}
+pub type RootDocument = TrustDocument<RootRole>;
 
 /// The root role of TUF, with the roles that a bundle knows.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -184,6 +218,12 @@ pub struct RootRole {
     pub expires: Timestamp,
     /// The keys by id.
     pub keys: BTreeMap<KeyId, RootKey>,
+    /// The highest key epoch of bundles, which only a new root raises: a stolen key cannot use up the epochs to come.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub maximum_epoch: Option<Epoch>,
+    /// The lowest key epoch of bundles.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub minimum_epoch: Option<Epoch>,
     /// What the keys may sign.
     pub roles: BTreeMap<Role, RoleKeys>,
     /// The TUF specification followed, `1.0.31`.
@@ -212,6 +252,15 @@ pub struct RootKeyValue {
     pub public: String,
 }
 
+impl SignedPart for RootRole {
+    const DOCUMENT: &'static str = "trust root";
+    const TYPE: &'static str = "root";
+
+    fn kind(&self) -> &str {
+        &self.kind
+    }
+}
+
 impl RootDocument {
     /// An unsigned root, version 1 upwards, with these roles.
     #[must_use]
@@ -225,21 +274,16 @@ impl RootDocument {
                 keys.insert(key.id(), RootKey::of(key));
             }
         }
-        let (kind, spec_version) = ("root".to_owned(), SPEC_VERSION.to_owned());
-        Self {
-            signatures: Vec::new(),
-            signed: RootRole { kind, expires, keys, roles: role_keys, spec_version, version },
-        }
-    }
-
-    /// The file's bytes: indented for people, sorted, LF-terminated.
-    #[must_use]
-    pub fn to_bytes(&self) -> Vec<u8> {
-        let mut tree = serde_json::to_value(self).expect("a root has text keys and integers only");
-        tree.sort_all_objects();
-        let mut bytes = serde_json::to_vec_pretty(&tree).expect("a JSON tree always has a text");
-        bytes.push(b'\n');
-        bytes
+        Self::unsigned(RootRole {
+            kind: RootRole::TYPE.to_owned(),
+            expires,
+            keys,
+            maximum_epoch: None,
+            minimum_epoch: None,
+            roles: role_keys,
+            spec_version: SPEC_VERSION.to_owned(),
+            version,
+        })
     }
 }
 

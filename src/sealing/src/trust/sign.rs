@@ -1,0 +1,77 @@
+//! Signatures on roots, lists and tokens, added one after the other by keys that need never meet.
+
+use std::path::Path;
+
+use ampoule_bundle::limits::MAX_TRUST_ROOT_BYTES;
+use ampoule_bundle::trust::{DowngradeDocument, RevocationDocument, SignedPart, TrustDocument};
+use ampoule_bundle::{KeyId, PublicKey, RootDocument, json};
+
+use crate::error::SealingError;
+use crate::files;
+use crate::keys::SigningKey;
+
+/// A document of one of the three kinds, as read and trusted in nothing.
+#[derive(Clone, Debug)]
+pub enum AnyDocument {
+    /// A trust root.
+    Root(Box<RootDocument>),
+    /// A revocation list.
+    Revocations(Box<RevocationDocument>),
+    /// A downgrade token.
+    Downgrade(Box<DowngradeDocument>),
+}
+
+impl AnyDocument {
+    /// Reads a document of whichever kind.
+    ///
+    /// # Errors
+    /// `NotATrustDocument` for anything else.
+    pub fn read(path: &Path) -> Result<(AnyDocument, Vec<u8>), SealingError> {
+        let bytes = files::read_capped(path, MAX_TRUST_ROOT_BYTES)?;
+        let tree = json::parse_value("trust document", &bytes)?;
+        let document = match tree["signed"]["_type"].as_str() {
+            Some("root") => AnyDocument::Root(Box::new(RootDocument::read(&bytes)?)),
+            Some("revocations") => AnyDocument::Revocations(Box::new(RevocationDocument::read(&bytes)?)),
+            Some("downgrade") => AnyDocument::Downgrade(Box::new(DowngradeDocument::read(&bytes)?)),
+            _ => return Err(SealingError::NotATrustDocument { path: path.to_owned() }),
+        };
+        Ok((document, bytes))
+    }
+}
+
+/// Adds a signature by `key` to the document at `path` and writes the result to `out`, which may be the same file.
+/// Tells who has signed now.
+///
+/// # Errors
+/// `AlreadySigned` when the key has, and what [`AnyDocument::read`] refuses.
+pub fn sign(path: &Path, key: &SigningKey, out: &Path) -> Result<Vec<KeyId>, SealingError> {
+    let (document, _) = AnyDocument::read(path)?;
+    let (bytes, signers) = match document {
+        AnyDocument::Root(document) => signed(*document, key)?,
+        AnyDocument::Revocations(document) => signed(*document, key)?,
+        AnyDocument::Downgrade(document) => signed(*document, key)?,
+    };
+    files::write_bytes(out, &bytes)?;
+    Ok(signers)
+}
+
+fn signed<T: SignedPart>(
+    mut document: TrustDocument<T>,
+    key: &SigningKey,
+) -> Result<(Vec<u8>, Vec<KeyId>), SealingError> {
+    add_signature(&mut document, key)?;
+    let signers = document.signatures.iter().map(|signature| signature.keyid).collect();
+    Ok((document.to_bytes(), signers))
+}
+
+pub(super) fn add_signature<T: SignedPart>(
+    document: &mut TrustDocument<T>,
+    key: &SigningKey,
+) -> Result<(), SealingError> {
+    let id = PublicKey::from_pem(key.public_pem())?.id();
+    if document.signatures.iter().any(|signature| signature.keyid == id) {
+        return Err(SealingError::AlreadySigned { what: T::DOCUMENT, key: id });
+    }
+    document.add_signature(id, &key.sign(&document.payload())?);
+    Ok(())
+}
