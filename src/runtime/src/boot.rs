@@ -18,7 +18,7 @@ use std::time::Instant;
 
 use ampoule_bundle::statement::{BundleKind, Endpoint};
 use ampoule_bundle::{
-    AcceptedVersions, AdmittedBundle, BundleIdentity, Digest, RuntimePolicy, SealedBundle, Source, TrustRoot,
+    AdmittedBundle, BundleIdentity, Digest, HighWaterMarks, RuntimePolicy, SealedBundle, Source, TrustRoot,
     VerifiedBundle, regular, without_waiting,
 };
 use ampoule_inference::{EngineConfig, EngineHandle, IfTaken, InferenceError, LoadOptions, LoadedModel};
@@ -258,7 +258,7 @@ pub fn check_every_byte(verified: &VerifiedBundle, name: &str) -> Result<(), Err
 ///
 /// # Errors
 /// [`Error::NotAdmitted`] with the rule that it breaks.
-pub fn admit(verified: VerifiedBundle, accepted: &AcceptedVersions, name: &str) -> Result<AdmittedBundle, Error> {
+pub fn admit(verified: VerifiedBundle, accepted: &HighWaterMarks, name: &str) -> Result<AdmittedBundle, Error> {
     let admitted = verified
         .admit(&policy(), &host::facts()?, accepted)
         .map_err(|violation| Error::NotAdmitted { name: name.to_owned(), violation: Box::new(violation) })?;

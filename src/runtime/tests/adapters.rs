@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 use ampoule::adapters::AdmittedAdapter;
 use ampoule::boot;
 use ampoule::config::{Layers, RuntimeConfig};
-use ampoule_bundle::AcceptedVersions;
+use ampoule_bundle::HighWaterMarks;
 use ampoule_inference::{GenerationRequest, IfTaken, SubmitError};
 use serde_json::{Value, json};
 use support::adapters::{MODULE, Workshop, matrices};
@@ -369,7 +369,7 @@ fn a_request_with_the_adapter_of_another_engine_is_refused() {
     let effective = Layers::none().merge();
     let engine = |path: &str| {
         let verified = boot::verify(boot::open_bundle(Path::new(path)).unwrap(), &root, path).unwrap();
-        let admitted = boot::admit(verified, &AcceptedVersions::default(), path).unwrap();
+        let admitted = boot::admit(verified, &HighWaterMarks::default(), path).unwrap();
         boot::start(admitted, &RuntimeConfig::limits(&effective), path).unwrap().engine
     };
     let base = workshop.site.bundle.as_str();
