@@ -125,6 +125,7 @@ impl Setup {
             config_digest: Digest::of(b"a test's configuration"),
             defaults,
             endpoints: self.endpoints.clone(),
+            rollback_protection: "off",
         };
         let ready = LoadedModel::load(admitted, &LoadOptions::default()).unwrap().prove().unwrap();
         (served, ready.spawn(self.engine).unwrap())
