@@ -17,7 +17,7 @@ use std::sync::{Mutex, PoisonError};
 use crate::digest::Hasher;
 use crate::error::BundleError;
 use crate::names::BundlePath;
-use crate::policy::AdmissionNotice;
+use crate::policy::{AdmissionNotice, HighWaterMarks};
 use crate::source::{Source, read_exact_at};
 use crate::statement::{AdapterBinding, ReleaseStatement};
 use crate::tensor::{TensorInfo, TensorSink};
@@ -28,6 +28,7 @@ use crate::weights::WeightFile;
 pub struct AdmittedBundle {
     bundle: VerifiedBundle,
     notices: Vec<AdmissionNotice>,
+    marks: HighWaterMarks,
 }
 
 /// Why the weights could not be loaded.
@@ -42,8 +43,8 @@ pub enum LoadError<E: std::error::Error> {
 }
 
 impl AdmittedBundle {
-    pub(crate) fn new(bundle: VerifiedBundle, notices: Vec<AdmissionNotice>) -> Self {
-        Self { bundle, notices }
+    pub(crate) fn new(bundle: VerifiedBundle, notices: Vec<AdmissionNotice>, marks: HighWaterMarks) -> Self {
+        Self { bundle, notices, marks }
     }
 
     /// Which bundle this is.
@@ -68,6 +69,12 @@ impl AdmittedBundle {
     #[must_use]
     pub fn notices(&self) -> &[AdmissionNotice] {
         &self.notices
+    }
+
+    /// What the high-water marks are to be raised to once the bundle is taken into use, and not before.
+    #[must_use]
+    pub fn marks(&self) -> &HighWaterMarks {
+        &self.marks
     }
 
     /// The content of a verified small file.

@@ -1,23 +1,35 @@
 //! Decides whether a verified bundle may run here. Pure: no files, no clock, no logging.
 //!
-//! Everything that the decision depends on is handed in: what this runtime is and offers, what the host has, what time it
-//! is, and which bundles were accepted before. Reading and writing that state is the caller's part.
+//! Everything that the decision depends on is handed in: what this runtime is and offers, what the host has, what its
+//! clock says, and the high-water marks of what was taken into use before. Reading and writing those is the caller's
+//! part. Every rule is looked at, so that a report can tell them all; the first that is broken refuses.
+
+mod footprint;
+mod marks;
+mod report;
+mod rule;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fmt;
+
+pub use footprint::{Bytes, Footprint, MemoryPart};
+pub use marks::HighWaterMarks;
+pub use report::{AdmissionNotice, Examination, Fact, Finding, Origin, PolicyViolation, Verdict};
+pub use rule::{Rule, ViolationClass};
 
 use crate::load::AdmittedBundle;
-use crate::names::{BundleName, BundleVersion, Channel, Counter, Epoch};
-use crate::statement::{Accelerator, Endpoint, ExpiryPolicy, ReleaseStatement};
+use crate::names::{BundleName, BundleVersion, Channel};
+use crate::statement::{Accelerator, Endpoint, ExpiryPolicy};
 use crate::timestamp::Timestamp;
-use crate::trust::{DowngradeToken, RevocationList, TrustRoot};
-use crate::verified::{BundleIdentity, VerifiedBundle};
+use crate::trust::RevocationList;
+use crate::verified::VerifiedBundle;
 
 /// What this runtime is and offers, and what the site allows.
 #[derive(Debug, Clone)]
 pub struct RuntimePolicy {
     /// The runtime's own version.
     pub runtime_version: semver::Version,
+    /// When the runtime was made: a clock that says less is wrong. `None` believes every clock.
+    pub made: Option<Timestamp>,
     /// The runtime's features, by name.
     pub features: BTreeSet<String>,
     /// The endpoints that the runtime can serve.
@@ -26,6 +38,10 @@ pub struct RuntimePolicy {
     pub channels: Option<BTreeSet<Channel>>,
     /// The lowest version that the site accepts of each bundle.
     pub minimum_versions: BTreeMap<BundleName, BundleVersion>,
+    /// Which file, variable or flag says so, by the key of the setting.
+    pub settings: BTreeMap<&'static str, String>,
+    /// What the model takes under the site's settings, where that is foreseen.
+    pub footprint: Option<Footprint>,
 }
 
 impl RuntimePolicy {
@@ -34,18 +50,26 @@ impl RuntimePolicy {
     pub fn new(runtime_version: semver::Version, endpoints: impl IntoIterator<Item = Endpoint>) -> Self {
         Self {
             runtime_version,
+            made: None,
             features: BTreeSet::new(),
             endpoints: endpoints.into_iter().collect(),
             channels: None,
             minimum_versions: BTreeMap::new(),
+            settings: BTreeMap::new(),
+            footprint: None,
         }
+    }
+
+    fn setting(&self, key: &'static str) -> Origin {
+        let from = self.settings.get(key).map_or("not set", String::as_str).to_owned();
+        Origin::Setting { key, from }
     }
 }
 
-/// What the host has and what time it is.
+/// What the host has and what time it says it is.
 #[derive(Debug, Clone)]
 pub struct HostFacts {
-    /// The effective time: never before any time seen earlier. Admission raises it to the statement's `issuedAt`.
+    /// The host's clock. Admission raises it to the high-water mark and to the statement's `issuedAt`.
     pub now: Timestamp,
     /// The CPU's features, by their Linux names.
     pub cpu_features: BTreeSet<String>,
@@ -53,167 +77,6 @@ pub struct HostFacts {
     pub memory_bytes: u64,
     /// Accelerators that the runtime can use.
     pub accelerators: BTreeSet<Accelerator>,
-}
-
-/// The highest counter accepted so far of each bundle in each key epoch.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct AcceptedVersions {
-    counters: BTreeMap<(BundleName, Epoch), Counter>,
-}
-
-impl AcceptedVersions {
-    /// Nothing was accepted yet.
-    #[must_use]
-    pub fn none() -> Self {
-        Self::default()
-    }
-
-    /// Notes that this counter was accepted; a lower one than noted changes nothing.
-    pub fn accept(&mut self, name: &BundleName, epoch: Epoch, counter: Counter) {
-        let highest = self.counters.entry((name.clone(), epoch)).or_insert(counter);
-        *highest = counter.max(*highest);
-    }
-
-    /// The highest epoch of `name` in which anything was accepted, with its highest counter.
-    #[must_use]
-    pub fn latest(&self, name: &BundleName) -> Option<(Epoch, Counter)> {
-        self.counters
-            .range((name.clone(), Epoch(0))..=(name.clone(), Epoch(u32::MAX)))
-            .next_back()
-            .map(|((_, epoch), counter)| (*epoch, *counter))
-    }
-
-    /// All that was accepted, sorted.
-    pub fn iter(&self) -> impl Iterator<Item = (&BundleName, Epoch, Counter)> {
-        self.counters.iter().map(|((name, epoch), counter)| (name, *epoch, *counter))
-    }
-}
-
-/// The rule that a bundle broke.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum Rule {
-    /// The layers must not be encrypted, as this runtime cannot decrypt.
-    Encryption,
-    /// The runtime's version must lie in the required range.
-    RuntimeVersion,
-    /// The runtime must have the required features.
-    RuntimeFeatures,
-    /// The CPU must have the required features.
-    CpuFeatures,
-    /// The host must have the required memory.
-    Memory,
-    /// The host must have the required accelerator.
-    Accelerator,
-    /// The runtime must be able to serve the required endpoints.
-    Endpoints,
-    /// The channel must be one that the site accepts.
-    Channel,
-    /// The version must not be below the site's minimum.
-    MinimumVersion,
-    /// The trust root must be as new as the bundle asks.
-    TrustRootVersion,
-    /// The trust root must not have expired.
-    TrustRootExpiry,
-    /// The key epoch must be one that the trust root accepts.
-    Epoch,
-    /// The revocation list must be as new as the bundle asks.
-    RevocationVersion,
-    /// Epoch and counter must not be below the revocation list's minimum for the name.
-    MinimumCounter,
-    /// The runtime must not be older than the revocation list allows.
-    MinimumRuntime,
-    /// The time must not lie before `notBefore`.
-    NotBefore,
-    /// The bundle must not have expired.
-    Expiry,
-    /// Epoch and counter must not be below what was accepted before.
-    Rollback,
-}
-
-impl Rule {
-    /// The rule's name in messages.
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Encryption => "encryption",
-            Self::RuntimeVersion => "runtime version",
-            Self::RuntimeFeatures => "runtime features",
-            Self::CpuFeatures => "CPU features",
-            Self::Memory => "memory",
-            Self::Accelerator => "accelerator",
-            Self::Endpoints => "endpoints",
-            Self::Channel => "channel",
-            Self::MinimumVersion => "minimum version",
-            Self::TrustRootVersion => "trust root version",
-            Self::TrustRootExpiry => "trust root expiry",
-            Self::Epoch => "key epoch",
-            Self::RevocationVersion => "revocation list version",
-            Self::MinimumCounter => "minimum counter",
-            Self::MinimumRuntime => "minimum runtime version",
-            Self::NotBefore => "not before",
-            Self::Expiry => "expiry",
-            Self::Rollback => "rollback",
-        }
-    }
-}
-
-impl fmt::Display for Rule {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str(self.name())
-    }
-}
-
-/// Why a verified bundle may not run here.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("not admitted by the rule on {rule}: found {found}, required {required}")]
-pub struct PolicyViolation {
-    /// The rule that it broke.
-    pub rule: Rule,
-    /// What was found.
-    pub found: String,
-    /// What is required.
-    pub required: String,
-}
-
-/// Something that the operator must be told although the bundle is admitted.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum AdmissionNotice {
-    /// The bundle has expired, and its vendor lets it be served with a warning.
-    #[error("the bundle expired at {expired}; its vendor lets it be served with this warning")]
-    Expired {
-        /// When it expired.
-        expired: Timestamp,
-    },
-    /// The bundle is older than one that was accepted, and its vendor permits that.
-    #[error(
-        "the bundle is older than one that was accepted before; a downgrade token of its vendor permits that until {expires}"
-    )]
-    Downgrade {
-        /// Until when.
-        expires: Timestamp,
-    },
-}
-
-/// The two kinds of violation, by exit code.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum ViolationClass {
-    /// The bundle does not fit this runtime, host, site or time: exit code 12.
-    NotAdmitted,
-    /// The bundle is older than what was accepted before: exit code 13.
-    State,
-}
-
-impl PolicyViolation {
-    /// Which exit code this refusal has.
-    #[must_use]
-    pub fn class(&self) -> ViolationClass {
-        match self.rule {
-            Rule::Rollback => ViolationClass::State,
-            _ => ViolationClass::NotAdmitted,
-        }
-    }
 }
 
 impl VerifiedBundle {
@@ -225,191 +88,262 @@ impl VerifiedBundle {
         self,
         policy: &RuntimePolicy,
         host: &HostFacts,
-        accepted: &AcceptedVersions,
+        marks: &HighWaterMarks,
     ) -> Result<AdmittedBundle, PolicyViolation> {
-        let release = &self.release;
-        // A statement that exists was made, and a revocation list too: the clock of this host cannot be before them.
-        let listed = self.root.revocations().map(RevocationList::issued);
-        let now = host.now.max(release.issued_at).max(listed.unwrap_or(host.now));
-        check_runtime(release, policy)?;
-        check_host(release, host)?;
-        check_site(release, policy)?;
-        check_trust(release, &self.root, now)?;
-        check_revocations(release, policy, &self.root)?;
-        let mut notices = check_validity(release, now)?;
-        notices.extend(check_rollback(&self.identity, accepted, self.root.downgrade(), now)?);
-        Ok(AdmittedBundle::new(self, notices))
+        let examination = self.examine(policy, host, marks);
+        if let Some(violation) = examination.violation() {
+            return Err(violation);
+        }
+        let mut seen = HighWaterMarks::none();
+        seen.accept(&self.identity.name, self.identity.epoch, self.identity.counter);
+        seen.see_trust_root(self.root.version());
+        seen.see_revocation_list(self.root.revocations().map_or(0, RevocationList::version));
+        seen.see_time(effective_time(&self, host, marks));
+        Ok(AdmittedBundle::new(self, examination.notices, seen))
+    }
+
+    /// Holds this bundle against every rule, whether or not one before it is broken.
+    #[must_use]
+    pub fn examine(&self, policy: &RuntimePolicy, host: &HostFacts, marks: &HighWaterMarks) -> Examination {
+        let now = effective_time(self, host, marks);
+        let examiner = Examiner { bundle: self, policy, host, marks, now, findings: Vec::new() };
+        examiner.examine()
     }
 }
 
-fn check_runtime(release: &ReleaseStatement, policy: &RuntimePolicy) -> Result<(), PolicyViolation> {
-    require(Rule::Encryption, release.encryption.is_none(), || {
-        ("encrypted layers".to_owned(), "plain layers: this runtime cannot decrypt".to_owned())
-    })?;
-    let range = &release.requires.runtime;
-    let runtime = &policy.runtime_version;
-    // By precedence: semantic versioning gives build metadata no say in it.
-    let below_end = range.below.as_ref().is_none_or(|below| runtime.cmp_precedence(below).is_lt());
-    let inside = runtime.cmp_precedence(&range.min).is_ge() && below_end;
-    require(Rule::RuntimeVersion, inside, || {
+/// The time by which a bundle is judged. What has been seen and what is signed cannot lie in the future.
+fn effective_time(bundle: &VerifiedBundle, host: &HostFacts, marks: &HighWaterMarks) -> Timestamp {
+    let seen = marks.time().unwrap_or(host.now);
+    let listed = bundle.root.revocations().map_or(host.now, RevocationList::issued);
+    host.now.max(seen).max(listed).max(bundle.release.issued_at)
+}
+
+/// One bundle, and what it is held against.
+struct Examiner<'a> {
+    bundle: &'a VerifiedBundle,
+    policy: &'a RuntimePolicy,
+    host: &'a HostFacts,
+    marks: &'a HighWaterMarks,
+    now: Timestamp,
+    findings: Vec<Finding>,
+}
+
+impl Examiner<'_> {
+    fn examine(mut self) -> Examination {
+        self.check_runtime();
+        self.check_host();
+        self.check_site();
+        self.check_trust();
+        self.check_revocations();
+        let mut notices = self.check_validity();
+        notices.extend(self.check_rollback());
+        Examination { findings: self.findings, notices }
+    }
+
+    fn check_runtime(&mut self) {
+        let (release, policy) = (&self.bundle.release, self.policy);
+        let layers = if release.encryption.is_none() { "plain layers" } else { "encrypted layers" };
+        let plain = fact("plain layers: this runtime cannot decrypt", Origin::Runtime);
+        self.hold(Rule::Encryption, release.encryption.is_none(), fact(layers, self.release()), plain);
+
+        let range = &release.requires.runtime;
+        let runtime = &policy.runtime_version;
+        // By precedence: semantic versioning gives build metadata no say in it.
+        let below_end = range.below.as_ref().is_none_or(|below| runtime.cmp_precedence(below).is_lt());
+        let inside = runtime.cmp_precedence(&range.min).is_ge() && below_end;
         let below = range.below.as_ref().map_or(String::new(), |below| format!(" and below {below}"));
-        (runtime.to_string(), format!("at least {}{below}", range.min))
-    })?;
-    require_subset(Rule::RuntimeFeatures, &range.features, &policy.features, Clone::clone)?;
-    require_subset(Rule::Endpoints, &release.requires.endpoints, &policy.endpoints, |endpoint| {
-        endpoint.path().to_owned()
-    })
-}
+        let required = fact(format!("at least {}{below}", range.min), self.release());
+        self.hold(Rule::RuntimeVersion, inside, fact(runtime.to_string(), Origin::Runtime), required);
 
-fn check_host(release: &ReleaseStatement, host: &HostFacts) -> Result<(), PolicyViolation> {
-    let requires = &release.requires;
-    require_subset(Rule::CpuFeatures, &requires.cpu_features, &host.cpu_features, Clone::clone)?;
-    let needed = requires.memory_bytes.unwrap_or(0);
-    require(Rule::Memory, host.memory_bytes >= needed, || {
-        (format!("{} bytes", host.memory_bytes), format!("{needed} bytes"))
-    })?;
-    let present = requires.accelerator.is_none_or(|accelerator| host.accelerators.contains(&accelerator));
-    require(Rule::Accelerator, present, || ("none".to_owned(), "an NVIDIA GPU (cuda)".to_owned()))
-}
-
-fn check_site(release: &ReleaseStatement, policy: &RuntimePolicy) -> Result<(), PolicyViolation> {
-    if let Some(channels) = &policy.channels {
-        require(Rule::Channel, channels.contains(&release.channel), || {
-            (release.channel.to_string(), list(channels.iter().map(ToString::to_string)))
-        })?;
-    }
-    if let Some(minimum) = policy.minimum_versions.get(&release.name) {
-        require(Rule::MinimumVersion, release.version.0.cmp_precedence(&minimum.0).is_ge(), || {
-            (release.version.to_string(), format!("at least {minimum}"))
-        })?;
-    }
-    Ok(())
-}
-
-fn check_trust(release: &ReleaseStatement, root: &TrustRoot, now: Timestamp) -> Result<(), PolicyViolation> {
-    let (version, expires) = (root.version(), root.expires());
-    require(Rule::TrustRootVersion, version >= release.trust_root_version, || {
-        (version.to_string(), format!("at least {}", release.trust_root_version))
-    })?;
-    require(Rule::TrustRootExpiry, now < expires, || {
-        (format!("it is {now}"), format!("before {expires}, when the trust root expires"))
-    })?;
-    let accepts = &root.document().signed;
-    if let Some(minimum) = accepts.minimum_epoch {
-        require(Rule::Epoch, release.epoch >= minimum, || {
-            (release.epoch.to_string(), format!("at least {minimum}, as the trust root of version {version} says"))
-        })?;
-    }
-    if let Some(maximum) = accepts.maximum_epoch {
-        require(Rule::Epoch, release.epoch <= maximum, || {
-            let later = "a later root raises that, and `ampoule trust update` takes it";
-            (
-                release.epoch.to_string(),
-                format!("at most {maximum}, as the trust root of version {version} says: {later}"),
-            )
-        })?;
-    }
-    Ok(())
-}
-
-fn check_revocations(
-    release: &ReleaseStatement,
-    policy: &RuntimePolicy,
-    root: &TrustRoot,
-) -> Result<(), PolicyViolation> {
-    let Some(list) = root.revocations() else {
-        return require(Rule::RevocationVersion, release.revocation_min == 0, || {
-            let required = format!("at least version {}: name the file in `revocations`", release.revocation_min);
-            ("no revocation list".to_owned(), required)
+        self.hold_subset(Rule::RuntimeFeatures, &range.features, &policy.features, Origin::Runtime, Clone::clone);
+        let endpoints = &release.requires.endpoints;
+        self.hold_subset(Rule::Endpoints, endpoints, &policy.endpoints, Origin::Runtime, |endpoint| {
+            endpoint.path().to_owned()
         });
-    };
-    let version = list.version();
-    require(Rule::RevocationVersion, version >= release.revocation_min, || {
-        (version.to_string(), format!("at least {}", release.revocation_min))
-    })?;
-    if let Some(minimum) = list.minimum_counter(&release.name) {
-        require(Rule::MinimumCounter, (release.epoch, release.counter) >= (minimum.epoch, minimum.counter), || {
-            let (epoch, counter) = (minimum.epoch, minimum.counter);
-            (
-                format!("counter {} in epoch {}", release.counter, release.epoch),
-                format!(
-                    "at least counter {counter} in epoch {epoch}, as the revocation list of version {version} says"
-                ),
-            )
-        })?;
     }
-    match list.minimum_runtime() {
-        None => Ok(()),
-        Some(minimum) => {
-            let newer = policy.runtime_version.cmp_precedence(&minimum.0).is_ge();
-            require(Rule::MinimumRuntime, newer, || {
-                let required = format!("at least {minimum}, as the revocation list of version {version} says");
-                (policy.runtime_version.to_string(), required)
-            })
+
+    fn check_host(&mut self) {
+        let (requires, host) = (&self.bundle.release.requires, self.host);
+        let features = &requires.cpu_features;
+        self.hold_subset(Rule::CpuFeatures, features, &host.cpu_features, Origin::Host, Clone::clone);
+
+        let memory = || fact(Bytes(host.memory_bytes).to_string(), Origin::Host);
+        let needed = requires.memory_bytes.unwrap_or(0);
+        let required = fact(Bytes(needed).to_string(), self.release());
+        self.hold(Rule::Memory, host.memory_bytes >= needed, memory(), required);
+        if let Some(footprint) = &self.policy.footprint {
+            let required = fact(footprint.to_string(), Origin::Shapes);
+            self.hold(Rule::MemoryFit, host.memory_bytes >= footprint.bytes(), memory(), required);
+        }
+
+        let name = |accelerator: Accelerator| match accelerator {
+            Accelerator::Cuda => "an NVIDIA GPU (cuda)".to_owned(),
+        };
+        let present = requires.accelerator.is_none_or(|accelerator| host.accelerators.contains(&accelerator));
+        let found = fact(list(host.accelerators.iter().copied().map(name)), Origin::Host);
+        let required = fact(requires.accelerator.map_or("none".to_owned(), name), self.release());
+        self.hold(Rule::Accelerator, present, found, required);
+    }
+
+    fn check_site(&mut self) {
+        let (release, policy) = (&self.bundle.release, self.policy);
+        if let Some(channels) = &policy.channels {
+            let required = fact(list(channels.iter().map(ToString::to_string)), policy.setting("channels"));
+            let found = fact(release.channel.to_string(), self.release());
+            self.hold(Rule::Channel, channels.contains(&release.channel), found, required);
+        }
+        if let Some(minimum) = policy.minimum_versions.get(&release.name) {
+            let required = fact(format!("at least {minimum}"), policy.setting("minimum_versions"));
+            let holds = release.version.0.cmp_precedence(&minimum.0).is_ge();
+            self.hold(Rule::MinimumVersion, holds, fact(release.version.to_string(), self.release()), required);
         }
     }
-}
 
-fn check_validity(release: &ReleaseStatement, now: Timestamp) -> Result<Vec<AdmissionNotice>, PolicyViolation> {
-    if let Some(not_before) = release.not_before {
-        require(Rule::NotBefore, now >= not_before, || (format!("it is {now}"), format!("not before {not_before}")))?;
-    }
-    let Some(expires) = release.expires.filter(|expires| now >= *expires) else { return Ok(Vec::new()) };
-    match release.expiry_policy {
-        ExpiryPolicy::Warn => Ok(vec![AdmissionNotice::Expired { expired: expires }]),
-        // Both refuse a start; they differ in what a running service does, which is not decided here.
-        ExpiryPolicy::RefuseLoad | ExpiryPolicy::ServeUntilRestart => Err(PolicyViolation {
-            rule: Rule::Expiry,
-            found: format!("it is {now}"),
-            required: format!("before {expires}, when the bundle expires"),
-        }),
-    }
-}
+    fn check_trust(&mut self) {
+        let (release, bundle) = (&self.bundle.release, self.bundle);
+        let root = || Origin::TrustRoot { digest: bundle.identity.root_digest };
+        let version = bundle.root.version();
+        let wanted = release.trust_root_version;
+        let required = fact(format!("at least {wanted}"), self.release());
+        self.hold(Rule::TrustRootVersion, version >= wanted, fact(version.to_string(), root()), required);
+        let seen = self.marks.trust_root();
+        self.hold_mark(Rule::TrustRootRollback, version >= seen, fact(format!("version {version}"), root()), seen);
 
-fn check_rollback(
-    identity: &BundleIdentity,
-    accepted: &AcceptedVersions,
-    downgrade: Option<&DowngradeToken>,
-    now: Timestamp,
-) -> Result<Option<AdmissionNotice>, PolicyViolation> {
-    let Some((epoch, counter)) = accepted.latest(&identity.name) else { return Ok(None) };
-    if (identity.epoch, identity.counter) >= (epoch, counter) {
-        return Ok(None);
-    }
-    let unusable = match downgrade {
-        None => "",
-        Some(token) if !token.names(identity) => "; the downgrade token is for another bundle",
-        Some(token) if now >= token.expires() => "; the downgrade token has expired",
-        Some(token) => return Ok(Some(AdmissionNotice::Downgrade { expires: token.expires() })),
-    };
-    Err(PolicyViolation {
-        rule: Rule::Rollback,
-        found: format!("counter {} in epoch {}{unusable}", identity.counter, identity.epoch),
-        required: format!("at least counter {counter} in epoch {epoch}, which was accepted before"),
-    })
-}
+        let expires = bundle.root.expires();
+        let required = fact(format!("before {expires}, when the trust root expires"), root());
+        self.hold(Rule::TrustRootExpiry, self.now < expires, self.time(), required);
 
-/// Refuses unless `holds`; `describe` gives what was found and what is required.
-fn require(rule: Rule, holds: bool, describe: impl FnOnce() -> (String, String)) -> Result<(), PolicyViolation> {
-    if holds {
-        return Ok(());
+        let accepts = &bundle.root.document().signed;
+        let (minimum, maximum) = (accepts.minimum_epoch, accepts.maximum_epoch);
+        let holds = minimum.is_none_or(|minimum| release.epoch >= minimum)
+            && maximum.is_none_or(|maximum| release.epoch <= maximum);
+        let limits =
+            [minimum.map(|epoch| format!("at least {epoch}")), maximum.map(|epoch| format!("at most {epoch}"))];
+        let limits: Vec<String> = limits.into_iter().flatten().collect();
+        let required = if limits.is_empty() { "any".to_owned() } else { limits.join(" and ") };
+        self.hold(Rule::Epoch, holds, fact(release.epoch.to_string(), self.release()), fact(required, root()));
     }
-    let (found, required) = describe();
-    Err(PolicyViolation { rule, found, required })
-}
 
-fn require_subset<T: Ord>(
-    rule: Rule,
-    wanted: &BTreeSet<T>,
-    offered: &BTreeSet<T>,
-    name: impl Fn(&T) -> String,
-) -> Result<(), PolicyViolation> {
-    require(rule, wanted.is_subset(offered), || {
+    fn check_revocations(&mut self) {
+        let (release, bundle, policy) = (&self.bundle.release, self.bundle, self.policy);
+        let (list, origin) = (bundle.root.revocations(), || Origin::RevocationList);
+        let version = list.map_or(0, RevocationList::version);
+        let found = || list.map_or("no revocation list".to_owned(), |list| format!("version {}", list.version()));
+        let required = match release.revocation_min {
+            0 => "none".to_owned(),
+            minimum => format!("at least version {minimum}"),
+        };
+        let holds = version >= release.revocation_min;
+        self.hold(Rule::RevocationVersion, holds, fact(found(), origin()), fact(required, self.release()));
+        let seen = self.marks.revocation();
+        self.hold_mark(Rule::RevocationRollback, version >= seen, fact(found(), origin()), seen);
+        let Some(list) = list else { return };
+        if let Some(minimum) = list.minimum_counter(&release.name) {
+            let (epoch, counter) = (minimum.epoch, minimum.counter);
+            let found = fact(format!("counter {} in epoch {}", release.counter, release.epoch), self.release());
+            let required = fact(format!("at least counter {counter} in epoch {epoch}"), origin());
+            self.hold(Rule::MinimumCounter, (release.epoch, release.counter) >= (epoch, counter), found, required);
+        }
+        if let Some(minimum) = list.minimum_runtime() {
+            let holds = policy.runtime_version.cmp_precedence(&minimum.0).is_ge();
+            let found = fact(policy.runtime_version.to_string(), Origin::Runtime);
+            self.hold(Rule::MinimumRuntime, holds, found, fact(format!("at least {minimum}"), origin()));
+        }
+    }
+
+    fn check_validity(&mut self) -> Vec<AdmissionNotice> {
+        let release = &self.bundle.release;
+        if let Some(not_before) = release.not_before {
+            let required = fact(format!("not before {not_before}"), self.release());
+            self.hold(Rule::NotBefore, self.now >= not_before, self.time(), required);
+        }
+        let Some(expires) = release.expires else {
+            let required = fact("at any time: the bundle never expires", self.release());
+            self.hold(Rule::Expiry, true, self.time(), required);
+            return Vec::new();
+        };
+        if let Some(made) = self.policy.made {
+            let clock = fact(format!("the clock says {}", self.host.now), Origin::Host);
+            let required = fact(format!("not before {made}, when the runtime was made"), Origin::Runtime);
+            self.hold(Rule::Clock, self.host.now >= made, clock, required);
+        }
+        let verdict = match release.expiry_policy {
+            _ if self.now < expires => Verdict::Holds,
+            ExpiryPolicy::Warn => Verdict::Notice,
+            // Both refuse a start; they differ in what a running service says, which is not decided here.
+            ExpiryPolicy::RefuseLoad | ExpiryPolicy::ServeUntilRestart => Verdict::Broken,
+        };
+        let required = fact(format!("before {expires}, when the bundle expires"), self.release());
+        self.findings.push(Finding { rule: Rule::Expiry, verdict, found: self.time(), required });
+        if verdict == Verdict::Notice { vec![AdmissionNotice::Expired { expired: expires }] } else { Vec::new() }
+    }
+
+    fn check_rollback(&mut self) -> Option<AdmissionNotice> {
+        let identity = &self.bundle.identity;
+        let latest = self.marks.latest(&identity.name);
+        let is_newest = latest.is_none_or(|accepted| (identity.epoch, identity.counter) >= accepted);
+        let (verdict, notice, unusable) = match self.bundle.root.downgrade() {
+            _ if is_newest => (Verdict::Holds, None, ""),
+            None => (Verdict::Broken, None, ""),
+            Some(token) if !token.names(identity) => {
+                (Verdict::Broken, None, "; the downgrade token is for another bundle")
+            }
+            Some(token) if self.now >= token.expires() => (Verdict::Broken, None, "; the downgrade token has expired"),
+            Some(token) => (Verdict::Notice, Some(AdmissionNotice::Downgrade { expires: token.expires() }), ""),
+        };
+        let found = format!("counter {} in epoch {}{unusable}", identity.counter, identity.epoch);
+        let required = latest.map_or("any: none of this name was accepted before".to_owned(), |(epoch, counter)| {
+            format!("at least counter {counter} in epoch {epoch}, which was accepted before")
+        });
+        let (found, required) = (fact(found, self.release()), fact(required, Origin::HighWaterMarks));
+        self.findings.push(Finding { rule: Rule::Rollback, verdict, found, required });
+        notice
+    }
+
+    fn release(&self) -> Origin {
+        let identity = &self.bundle.identity;
+        let bundle = format!("{} {}", identity.name, identity.version);
+        Origin::Release { bundle, signer: identity.signers.first().copied() }
+    }
+
+    fn time(&self) -> Fact {
+        fact(format!("it is {}", self.now), Origin::Clock)
+    }
+
+    fn hold(&mut self, rule: Rule, holds: bool, found: Fact, required: Fact) {
+        let verdict = if holds { Verdict::Holds } else { Verdict::Broken };
+        self.findings.push(Finding { rule, verdict, found, required });
+    }
+
+    fn hold_mark(&mut self, rule: Rule, holds: bool, found: Fact, seen: u64) {
+        let required = match seen {
+            0 => "any: none was used before".to_owned(),
+            seen => format!("at least version {seen}, which was used before"),
+        };
+        self.hold(rule, holds, found, fact(required, Origin::HighWaterMarks));
+    }
+
+    fn hold_subset<T: Ord>(
+        &mut self,
+        rule: Rule,
+        wanted: &BTreeSet<T>,
+        offered: &BTreeSet<T>,
+        by: Origin,
+        name: impl Fn(&T) -> String,
+    ) {
+        let holds = wanted.is_subset(offered);
         let missing = list(wanted.difference(offered).map(&name));
-        (format!("{missing} missing"), list(wanted.iter().map(&name)))
-    })
+        let found = if holds { "all of them".to_owned() } else { format!("{missing} missing") };
+        let required = fact(list(wanted.iter().map(&name)), self.release());
+        self.hold(rule, holds, fact(found, by), required);
+    }
+}
+
+fn fact(text: impl Into<String>, origin: Origin) -> Fact {
+    Fact { text: text.into(), origin }
 }
 
 fn list(names: impl Iterator<Item = String>) -> String {
-    names.collect::<Vec<_>>().join(", ")
+    let names: Vec<String> = names.collect();
+    if names.is_empty() { "none".to_owned() } else { names.join(", ") }
 }

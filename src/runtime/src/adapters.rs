@@ -1,7 +1,7 @@
 //! An adapter's way from a file to the engine, the same at start-up and while it serves:
 //!
 //! ```text
-//! path ─admit: open, verify, admit─► AdmittedAdapter ─bind: load, prove─► may be asked for by its name
+//! path ─admit: open, verify, admit─► AdmittedAdapter ─bind: load, prove, raise the marks─► may be asked for by its name
 //! ```
 
 use std::path::Path;
@@ -10,15 +10,17 @@ use std::sync::Arc;
 use ampoule_bundle::{AdmittedBundle, TrustRoot};
 use ampoule_inference::{EngineHandle, IfTaken, InferenceError, LoadedAdapter};
 
+use crate::admission::Admission;
 use crate::boot;
 use crate::error::Error;
 use crate::report;
-use crate::state::State;
+use crate::state::Keeping;
 
 /// An adapter that may be used here, if it belongs to the model.
 pub struct AdmittedAdapter {
     file: String,
     bundle: AdmittedBundle,
+    keeping: Keeping,
 }
 
 impl AdmittedAdapter {
@@ -26,21 +28,22 @@ impl AdmittedAdapter {
     ///
     /// # Errors
     /// [`Error::Adapter`] with the first step that refuses.
-    pub fn admit(path: &Path, root: &TrustRoot) -> Result<AdmittedAdapter, Error> {
+    pub fn admit(path: &Path, root: &TrustRoot, admission: &Admission) -> Result<AdmittedAdapter, Error> {
         let file = path.display().to_string();
         let admitted = || {
             let verified = boot::verify(boot::open_bundle(path)?, root, &file)?;
             report::log(verified.identity());
-            boot::admit(verified, &State::Unkept.accepted(), &file)
+            admission.admit(verified, &file)
         };
         let bundle = admitted().map_err(Error::of_adapter)?;
-        Ok(AdmittedAdapter { file, bundle })
+        Ok(AdmittedAdapter { file, bundle, keeping: admission.keeping().clone() })
     }
 
     /// Loads it and lets it be asked for.  `served` is what clients call the model itself.
     ///
     /// # Errors
-    /// [`Error::Adapter`] when it is no adapter of this model, cannot be computed with, or has a name that is taken.
+    /// [`Error::Adapter`] when it is no adapter of this model, cannot be computed with, or has a name that is taken; or
+    /// when the state cannot be written, and then it is not left there.
     pub fn bind(self, engine: &EngineHandle, served: &str, if_taken: IfTaken) -> Result<Arc<LoadedAdapter>, Error> {
         let bound = || {
             let adapter = engine.load_adapter(&self.bundle).map_err(|source| match source {
@@ -50,10 +53,17 @@ impl AdmittedAdapter {
             if adapter.name() == served {
                 return Err(Error::NameOfModel { path: self.file.clone(), name: served.to_owned() });
             }
-            engine.adopt(adapter, if_taken).map_err(|source| match source {
+            let adopted = engine.adopt(adapter, if_taken).map_err(|source| match source {
                 InferenceError::AdapterNameTaken { name } => Error::NameOfAdapter { path: self.file.clone(), name },
                 other => Error::from_inference(&self.file, other),
-            })
+            })?;
+            let by = format!("{} {}", adopted.identity.name, adopted.identity.version);
+            self.keeping.raise(self.bundle.marks(), &by).map_err(|error| {
+                // What the next start would not know of must not be served now; that it is gone already is fine.
+                let _ = engine.release(adopted.name());
+                Error::from(error)
+            })?;
+            Ok(adopted)
         };
         bound().map_err(Error::of_adapter)
     }
@@ -63,6 +73,8 @@ impl AdmittedAdapter {
 pub struct AdapterDesk {
     /// Who may have sealed them: the trust root as it was read at the start.
     pub root: TrustRoot,
+    /// What they are held against.
+    pub admission: Admission,
     /// The engine that takes them over.
     pub engine: EngineHandle,
     /// What clients call the model itself.
@@ -75,7 +87,7 @@ impl AdapterDesk {
     /// # Errors
     /// As the two steps of [`AdmittedAdapter`].
     pub fn load(&self, path: &Path, if_taken: IfTaken) -> Result<Arc<LoadedAdapter>, Error> {
-        AdmittedAdapter::admit(path, &self.root)?.bind(&self.engine, &self.served, if_taken)
+        AdmittedAdapter::admit(path, &self.root, &self.admission)?.bind(&self.engine, &self.served, if_taken)
     }
 
     /// Lets an adapter be asked for no more; requests that have it finish with it.

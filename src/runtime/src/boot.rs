@@ -3,7 +3,7 @@
 //!
 //! ```text
 //! path ─open_bundle─► SealedBundle ─verify─► VerifiedBundle ─admit─► AdmittedBundle ─contract─► (settled configuration)
-//!      ─load─► LoadedModel ─prove─► ReadyModel ─spawn─► EngineHandle ─► Server
+//!      ─load─► LoadedModel ─prove─► ReadyModel ─spawn─► EngineHandle ─► (marks raised) ─► Server
 //! ```
 //!
 //! Every file is opened once, and addresses are taken, before anything is loaded; connections are accepted after the
@@ -16,16 +16,16 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
 
-use ampoule_bundle::statement::{BundleKind, Endpoint};
+use ampoule_bundle::statement::Endpoint;
 use ampoule_bundle::{
-    AcceptedVersions, AdmittedBundle, BundleIdentity, Digest, RuntimePolicy, SealedBundle, Source, TrustRoot,
-    VerifiedBundle, regular, without_waiting,
+    AdmittedBundle, BundleIdentity, Digest, SealedBundle, Source, TrustRoot, VerifiedBundle, regular, without_waiting,
 };
-use ampoule_inference::{EngineConfig, EngineHandle, IfTaken, InferenceError, LoadOptions, LoadedModel};
+use ampoule_inference::{EngineConfig, EngineHandle, IfTaken, LoadOptions, LoadedModel};
 use tokio::runtime::Runtime;
 
 use crate::adapters::{AdapterDesk, AdmittedAdapter};
 use crate::admin_socket::AdminSocket;
+use crate::admission::Admission;
 use crate::config::{
     BundleSource, ConfigError, ConfigErrors, Contract, Effective, Layers, Limits, ListenPlan, MetricsPlan,
     RuntimeConfig, Shutdown,
@@ -33,8 +33,8 @@ use crate::config::{
 use crate::demo;
 use crate::error::Error;
 use crate::exit::Exit;
-use crate::host;
-use crate::http::{Admin, ENDPOINTS, Ended, HttpLimits, Listeners, SamplingDefaults, ServedModel, Server, ServerParts};
+use crate::expiry::{self, Expiry};
+use crate::http::{Admin, Ended, HttpLimits, Listeners, SamplingDefaults, ServedModel, Server, ServerParts};
 use crate::inherited::Inherited;
 use crate::keys::KeyStore;
 use crate::listen::{BoundListener, BoundSocket, PlannedListener};
@@ -43,7 +43,7 @@ use crate::permissions;
 use crate::progress::Progress;
 use crate::report;
 use crate::signals::StopSignals;
-use crate::state::State;
+use crate::state::Keeping;
 use crate::store::Store;
 
 /// A trust root is a page of JSON with a few keys.
@@ -80,10 +80,10 @@ pub fn serve(layers: &Layers, config: RuntimeConfig) -> Result<Exit, Error> {
 pub fn check(layers: &Layers, config: &RuntimeConfig) -> Result<Effective, Error> {
     let opened = Opened::open(config, PlannedListener::prepare(&config.listen)?)?;
     let verified = verify(opened.bundle, &opened.trust_root, &opened.name).map_err(|error| explain(error, config))?;
-    let admitted = admit_model(verified, &opened.name)?;
+    let admitted = opened.admission.admit_model(verified, &opened.name)?;
     let settled = settle(layers, &admitted)?;
     let settled_config = RuntimeConfig::require(&settled)?;
-    admit_adapters(&settled_config.adapters, &opened.trust_root)?;
+    admit_adapters(&settled_config.adapters, &opened.trust_root, &opened.admission)?;
     settled_config.admin_socket.as_deref().map(AdminSocket::check).transpose()?;
     Ok(settled)
 }
@@ -93,6 +93,7 @@ struct Opened {
     name: String,
     bundle: SealedBundle,
     trust_root: TrustRoot,
+    admission: Admission,
     keys: KeyStore,
     listener: PlannedListener,
 }
@@ -104,6 +105,7 @@ impl Opened {
             return Err(Error::NoKeys { path: config.keys_file.clone() });
         }
         let trust_root = serving_root(&read_trust_root(&config.trust_root)?, &config.trust_root)?;
+        let admission = Admission::of_site(config)?;
         let (name, bundle) = match &config.source {
             BundleSource::File(path) => (path.display().to_string(), open_bundle(path)?),
             BundleSource::Store(folder) => {
@@ -112,7 +114,7 @@ impl Opened {
                 (store.describe(active), store.open_bundle(active)?)
             }
         };
-        Ok(Opened { name, bundle, trust_root, keys, listener })
+        Ok(Opened { name, bundle, trust_root, admission, keys, listener })
     }
 }
 
@@ -143,7 +145,11 @@ fn prepare_unexplained(layers: &Layers, config: &RuntimeConfig, inherited: Inher
     let opened = Opened::open(config, listener)?;
     let verified = verify(opened.bundle, &opened.trust_root, &opened.name)?;
     report::log(verified.identity());
-    let admitted = admit_model(verified, &opened.name)?;
+    let keeping = opened.admission.keeping().clone();
+    if !keeping.protects() {
+        tracing::warn!("{keeping}");
+    }
+    let admitted = opened.admission.admit_model(verified, &opened.name)?;
     let settled = settle(layers, &admitted)?;
     let config = RuntimeConfig::require(&settled)?;
     let listener = opened.listener.bind()?;
@@ -152,16 +158,21 @@ fn prepare_unexplained(layers: &Layers, config: &RuntimeConfig, inherited: Inher
         None => config.metrics.as_ref().map(BoundSocket::for_metrics).transpose()?,
     };
     let admin_socket = config.admin_socket.as_deref().map(AdminSocket::bind).transpose()?;
-    let adapters = admit_adapters(&config.adapters, &opened.trust_root)?;
+    let adapters = admit_adapters(&config.adapters, &opened.trust_root, &opened.admission)?;
+    let marks = admitted.marks().clone();
     let running = start(admitted, &config.limits, &opened.name)?;
+    // The model has proven itself and nobody has been answered yet: from here on nothing older is served here.
+    keeping.raise_for_model(&marks, &format!("{} {}", running.identity.name, running.identity.version))?;
     let served = config.model_name.unwrap_or_else(|| running.identity.name.to_string());
     for adapter in adapters {
         adapter.bind(&running.engine, &served, IfTaken::Refuse)?;
     }
-    let desk = |root| AdapterDesk { root, engine: running.engine.clone(), served: served.clone() };
-    let admin = admin_socket.map(|socket| Admin { socket, desk: desk(opened.trust_root) });
+    let (root, admission) = (opened.trust_root, opened.admission);
+    let desk = || AdapterDesk { root, admission, engine: running.engine.clone(), served: served.clone() };
+    let admin = admin_socket.map(|socket| Admin { socket, desk: desk() });
     Ok(Prepared {
         running,
+        keeping,
         keys: opened.keys,
         listener,
         metrics,
@@ -254,35 +265,6 @@ pub fn check_every_byte(verified: &VerifiedBundle, name: &str) -> Result<(), Err
     outcome.map_err(|source| Error::Bundle { name: name.to_owned(), source: Box::new(source) })
 }
 
-/// Decides whether a verified bundle may run on this host, now.
-///
-/// # Errors
-/// [`Error::NotAdmitted`] with the rule that it breaks.
-pub fn admit(verified: VerifiedBundle, accepted: &AcceptedVersions, name: &str) -> Result<AdmittedBundle, Error> {
-    let admitted = verified
-        .admit(&policy(), &host::facts()?, accepted)
-        .map_err(|violation| Error::NotAdmitted { name: name.to_owned(), violation: Box::new(violation) })?;
-    for notice in admitted.notices() {
-        tracing::warn!(%notice, "the bundle is admitted with a notice");
-    }
-    Ok(admitted)
-}
-
-/// Admits what is to be served by itself, which an adapter cannot be.
-///
-/// # Errors
-/// As [`admit`], and [`Error::Model`] for an adapter.
-pub fn admit_model(verified: VerifiedBundle, name: &str) -> Result<AdmittedBundle, Error> {
-    let admitted = admit(verified, &State::Unkept.accepted(), name)?;
-    if admitted.identity().kind != BundleKind::Model {
-        return Err(Error::from_inference(
-            name,
-            InferenceError::AnAdapter { name: admitted.identity().name.to_string() },
-        ));
-    }
-    Ok(admitted)
-}
-
 /// Settles the configuration under the contract of an admitted bundle.
 ///
 /// # Errors
@@ -294,8 +276,8 @@ pub fn settle(layers: &Layers, admitted: &AdmittedBundle) -> Result<Effective, E
 }
 
 /// All adapters before the model is loaded: a refusal costs a second then, and a minute afterwards.
-fn admit_adapters(paths: &[PathBuf], root: &TrustRoot) -> Result<Vec<AdmittedAdapter>, Error> {
-    paths.iter().map(|path| AdmittedAdapter::admit(path, root)).collect()
+fn admit_adapters(paths: &[PathBuf], root: &TrustRoot, admission: &Admission) -> Result<Vec<AdmittedAdapter>, Error> {
+    paths.iter().map(|path| AdmittedAdapter::admit(path, root, admission)).collect()
 }
 
 /// A model that runs, and what is told about it.
@@ -304,6 +286,8 @@ pub struct Running {
     pub engine: EngineHandle,
     /// What it runs.
     pub identity: BundleIdentity,
+    /// What its date means while it runs.
+    pub expiry: Expiry,
     /// What applies where a request says nothing.
     pub defaults: SamplingDefaults,
     /// The endpoints that the bundle allows; all of them when absent.
@@ -318,6 +302,7 @@ pub fn start(admitted: AdmittedBundle, limits: &Limits, name: &str) -> Result<Ru
     let began = Instant::now();
     let refused = |source| Error::from_inference(name, source);
     let identity = admitted.identity().clone();
+    let expiry = Expiry { expires: admitted.release().expires, policy: admitted.release().expiry_policy };
     let endpoints = admitted.release().constraints.endpoints.clone();
     let defaults = sampling_defaults(&admitted, name)?;
     let progress = Arc::new(Progress::start("Loading", admitted.weight_bytes()));
@@ -346,7 +331,7 @@ pub fn start(admitted: AdmittedBundle, limits: &Limits, name: &str) -> Result<Ru
         ..EngineConfig::default()
     };
     let engine = ready.spawn(config).map_err(refused)?;
-    Ok(Running { engine, identity, defaults, endpoints })
+    Ok(Running { engine, identity, expiry, defaults, endpoints })
 }
 
 fn sampling_defaults(admitted: &AdmittedBundle, name: &str) -> Result<SamplingDefaults, Error> {
@@ -361,6 +346,8 @@ fn sampling_defaults(admitted: &AdmittedBundle, name: &str) -> Result<SamplingDe
 pub struct Prepared {
     /// The model.
     pub running: Running,
+    /// Where what was seen is kept.
+    pub keeping: Keeping,
     /// Who may call.
     pub keys: KeyStore,
     /// Where to listen.
@@ -401,6 +388,7 @@ impl Prepared {
                 config_digest: self.config_digest,
                 defaults: self.running.defaults,
                 endpoints: self.running.endpoints,
+                rollback_protection: self.keeping.word(),
             },
             keys: self.keys,
             limits: self.http_limits,
@@ -410,6 +398,8 @@ impl Prepared {
         tracing::info!(%address, metrics_address, admin_socket, model = name, config_digest = %self.config_digest, "serving");
         listening(address);
         let metrics = metrics_listener.map(|(listener, _)| listener);
+        // It ends with the runtime, as everything does that runs as long as the process.
+        drop(tokio::spawn(expiry::watch(self.running.expiry, self.keeping, jiff::Timestamp::now)));
         let listeners = Listeners { api: listener, metrics, admin: self.admin };
         let Ended { cut_off } = server.run(listeners, shutdown).await?;
         engine.drain();
@@ -445,10 +435,4 @@ pub fn http_limits(limits: &Limits, shutdown: Shutdown) -> HttpLimits {
         drain_deadline: shutdown.drain_deadline,
         ..HttpLimits::default()
     }
-}
-
-/// What this runtime is.  The channels and the minimum versions that a site accepts come with the store.
-fn policy() -> RuntimePolicy {
-    let version = env!("CARGO_PKG_VERSION").parse().expect("cargo's own version is a semantic version");
-    RuntimePolicy::new(version, ENDPOINTS)
 }

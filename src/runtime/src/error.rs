@@ -14,6 +14,7 @@ use crate::http::ServeError;
 use crate::inherited::InheritedError;
 use crate::installation::InstallationError;
 use crate::keys::KeyStoreError;
+use crate::state::StateError;
 use crate::store::StoreError;
 use crate::tls::TlsError;
 
@@ -64,6 +65,9 @@ pub enum Error {
     /// The store cannot be read or changed.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// What was taken into use before cannot be read or noted.
+    #[error(transparent)]
+    State(#[from] StateError),
     /// A trust root cannot be opened.
     #[error("cannot open the trust root {}: {source}", path.display())]
     OpenTrustRoot {
@@ -268,6 +272,12 @@ impl Error {
                 Exit::Signature
             }
             Error::Installation(_) => Exit::Unreadable,
+            Error::State(source) | Error::Store(StoreError::HighWater(source)) => match source {
+                StateError::Io { .. } | StateError::Busy { .. } => Exit::Failure,
+                StateError::WritableByAll { .. } => Exit::Configuration,
+                StateError::Reason { .. } => Exit::Usage,
+                _ => Exit::State,
+            },
             Error::Store(StoreError::Io { .. } | StoreError::Busy { .. }) => Exit::Failure,
             Error::Store(StoreError::WritableByAll { .. }) => Exit::Configuration,
             Error::Store(_) => Exit::State,

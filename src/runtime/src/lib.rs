@@ -6,6 +6,7 @@
 
 pub mod adapters;
 pub mod admin_socket;
+pub mod admission;
 pub mod boot;
 pub mod cli;
 pub mod client;
@@ -13,6 +14,7 @@ pub mod config;
 pub mod demo;
 pub mod error;
 pub mod exit;
+pub mod expiry;
 pub mod host;
 pub mod http;
 pub mod inherited;

@@ -14,9 +14,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use ampoule::adapters::AdmittedAdapter;
+use ampoule::admission::Admission;
 use ampoule::boot;
 use ampoule::config::{Layers, RuntimeConfig};
-use ampoule_bundle::AcceptedVersions;
 use ampoule_inference::{GenerationRequest, IfTaken, SubmitError};
 use serde_json::{Value, json};
 use support::adapters::{MODULE, Workshop, matrices};
@@ -369,13 +369,13 @@ fn a_request_with_the_adapter_of_another_engine_is_refused() {
     let effective = Layers::none().merge();
     let engine = |path: &str| {
         let verified = boot::verify(boot::open_bundle(Path::new(path)).unwrap(), &root, path).unwrap();
-        let admitted = boot::admit(verified, &AcceptedVersions::default(), path).unwrap();
+        let admitted = Admission::of_host().admit(verified, path).unwrap();
         boot::start(admitted, &RuntimeConfig::limits(&effective), path).unwrap().engine
     };
     let base = workshop.site.bundle.as_str();
     let (own, other) = (engine(base), engine(&base.replace("generator.bundle", "generator-next.bundle")));
     let adapter = workshop.adapter("facts", "facts", 1);
-    let adapter = AdmittedAdapter::admit(Path::new(&adapter), &root).unwrap();
+    let adapter = AdmittedAdapter::admit(Path::new(&adapter), &root, &Admission::of_host()).unwrap();
     let adapter = adapter.bind(&own, MODEL, IfTaken::Refuse).unwrap();
     let request = || {
         let mut request = GenerationRequest::new(vec![1, 2], 1);

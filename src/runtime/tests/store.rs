@@ -192,7 +192,7 @@ fn a_refused_import_leaves_no_trace() {
     shelf.refused(&["import", &bundle, "--trust-root", &root], 78, &["the demo's root"]);
     let mut left: Vec<_> = fs::read_dir(&shelf.store).unwrap().map(|entry| entry.unwrap().file_name()).collect();
     left.sort();
-    assert_eq!(left, ["bundles", "lock", "roots", "state.json"]);
+    assert_eq!(left, ["bundles", "high-water.json", "high-water.log", "lock", "roots", "state.json"]);
     assert_eq!(fs::read_dir(PathBuf::from(&shelf.store).join("bundles")).unwrap().count(), 1);
 }
 
@@ -275,6 +275,34 @@ fn a_state_that_is_damaged_or_lost_is_no_first_start() {
     check(78, &["written by everybody", "chmod o-w"]);
     fs::set_permissions(shelf.state(), fs::Permissions::from_mode(0o644)).unwrap();
     assert_eq!(shelf.standings(), ["1.0.0 active", "1.1.0 staged"]);
+}
+
+#[test]
+fn c16_what_is_older_than_both_bundles_that_may_be_served_never_comes_back() {
+    let shelf = Shelf::with_two_versions();
+    shelf.done(&["activate", "fixture-generator@1.1.0"]);
+    // The previous one may come back, as `rollback` does; so its counter bounds what is accepted.
+    let shown = |shelf: &Shelf| -> Json { serde_json::from_str(&shelf.done(&["state", "show", "--json"])).unwrap() };
+    assert_eq!(shown(&shelf)["counters"][0]["counter"], 1);
+    // Another bundle takes the place of the previous one, and what was before it is gone for good.
+    shelf.import("encoder.bundle");
+    shelf.done(&["activate", "fixture-encoder"]);
+    assert_eq!(shown(&shelf)["counters"].as_array().unwrap().len(), 2, "{}", shown(&shelf));
+    let older = ["at least counter 2 in epoch 1", "accepted before"];
+    shelf.refused(&["activate", "fixture-generator@1.0.0"], 13, &older);
+    let bundle = Shelf::fixture("generator.bundle");
+    let root = shelf.site.root.clone();
+    shelf.refused(&["import", &bundle, "--trust-root", &root], 13, &older);
+    // A switch that was cut before its marks were noted leaves nothing open: the catalogue counts too.
+    let marks = PathBuf::from(&shelf.store).join("high-water.json");
+    shelf.done(&["state", "reset", "--reason", "as if the marks had not been written"]);
+    shelf.refused(&["activate", "fixture-generator@1.0.0"], 13, &older);
+    // And marks that are lost are no first start, for whoever reads and for whoever writes.
+    fs::remove_file(&marks).unwrap();
+    for arguments in [&["activate", "fixture-generator"][..], &["rollback"], &shelf.serve_arguments()] {
+        shelf.refused(arguments, 13, &["is lost", "high-water.log", "`ampoule state reset"]);
+    }
+    shelf.refused(&["state", "init"], 13, &["is lost"]);
 }
 
 #[test]

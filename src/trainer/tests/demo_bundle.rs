@@ -8,7 +8,7 @@
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
-use ampoule_bundle::{AcceptedVersions, AdmittedBundle, HostFacts, RuntimePolicy, SealedBundle, TrustRoot};
+use ampoule_bundle::{AdmittedBundle, HighWaterMarks, HostFacts, RuntimePolicy, SealedBundle, TrustRoot};
 use ampoule_inference::model::{Config, Decoder, WeightsSink};
 use ampoule_inference::text::{ByteLimit, Conversation, Message, Role, SpecialTokensInOutput, TextProcessor};
 use ampoule_trainer::corpus::{Corpus, HeldOut};
@@ -54,7 +54,7 @@ fn admit() -> AdmittedBundle {
         memory_bytes: 1 << 30,
         accelerators: BTreeSet::new(),
     };
-    verified.admit(&policy, &host, &AcceptedVersions::none()).unwrap()
+    verified.admit(&policy, &host, &HighWaterMarks::none()).unwrap()
 }
 
 fn corpus() -> (Recipe, Corpus, HeldOut) {

@@ -3,19 +3,22 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use ampoule_bundle::statement::{Accelerator, Encryption, Endpoint, ExpiryPolicy};
+use ampoule_bundle::trust::{RevocationPart, TrustDocument};
 use ampoule_bundle::{
-    AcceptedVersions, AdmissionNotice, AdmittedBundle, Counter, Curve, Digest, Epoch, HostFacts, PolicyViolation, Rule,
-    RuntimePolicy, ViolationClass,
+    AdmissionNotice, AdmittedBundle, Counter, Curve, Digest, Epoch, Footprint, HighWaterMarks, HostFacts, MemoryPart,
+    Origin, PolicyViolation, Role, Rule, RuntimePolicy, Verdict, ViolationClass,
 };
 
-use crate::sample::{Draft, Signer, draft, open_and_verify, root, time};
+use crate::sample::{Draft, Signer, draft, open_and_verify, root, root_with, signed, time};
 
 /// A sample, a policy, a host and a history that fit each other.
 struct Case {
     draft: Draft,
     policy: RuntimePolicy,
     host: HostFacts,
-    accepted: AcceptedVersions,
+    marks: HighWaterMarks,
+    /// The version of the revocation list that is there.
+    revocations: Option<u64>,
 }
 
 impl Case {
@@ -32,14 +35,20 @@ impl Case {
                 memory_bytes: 1 << 20,
                 accelerators: BTreeSet::new(),
             },
-            accepted: AcceptedVersions::none(),
+            marks: HighWaterMarks::none(),
+            revocations: None,
         }
     }
 
     fn admit(self) -> Result<AdmittedBundle, PolicyViolation> {
         let signer = Signer::new(Curve::P256);
-        let verified = open_and_verify(self.draft.seal(&[&signer]), &root(&[&signer], 1)).unwrap();
-        verified.admit(&self.policy, &self.host, &self.accepted)
+        let mut root = root_with(&[(Role::Release, &[&signer], 1), (Role::Revoke, &[&signer], 1)]);
+        if let Some(version) = self.revocations {
+            let list = RevocationPart::new(version, time("2026-02-01T00:00:00Z"));
+            root = root.with_revocations(&signed(&TrustDocument::unsigned(list), &[&signer])).unwrap();
+        }
+        let verified = open_and_verify(self.draft.seal(&[&signer]), &root).unwrap();
+        verified.admit(&self.policy, &self.host, &self.marks)
     }
 }
 
@@ -49,9 +58,13 @@ fn breaks(rule: Rule, change: impl FnOnce(&mut Case)) {
     change(&mut case);
     let violation = case.admit().err().unwrap_or_else(|| panic!("{rule} is not broken"));
     assert_eq!(violation.rule, rule, "{violation}");
-    let expected = if rule == Rule::Rollback { ViolationClass::State } else { ViolationClass::NotAdmitted };
-    assert_eq!(violation.class(), expected);
-    assert!(!violation.found.is_empty() && !violation.required.is_empty(), "{violation}");
+    let older = [Rule::Rollback, Rule::TrustRootRollback, Rule::RevocationRollback].contains(&rule);
+    assert_eq!(violation.class(), if older { ViolationClass::State } else { ViolationClass::NotAdmitted });
+    // A refusal is of use when it says what, against what, where from, and what to do.
+    let told = violation.to_string();
+    for part in [rule.name(), &violation.found.to_string(), &violation.required.to_string(), rule.remedy()] {
+        assert!(!part.is_empty() && told.contains(part), "{part} is not in {told}");
+    }
 }
 
 /// The case after `change` is admitted.
@@ -102,6 +115,12 @@ fn the_runtime_must_fit() {
 fn the_host_must_fit() {
     breaks(Rule::CpuFeatures, |case| case.host.cpu_features = BTreeSet::new());
     breaks(Rule::Memory, |case| case.host.memory_bytes -= 1);
+    let footprint = |bytes: u64| {
+        let part = |what, bytes, lowered_by| MemoryPart { what, bytes, lowered_by };
+        Some(Footprint(vec![part("weights", bytes - 5, None), part("cache", 5, Some("limits.token_budget"))]))
+    };
+    breaks(Rule::MemoryFit, |case| case.policy.footprint = footprint((1 << 20) + 1));
+    fits(|case| case.policy.footprint = footprint(1 << 20));
     breaks(Rule::Accelerator, |case| case.draft.release.requires.accelerator = Some(Accelerator::Cuda));
     fits(|case| {
         case.draft.release.requires.accelerator = Some(Accelerator::Cuda);
@@ -125,10 +144,27 @@ fn the_site_must_agree() {
 fn the_trust_must_be_new_enough() {
     breaks(Rule::TrustRootVersion, |case| case.draft.release.trust_root_version = 2);
     breaks(Rule::RevocationVersion, |case| case.draft.release.revocation_min = 1);
+    fits(|case| {
+        case.draft.release.revocation_min = 1;
+        case.revocations = Some(1);
+    });
     breaks(Rule::TrustRootExpiry, |case| {
         case.draft.release.expires = None;
         case.host.now = time("2036-01-01T00:00:00Z");
     });
+}
+
+#[test]
+fn c16_neither_the_root_nor_the_revocation_list_goes_back() {
+    breaks(Rule::TrustRootRollback, |case| case.marks.see_trust_root(2));
+    fits(|case| case.marks.see_trust_root(1));
+    let lists = |case: &mut Case, seen, present| {
+        case.marks.see_revocation_list(seen);
+        case.revocations = present;
+    };
+    breaks(Rule::RevocationRollback, |case| lists(case, 3, Some(2)));
+    breaks(Rule::RevocationRollback, |case| lists(case, 1, None));
+    fits(|case| lists(case, 3, Some(3)));
 }
 
 #[test]
@@ -159,9 +195,45 @@ fn c18_time_never_lies_before_the_statement() {
 }
 
 #[test]
+fn c18_an_expired_bundle_stays_expired_whatever_the_clock_says_later() {
+    let seen = |case: &mut Case, clock: &str| {
+        case.draft.release.issued_at = time("2020-01-01T00:00:00Z");
+        case.marks.see_time(time("2027-01-01T00:00:00Z"));
+        case.host.now = time(clock);
+    };
+    // 1970 and then 2020, after 2027 was seen: the bundle expired with 2026.
+    for clock in ["1970-01-01T00:00:00Z", "2020-06-01T00:00:00Z", "2026-12-31T23:59:59Z"] {
+        breaks(Rule::Expiry, |case| seen(case, clock));
+    }
+    let admitted = fits(|case| {
+        seen(case, "2020-06-01T00:00:00Z");
+        case.draft.release.expires = Some(time("2028-01-01T00:00:00Z"));
+    });
+    assert_eq!(admitted.marks().time(), Some(time("2027-01-01T00:00:00Z")), "the mark is not lowered to the clock");
+}
+
+#[test]
+fn c18_a_clock_before_the_runtime_was_made_is_wrong_and_matters_to_what_expires() {
+    let made = |case: &mut Case, clock: &str| {
+        case.policy.made = Some(time("2026-05-01T00:00:00Z"));
+        case.host.now = time(clock);
+    };
+    breaks(Rule::Clock, |case| made(case, "1970-01-01T00:00:00Z"));
+    breaks(Rule::Clock, |case| {
+        made(case, "2026-04-30T23:59:59Z");
+        case.marks.see_time(time("2026-06-01T00:00:00Z"));
+    });
+    fits(|case| made(case, "2026-05-01T00:00:00Z"));
+    fits(|case| {
+        made(case, "1970-01-01T00:00:00Z");
+        case.draft.release.expires = None;
+    });
+}
+
+#[test]
 fn c16_counters_and_epochs_never_go_back() {
     let accepted = |case: &mut Case, epoch, counter| {
-        case.accepted.accept(&"sample".parse().unwrap(), Epoch(epoch), Counter(counter));
+        case.marks.accept(&"sample".parse().unwrap(), Epoch(epoch), Counter(counter));
     };
     breaks(Rule::Rollback, |case| accepted(case, 1, 8));
     breaks(Rule::Rollback, |case| accepted(case, 2, 0));
@@ -171,16 +243,57 @@ fn c16_counters_and_epochs_never_go_back() {
     });
     fits(|case| accepted(case, 1, 7));
     fits(|case| accepted(case, 0, 1 << 50));
-    fits(|case| case.accepted.accept(&"other".parse().unwrap(), Epoch(9), Counter(9)));
+    fits(|case| case.marks.accept(&"other".parse().unwrap(), Epoch(9), Counter(9)));
 }
 
 #[test]
 fn c17_a_new_epoch_recovers_from_a_counter_at_its_end() {
-    let accepted = |case: &mut Case| case.accepted.accept(&"sample".parse().unwrap(), Epoch(1), Counter((1 << 53) - 1));
+    let accepted = |case: &mut Case| case.marks.accept(&"sample".parse().unwrap(), Epoch(1), Counter((1 << 53) - 1));
     breaks(Rule::Rollback, accepted);
     fits(|case| {
         accepted(case);
         case.draft.release.epoch = Epoch(2);
         case.draft.release.counter = Counter(0);
     });
+}
+
+#[test]
+fn what_was_admitted_says_what_the_marks_become() {
+    let admitted = fits(|case| {
+        case.revocations = Some(4);
+        case.marks.accept(&"other".parse().unwrap(), Epoch(3), Counter(9));
+    });
+    let marks = admitted.marks();
+    let accepted: Vec<_> = marks.counters().map(|(name, epoch, counter)| (name.to_string(), epoch, counter)).collect();
+    assert_eq!(accepted, [("sample".to_owned(), Epoch(1), Counter(7))], "its own alone");
+    assert_eq!((marks.trust_root(), marks.revocation()), (1, 4));
+    assert_eq!(marks.time(), Some(time("2026-06-01T00:00:00Z")));
+    assert_eq!(marks.without_counters().counters().count(), 0);
+    assert_eq!(marks.without_counters().time(), marks.time());
+}
+
+#[test]
+fn a_report_tells_every_rule_and_not_only_the_first_that_is_broken() {
+    let mut case = Case::fitting();
+    case.policy.channels = Some(BTreeSet::from(["beta".parse().unwrap()]));
+    case.policy.settings = BTreeMap::from([("channels", "file /etc/ampoule.toml".to_owned())]);
+    case.host.now = time("2027-01-01T00:00:00Z");
+    case.marks.accept(&"sample".parse().unwrap(), Epoch(1), Counter(8));
+    let signer = Signer::new(Curve::P256);
+    let verified = open_and_verify(case.draft.seal(&[&signer]), &root(&[&signer], 1)).unwrap();
+    let examination = verified.examine(&case.policy, &case.host, &case.marks);
+    let broken: Vec<Rule> = examination
+        .findings()
+        .iter()
+        .filter(|finding| finding.verdict == Verdict::Broken)
+        .map(|finding| finding.rule)
+        .collect();
+    assert_eq!(broken, [Rule::Channel, Rule::Expiry, Rule::Rollback]);
+    let violation = examination.violation().unwrap();
+    assert_eq!(violation.rule, Rule::Channel, "the first one refuses");
+    assert!(matches!(violation.found.origin, Origin::Release { .. }));
+    assert_eq!(violation.required.to_string(), "beta (`channels`, file /etc/ampoule.toml)");
+    let rules: BTreeSet<Rule> = examination.findings().iter().map(|finding| finding.rule).collect();
+    assert_eq!(rules.len(), examination.findings().len(), "no rule is told twice");
+    assert!(rules.len() >= 14, "{rules:?}");
 }

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 
 use ampoule_bundle::statement::Endpoint;
 use ampoule_bundle::{
-    AcceptedVersions, AdmittedBundle, BundleError, Curve, HostFacts, LayerKind, LoadError, RuntimePolicy, Source,
+    AdmittedBundle, BundleError, Curve, HighWaterMarks, HostFacts, LayerKind, LoadError, RuntimePolicy, Source,
     TensorEntry, TensorKind, TensorSink,
 };
 
@@ -21,7 +21,7 @@ fn admitted(source: impl Source + 'static, signer: &Signer) -> AdmittedBundle {
         accelerators: Default::default(),
     };
     let verified = open_and_verify(source, &root(&[signer], 1)).unwrap();
-    verified.admit(&policy, &host, &AcceptedVersions::none()).unwrap()
+    verified.admit(&policy, &host, &HighWaterMarks::none()).unwrap()
 }
 
 /// What was placed under a name.

@@ -7,7 +7,7 @@ use ampoule_bundle::trust::{
     DowngradeDocument, DowngradePart, MinimumCounter, RevocationDocument, RevocationPart, TrustDocument,
 };
 use ampoule_bundle::{
-    AcceptedVersions, AdmissionNotice, AdmittedBundle, BundleError, Counter, Curve, Digest, Epoch, HostFacts,
+    AdmissionNotice, AdmittedBundle, BundleError, Counter, Curve, Digest, Epoch, HighWaterMarks, HostFacts,
     PolicyViolation, Role, Rule, RuntimePolicy, TrustRoot,
 };
 
@@ -49,7 +49,7 @@ fn admit(
     draft: &Draft,
     signer: &Signer,
     root: &TrustRoot,
-    accepted: &AcceptedVersions,
+    accepted: &HighWaterMarks,
 ) -> Result<AdmittedBundle, PolicyViolation> {
     let policy = RuntimePolicy::new(semver::Version::new(0, 1, 0), [Endpoint::ChatCompletions]);
     let host = HostFacts {
@@ -63,7 +63,7 @@ fn admit(
 
 /// What is admitted or refused under a root, for a site that has accepted nothing yet.
 fn verdict(draft: &Draft, signer: &Signer, root: &TrustRoot) -> Option<Rule> {
-    admit(draft, signer, root, &AcceptedVersions::none()).err().map(|violation| violation.rule)
+    admit(draft, signer, root, &HighWaterMarks::none()).err().map(|violation| violation.rule)
 }
 
 #[test]
@@ -218,7 +218,7 @@ fn c09_lists_are_strict_json_of_bounded_length() {
 #[test]
 fn c16_a_downgrade_token_lifts_the_rule_on_rollback_for_one_bundle_until_its_end() {
     let trust = Trust::new();
-    let mut accepted = AcceptedVersions::none();
+    let mut accepted = HighWaterMarks::none();
     accepted.accept(&"sample".parse().unwrap(), Epoch(1), Counter(9));
     let manifest = draft().manifest().digest();
     let part = |name: &str, epoch, counter, manifest, expires: &str| {
@@ -241,7 +241,7 @@ fn c16_a_downgrade_token_lifts_the_rule_on_rollback_for_one_bundle_until_its_end
     ] {
         let violation = verdict(token, &trust.root).unwrap_err();
         assert_eq!(violation.rule, Rule::Rollback);
-        assert!(violation.found.contains(found), "{violation}");
+        assert!(violation.found.text.contains(found), "{violation}");
     }
     // It lifts no other rule.
     let minimum = MinimumCounter { epoch: Epoch(1), counter: Counter(8) };

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use ampoule_bundle::archive::{self, Contents};
 use ampoule_bundle::statement::{Endpoint, WeightHeaderDigest};
 use ampoule_bundle::{
-    AcceptedVersions, AdmittedBundle, Attestation, Digest, HostFacts, Layer, LayerKind, Manifest, ModelConfig,
+    AdmittedBundle, Attestation, Digest, HighWaterMarks, HostFacts, Layer, LayerKind, Manifest, ModelConfig,
     ModelDescriptor, ModelProperties, OmsStatement, PAYLOAD_TYPE, PublicKey, ReleaseStatement, Role, RootDocument,
     RuntimePolicy, SealedBundle, Source, TrustRoot, VerifiedBundle, WeightFormat, WeightHeader,
     pre_authentication_encoding,
@@ -56,7 +56,7 @@ pub(crate) fn admit(bundle: VerifiedBundle) -> AdmittedBundle {
         memory_bytes: 1 << 40,
         accelerators: BTreeSet::new(),
     };
-    bundle.admit(&policy, &host, &AcceptedVersions::none()).unwrap()
+    bundle.admit(&policy, &host, &HighWaterMarks::none()).unwrap()
 }
 
 struct Key {

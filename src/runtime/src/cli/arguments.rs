@@ -21,6 +21,9 @@ pub struct ConfigArguments {
     /// The store whose active bundle is served, in place of --bundle.
     #[arg(long, value_name = "DIR")]
     pub store: Option<String>,
+    /// The folder where what was taken into use is kept, beside --bundle; `ampoule state init` makes it.
+    #[arg(long, value_name = "DIR")]
+    pub state: Option<String>,
     /// The root.json whose keys may sign the bundle. There is no default trust.
     #[arg(long, value_name = "FILE")]
     pub trust_root: Option<String>,
@@ -84,6 +87,7 @@ impl ConfigArguments {
         let named = [
             ("bundle", "--bundle", &self.bundle),
             ("store", "--store", &self.store),
+            ("state", "--state", &self.state),
             ("trust_root", "--trust-root", &self.trust_root),
             ("keys_file", "--keys-file", &self.keys_file),
             ("listen", "--listen", &self.listen),

@@ -11,6 +11,7 @@ use crate::boot;
 use crate::config::{BundleSource, ConfigError, ConfigErrors, Effective, ListenPlan, Options, RuntimeConfig};
 use crate::error::Error;
 use crate::exit::Exit;
+use crate::state::Keeping;
 
 const CHECK_EXAMPLES: &str = "\
 Examples:
@@ -95,6 +96,9 @@ fn check(arguments: &CheckArguments, output: &mut Output) -> Result<Exit, Error>
         output.line(format_args!("warning: {warning}"))?;
     }
     output.line(format_args!("ok: configuration digest {}", settled.digest()))?;
+    if config.state.is_none() && matches!(config.source, BundleSource::File(_)) {
+        output.line(format_args!("note: {}", Keeping::Nowhere))?;
+    }
     Ok(if warnings.is_empty() { Exit::Ok } else { Exit::Warnings })
 }
 

@@ -3,16 +3,16 @@
 
 use std::path::PathBuf;
 
-use ampoule_bundle::{BundleIdentity, Counter, Epoch};
+use ampoule_bundle::{BundleIdentity, Counter, Epoch, HighWaterMarks};
 use clap::Args;
 use serde_json::json;
 
 use super::output::Output;
+use crate::admission::Admission;
 use crate::boot;
 use crate::error::Error;
 use crate::exit::Exit;
 use crate::report;
-use crate::state::State;
 
 const VERIFY_EXAMPLES: &str = "\
 Examples:
@@ -82,11 +82,11 @@ fn judge(arguments: &VerifyArguments) -> Result<BundleIdentity, Error> {
     let name = arguments.bundle.display().to_string();
     let verified = boot::verify(boot::open_bundle(&arguments.bundle)?, &root, &name)?;
     boot::check_every_byte(&verified, &name)?;
-    let mut accepted = State::Unkept.accepted();
+    let mut accepted = HighWaterMarks::none();
     if let Some((epoch, counter)) = arguments.accepted {
         accepted.accept(&verified.identity().name, epoch, counter);
     }
-    Ok(boot::admit(verified, &accepted, &name)?.identity().clone())
+    Ok(Admission::of_host().remembering(accepted).admit(verified, &name)?.identity().clone())
 }
 
 pub(super) fn inspect(arguments: &InspectArguments, output: &mut Output) -> Result<Exit, Error> {

@@ -116,6 +116,28 @@ pub enum ConfigError {
         /// Where the store was named.
         store: Origin,
     },
+    /// Both a state and a store.
+    #[error(
+        "`state` (from {state}) and `store` (from {store}) are both set: take `state` away, because a store keeps its own"
+    )]
+    StateAndStore {
+        /// Where the state was named.
+        state: Origin,
+        /// Where the store was named.
+        store: Origin,
+    },
+    /// An entry of a list that is nothing of its kind.
+    #[error("`{key}` has the entry {found:?}, but each must be {expected} (from {origin})")]
+    WrongEntry {
+        /// The dotted key.
+        key: &'static str,
+        /// The entry.
+        found: String,
+        /// What is wanted.
+        expected: &'static str,
+        /// Where.
+        origin: Origin,
+    },
     /// A file that an option names is not there or cannot be read.
     #[error("`{key}` names {}, which cannot be opened: {reason} (from {origin})", path.display())]
     MissingFile {

@@ -14,8 +14,15 @@ pub struct RawConfig {
     pub bundle: Option<PathBuf>,
     /// The store whose active bundle is served, in place of `bundle`.
     pub store: Option<PathBuf>,
+    /// The folder where what was taken into use is kept, beside `bundle`, so that nothing older is served after a restart;
+    /// `ampoule state init` makes it. A store keeps this itself.
+    pub state: Option<PathBuf>,
     /// The trust root (root.json) whose keys may sign the bundle. There is no default trust.
     pub trust_root: Option<PathBuf>,
+    /// The channels of bundles that may be served, separated by commas. All of them when unset.
+    pub channels: Option<String>,
+    /// The lowest versions of bundles that may be served: NAME@VERSION, separated by commas.
+    pub minimum_versions: Option<String>,
     /// Sealed adapters of that bundle to serve beside it, each by its own name as `model`: paths, separated by commas.
     pub adapters: Option<String>,
     /// The file of API keys that `ampoule keys add` writes; it holds hashes, never keys.

@@ -1,11 +1,12 @@
 //! The configuration as it is used: paths resolved, addresses parsed, and the combinations that must not exist made
 //! impossible to express.  Built from the effective values in one step that reports every mistake.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use ampoule_bundle::Digest;
+use ampoule_bundle::{BundleName, BundleVersion, Channel, Digest};
 
 use super::effective::{Effective, Origin};
 use super::error::{ConfigError, ConfigErrors};
@@ -16,6 +17,10 @@ use super::raw::{LogFormat, LogLevel, RawConfig};
 pub struct RuntimeConfig {
     /// Where the sealed bundle comes from.
     pub source: BundleSource,
+    /// Where what was taken into use is kept, if not in a store.
+    pub state: Option<PathBuf>,
+    /// Which bundles the site accepts.
+    pub accepted: AcceptedBundles,
     /// The trust root.
     pub trust_root: PathBuf,
     /// Adapters beside the bundle.
@@ -49,6 +54,17 @@ pub enum BundleSource {
     File(PathBuf),
     /// The active bundle of a store.
     Store(PathBuf),
+}
+
+/// Which bundles the site accepts, beyond what the trust root and the bundles themselves say.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct AcceptedBundles {
+    /// The channels; `None` accepts all.
+    pub channels: Option<BTreeSet<Channel>>,
+    /// The lowest version of each bundle.
+    pub minimum_versions: BTreeMap<BundleName, BundleVersion>,
+    /// Where the site says so, by the key of the option.
+    pub origins: BTreeMap<&'static str, String>,
 }
 
 /// The phases of an orderly end.
@@ -118,6 +134,8 @@ impl RuntimeConfig {
         let raw = &effective.raw;
         let mut errors = Vec::new();
         let source = bundle_source(effective, &mut errors);
+        let state = state(effective, &mut errors);
+        let accepted = accepted_bundles(effective, &mut errors);
         let trust_root = required(
             effective,
             "trust_root",
@@ -137,6 +155,8 @@ impl RuntimeConfig {
         match (source, trust_root, keys_file, listen, errors.is_empty()) {
             (Some(source), Some(trust_root), Some(keys_file), Some(listen), true) => Ok(RuntimeConfig {
                 source,
+                state,
+                accepted,
                 trust_root,
                 adapters: paths(effective, "adapters", raw.adapters.as_deref()),
                 keys_file,
@@ -256,6 +276,53 @@ fn bundle_source(effective: &Effective, errors: &mut Vec<ConfigError>) -> Option
     }
 }
 
+fn state(effective: &Effective, errors: &mut Vec<ConfigError>) -> Option<PathBuf> {
+    let folder = effective.raw.state.as_deref()?;
+    if effective.raw.store.is_some() {
+        let (state, store) = (effective.origin("state"), effective.origin("store"));
+        errors.push(ConfigError::StateAndStore { state, store });
+    }
+    Some(effective.resolve("state", folder))
+}
+
+fn accepted_bundles(effective: &Effective, errors: &mut Vec<ConfigError>) -> AcceptedBundles {
+    let raw = &effective.raw;
+    let mut wrong = |key, found: &str, expected| {
+        errors.push(ConfigError::WrongEntry { key, found: found.to_owned(), expected, origin: effective.origin(key) });
+    };
+    let channels = raw.channels.as_deref().map(|list| {
+        let parsed = entries(list).map(|entry| (entry, entry.parse().ok()));
+        let name = "the name of a channel, as in stable";
+        parsed
+            .filter_map(|(entry, channel)| {
+                channel.or_else(|| {
+                    wrong("channels", entry, name);
+                    None
+                })
+            })
+            .collect()
+    });
+    let minimum = |entry: &str| {
+        let (name, version) = entry.split_once('@')?;
+        Some((name.parse().ok()?, version.parse().ok()?))
+    };
+    let minimum_versions = entries(raw.minimum_versions.as_deref().unwrap_or_default())
+        .filter_map(|entry| {
+            minimum(entry).or_else(|| {
+                wrong("minimum_versions", entry, "a name and a version, as in my-model@1.2.0");
+                None
+            })
+        })
+        .collect();
+    let origins = ["channels", "minimum_versions"].map(|key| (key, effective.origin(key).to_string())).into();
+    AcceptedBundles { channels, minimum_versions, origins }
+}
+
+/// The entries of a list that is written with commas.
+fn entries(list: &str) -> impl Iterator<Item = &str> {
+    list.split(',').map(str::trim).filter(|entry| !entry.is_empty())
+}
+
 fn required(
     effective: &Effective,
     key: &'static str,
@@ -270,8 +337,7 @@ fn required(
 }
 
 fn paths(effective: &Effective, key: &str, list: Option<&str>) -> Vec<PathBuf> {
-    let entries = list.unwrap_or_default().split(',').map(str::trim).filter(|entry| !entry.is_empty());
-    entries.map(|entry| effective.resolve(key, Path::new(entry))).collect()
+    entries(list.unwrap_or_default()).map(|entry| effective.resolve(key, Path::new(entry))).collect()
 }
 
 fn listen_plan(effective: &Effective, errors: &mut Vec<ConfigError>) -> Option<ListenPlan> {

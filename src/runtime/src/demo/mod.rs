@@ -14,6 +14,7 @@ use clap::Args;
 use clap::builder::NonEmptyStringValueParser;
 use tokio::sync::oneshot;
 
+use crate::admission::Admission;
 use crate::boot::{self, Prepared};
 use crate::cli::Output;
 use crate::config::{Layers, ListenPlan, LogFormat, LogLevel, MetricsPlan, RuntimeConfig};
@@ -23,6 +24,7 @@ use crate::keys::KeyStore;
 use crate::listen::{BoundSocket, PlannedListener};
 use crate::report;
 use crate::signals::StopSignals;
+use crate::state::Keeping;
 use crate::telemetry;
 
 /// The sealed demo bundle.
@@ -153,7 +155,7 @@ fn prepare(listen: Option<SocketAddr>, metrics: Option<SocketAddr>) -> Result<(P
     let root =
         TrustRoot::pin(ROOT).map_err(|source| Error::TrustRoot { path: NAME.into(), source: Box::new(source) })?;
     let verified = boot::verify(boot::open_source(BUNDLE, NAME)?, &root, NAME)?;
-    let admitted = boot::admit_model(verified, NAME)?;
+    let admitted = Admission::of_host().admit_model(verified, NAME)?;
     let settled = boot::settle(&Layers::none(), &admitted)?;
     let limits = RuntimeConfig::limits(&settled);
     let listener = PlannedListener::prepare(&ListenPlan::LoopbackPlain(listen.unwrap_or_else(first_free_address)))?;
@@ -164,6 +166,7 @@ fn prepare(listen: Option<SocketAddr>, metrics: Option<SocketAddr>) -> Result<(P
     let served = running.identity.name.to_string();
     let prepared = Prepared {
         running,
+        keeping: Keeping::Nowhere,
         keys,
         listener,
         metrics,

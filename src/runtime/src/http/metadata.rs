@@ -52,6 +52,7 @@ pub(crate) async fn metadata(State(appliance): State<Appliance>) -> Json<Metadat
             })
             .collect(),
         config_digest: served.config_digest.to_string(),
+        rollback_protection: served.rollback_protection,
         system_fingerprint: appliance.fingerprint().to_owned(),
         // No part of the runtime opens an outbound connection; a configured trace collector will change this word.
         egress: "none",
@@ -66,6 +67,7 @@ pub(crate) struct Metadata {
     model: Model,
     adapters: Vec<Adapter>,
     config_digest: String,
+    rollback_protection: &'static str,
     system_fingerprint: String,
     egress: &'static str,
 }

@@ -51,6 +51,8 @@ pub struct ServedModel {
     pub endpoints: Option<BTreeSet<Endpoint>>,
     /// What applies where a request says nothing.
     pub defaults: SamplingDefaults,
+    /// Where what was taken into use is kept: `state`, `store`, or `off`.
+    pub rollback_protection: &'static str,
 }
 
 /// What a request's `model` names: the model itself, or an adapter beside it.

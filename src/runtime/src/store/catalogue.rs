@@ -8,7 +8,8 @@ use std::fmt;
 use std::str::FromStr;
 
 use ampoule_bundle::{
-    BundleError, BundleIdentity, BundleName, BundleVersion, Channel, Counter, Digest, Epoch, Timestamp, json,
+    BundleError, BundleIdentity, BundleName, BundleVersion, Channel, Counter, Digest, Epoch, HighWaterMarks, Timestamp,
+    json,
 };
 use serde::{Deserialize, Serialize};
 
@@ -175,6 +176,20 @@ impl Catalogue {
         self.get(self.previous?)
     }
 
+    /// The counters below which nothing is accepted any more.  What is active was taken into use, and what was active
+    /// before it may come back: so the lower of the two holds, and what is older than both is gone for good.
+    pub(super) fn settled(&self) -> HighWaterMarks {
+        let mut marks = HighWaterMarks::none();
+        let order = |record: &&Record| (record.epoch, record.counter);
+        for record in [self.active(), self.previous()].into_iter().flatten() {
+            let of_name = [self.active(), self.previous()].into_iter().flatten().filter(|one| one.name == record.name);
+            if let Some(lowest) = of_name.min_by_key(order) {
+                marks.accept(&lowest.name, lowest.epoch, lowest.counter);
+            }
+        }
+        marks
+    }
+
     /// The bundle of this name (and version) with the highest epoch and counter; of equal ones the last imported.
     pub(super) fn find(&self, wanted: &Wanted) -> Option<&Record> {
         self.bundles
@@ -255,6 +270,28 @@ mod tests {
         let back = third.rolled_back();
         assert_eq!(standings(&back), ["1.0.0 staged", "2.0.0 active", "3.0.0 staged"]);
         assert!(back.previous().is_none());
+    }
+
+    #[test]
+    fn c16_what_is_older_than_the_active_and_the_previous_bundle_is_settled() {
+        let (one, two, three) = (record("m", "1.0.0", 1), record("m", "2.0.0", 2), record("m", "3.0.0", 3));
+        let other = record("n", "1.0.0", 9);
+        let all = [&one, &two, &three, &other];
+        let staged = all.into_iter().fold(Catalogue::empty(), |catalogue, record| catalogue.with(record.clone()));
+        let check = |catalogue: &Catalogue, expected: &[(&str, u64)]| {
+            let marks = catalogue.settled();
+            let found: Vec<_> = marks.counters().map(|(name, _, counter)| (name.to_string(), counter.0)).collect();
+            let expected: Vec<_> = expected.iter().map(|(name, counter)| ((*name).to_owned(), *counter)).collect();
+            assert_eq!(found, expected, "{:?}", standings(catalogue));
+        };
+        check(&staged, &[]);
+        let first = staged.with_active(&one);
+        check(&first, &[("m", 1)]);
+        check(&first.with_active(&two), &[("m", 1)]);
+        let third = first.with_active(&two).with_active(&three);
+        check(&third, &[("m", 2)]);
+        check(&third.rolled_back(), &[("m", 2)]);
+        check(&third.with_active(&other), &[("m", 3), ("n", 9)]);
     }
 
     #[test]

@@ -5,6 +5,8 @@ use std::path::PathBuf;
 
 use ampoule_bundle::Digest;
 
+use crate::state::StateError;
+
 /// Why the store cannot be read or changed.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
@@ -68,6 +70,9 @@ pub enum StoreError {
         /// The store.
         folder: PathBuf,
     },
+    /// What was taken into use before cannot be read or noted.
+    #[error(transparent)]
+    HighWater(#[from] StateError),
     /// The catalogue cannot be understood.
     #[error(
         "the state of the store cannot be used: {reason}; restore that file from a backup, or move the whole store away \

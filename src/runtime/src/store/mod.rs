@@ -4,6 +4,7 @@
 //! DIR/state.json                  what is here, which bundle is active and which was before: replaced by one rename
 //! DIR/bundles/<content>.bundle    the bundles, named by the digest of their index.json; never changed, only replaced
 //! DIR/roots/<digest>.json         the trust root that each import was verified against
+//! DIR/high-water.json, .log       what was taken into use, so that nothing older is: `state`, made together with the store
 //! DIR/lock                        held by whoever changes the store; readers need no lock
 //! DIR/*.partial                   what an interrupted writer left behind; the next writer begins it anew
 //! ```
@@ -26,6 +27,7 @@ use ampoule_bundle::SealedBundle;
 use crate::boot;
 use crate::error::Error;
 use crate::permissions;
+use crate::state::Keeping;
 
 pub use catalogue::{Catalogue, Record, Standing, Wanted};
 pub use error::StoreError;
@@ -89,6 +91,11 @@ impl Store {
             folder: self.folder.clone(),
             found: self.catalogue.titles(),
         })
+    }
+
+    /// Where this store keeps what was taken into use.
+    pub fn keeping(&self) -> Keeping {
+        Keeping::Store { folder: self.folder.clone(), settled: self.catalogue.settled() }
     }
 
     /// What a bundle of this store is called in messages.

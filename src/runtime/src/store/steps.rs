@@ -8,10 +8,13 @@ use ampoule_bundle::{AdmittedBundle, Timestamp, TrustRoot};
 
 use super::Store;
 use super::catalogue::{Record, Wanted};
+use super::error::StoreError;
 use super::writer::StoreWriter;
+use crate::admission::Admission;
 use crate::boot;
 use crate::error::Error;
 use crate::progress::Progress;
+use crate::state::State;
 
 /// Brings a bundle into the store at `folder`, which is made if there is none.
 ///
@@ -22,7 +25,11 @@ pub fn import(bundle: &Path, folder: &Path, trust_root: &Path) -> Result<(Store,
     let root = boot::serving_root(&root_bytes, trust_root)?;
     let name = bundle.display().to_string();
     // Without the weights this takes no time, and what is refused here has not been copied for nothing.
-    boot::admit_model(boot::verify(boot::open_bundle(bundle)?, &root, &name)?, &name)?;
+    let admission = match Store::open(folder) {
+        Err(StoreError::NoStore { .. }) => Admission::of_host(),
+        store => Admission::of_store(&store?),
+    };
+    admission.admit_model(boot::verify(boot::open_bundle(bundle)?, &root, &name)?, &name)?;
 
     let mut writer = StoreWriter::open_or_create(folder)?;
     let at = |source| Error::OpenBundle { path: bundle.to_owned(), source };
@@ -36,7 +43,7 @@ pub fn import(bundle: &Path, folder: &Path, trust_root: &Path) -> Result<(Store,
     let content = sealed.content_digest();
     let verified = boot::verify(sealed, &root, &name)?;
     boot::check_every_byte(&verified, &name)?;
-    let admitted = boot::admit_model(verified, &name)?;
+    let admitted = Admission::of_store(writer.store()).admit_model(verified, &name)?;
     let now = Timestamp::new(jiff::Timestamp::now());
     let record = Record::of(admitted.identity(), content, incoming.bytes()?, now);
     writer.keep(incoming, record.clone(), &admitted, &root_bytes)?;
@@ -52,6 +59,7 @@ pub fn activate(wanted: &Wanted, folder: &Path, trust_root: Option<&Path>) -> Re
     let record = writer.store().find(wanted)?.clone();
     let admitted = admit_again(writer.store(), &record, trust_root)?;
     writer.activate(&record, &admitted)?;
+    settle(writer.store(), &admitted, &record)?;
     Ok((writer.store().clone(), record))
 }
 
@@ -64,6 +72,7 @@ pub fn roll_back(folder: &Path, trust_root: Option<&Path>) -> Result<(Store, Rec
     let record = writer.store().previous()?.clone();
     let admitted = admit_again(writer.store(), &record, trust_root)?;
     writer.roll_back(&admitted)?;
+    settle(writer.store(), &admitted, &record)?;
     Ok((writer.store().clone(), record))
 }
 
@@ -75,7 +84,15 @@ fn admit_again(store: &Store, record: &Record, trust_root: Option<&Path>) -> Res
     let name = store.describe(record);
     let verified = boot::verify(store.open_bundle(record)?, &root, &name).map_err(Error::in_store)?;
     boot::check_every_byte(&verified, &name).map_err(Error::in_store)?;
-    boot::admit_model(verified, &name)
+    Admission::of_store(store).admit_model(verified, &name)
+}
+
+/// Notes what follows from a switch that is done: the catalogue says which counters nothing may be below any more.  A cut
+/// before this leaves nothing open, because the catalogue itself is always held against, and the next switch notes both.
+fn settle(store: &Store, admitted: &AdmittedBundle, record: &Record) -> Result<(), Error> {
+    let mut seen = store.catalogue().settled();
+    seen.raise(&admitted.marks().without_counters());
+    Ok(State::open(&store.folder)?.raise(&seen, &format!("{} becoming active", record.title()))?)
 }
 
 fn open_root(path: &Path) -> Result<TrustRoot, Error> {

@@ -11,6 +11,7 @@ use ampoule_bundle::AdmittedBundle;
 use super::catalogue::{Catalogue, Record};
 use super::error::StoreError;
 use super::{STATE_FILE, Store, bundle_path, bundles, root_path, roots};
+use crate::state::{State, StateError};
 
 /// How much is copied between two looks at the progress.  The kernel copies it, or only shares it where it can.
 const COPY_BYTES: u64 = 16 << 20;
@@ -43,7 +44,13 @@ impl StoreWriter {
         let lock = lock(folder)?;
         let store = match Store::open(folder) {
             Err(StoreError::NoStore { .. }) => {
-                // The state comes first: bundles without a state are a store that has lost it.
+                // The catalogue comes first: bundles without a catalogue are a store that has lost it.  The marks come
+                // before it: a store without marks is one that has lost them.  What is there was left by a writer that
+                // was interrupted between the two.
+                match State::create(folder) {
+                    Ok(_) | Err(StateError::Exists { .. }) => {}
+                    Err(error) => return Err(error.into()),
+                }
                 replace(&folder.join(STATE_FILE), &Catalogue::empty().to_bytes(), STATE_MODE)?;
                 Store::open(folder)?
             }

@@ -16,7 +16,7 @@ use ampoule::http::{
 use ampoule::keys::{IssuedKey, KeyStore};
 use ampoule::metrics::Metrics;
 use ampoule_bundle::statement::Endpoint;
-use ampoule_bundle::{AcceptedVersions, Digest, HostFacts, RuntimePolicy, SealedBundle, Timestamp, TrustRoot};
+use ampoule_bundle::{Digest, HighWaterMarks, HostFacts, RuntimePolicy, SealedBundle, Timestamp, TrustRoot};
 use ampoule_inference::{EngineConfig, EngineHandle, LoadOptions, LoadedModel};
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
@@ -114,7 +114,7 @@ impl Setup {
             accelerators: BTreeSet::new(),
         };
         let sealed = SealedBundle::open(fixture(self.bundle)).unwrap();
-        let admitted = sealed.verify(&root).unwrap().admit(&policy, &host, &AcceptedVersions::none()).unwrap();
+        let admitted = sealed.verify(&root).unwrap().admit(&policy, &host, &HighWaterMarks::none()).unwrap();
         let defaults = admitted
             .file("generation_config.json")
             .map_or_else(SamplingDefaults::default, |json| SamplingDefaults::from_generation_config(json).unwrap());
@@ -125,6 +125,7 @@ impl Setup {
             config_digest: Digest::of(b"a test's configuration"),
             defaults,
             endpoints: self.endpoints.clone(),
+            rollback_protection: "off",
         };
         let ready = LoadedModel::load(admitted, &LoadOptions::default()).unwrap().prove().unwrap();
         (served, ready.spawn(self.engine).unwrap())

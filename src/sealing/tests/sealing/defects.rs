@@ -11,7 +11,7 @@ use std::collections::BTreeSet;
 use std::path::Path;
 
 use ampoule_bundle::{
-    AcceptedVersions, BundleError, Counter, Epoch, ErrorClass, PolicyViolation, SealedBundle, ViolationClass,
+    BundleError, Counter, Epoch, ErrorClass, HighWaterMarks, PolicyViolation, SealedBundle, ViolationClass,
 };
 use serde::{Deserialize, Serialize};
 
@@ -57,7 +57,7 @@ fn outcome(bytes: Vec<u8>, accepted_counter: Option<u64>) -> Outcome {
     if let Err(error) = verified.check_weights(&|_| ()) {
         return refused("weights", error);
     }
-    let mut accepted = AcceptedVersions::none();
+    let mut accepted = HighWaterMarks::none();
     if let Some(counter) = accepted_counter {
         accepted.accept(&"fixture".parse().unwrap(), Epoch(1), Counter(counter));
     }

@@ -5,7 +5,7 @@ use std::convert::Infallible;
 use std::path::Path;
 use std::sync::Mutex;
 
-use ampoule_bundle::{AcceptedVersions, Digest, SealedBundle, TensorEntry, TensorSink};
+use ampoule_bundle::{Digest, HighWaterMarks, SealedBundle, TensorEntry, TensorSink};
 use ampoule_sealing::seal::{SealRequest, seal};
 use proptest::prelude::*;
 
@@ -40,7 +40,7 @@ fn round_trip(request: &SealRequest, folder: &Path) -> (BTreeMap<String, Vec<u8>
     verified.check_weights(&|_| ()).unwrap();
     assert_eq!(verified.identity().manifest, packed.manifest().digest());
     assert_eq!(verified.release(), packed.release());
-    let admitted = verified.admit(&policy(), &host(), &AcceptedVersions::none()).unwrap();
+    let admitted = verified.admit(&policy(), &host(), &HighWaterMarks::none()).unwrap();
     let files = admitted.files().map(|(path, bytes)| (path.to_string(), bytes.to_vec())).collect();
     (files, admitted.load_weights(Collect::default(), &|_| ()).unwrap())
 }

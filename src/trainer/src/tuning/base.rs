@@ -10,7 +10,7 @@ use std::sync::Arc;
 use ampoule_bundle::limits::MAX_TRUST_ROOT_BYTES;
 use ampoule_bundle::statement::{AdapterBinding, Endpoint};
 use ampoule_bundle::{
-    AcceptedVersions, BundleError, BundleIdentity, HostFacts, NotAFile, PolicyViolation, RuntimePolicy, SealedBundle,
+    BundleError, BundleIdentity, HighWaterMarks, HostFacts, NotAFile, PolicyViolation, RuntimePolicy, SealedBundle,
     TensorKind, Timestamp, TrustRoot, regular, without_waiting, writable_by_all,
 };
 use ampoule_inference::model::Decoder;
@@ -108,7 +108,7 @@ impl Base {
         let sealed = SealedBundle::open(open(bundle, "the .bundle file of the base")?).map_err(refused(bundle))?;
         let verified = sealed.verify(&root).map_err(refused(bundle))?;
         let admitted = verified
-            .admit(&policy(), &host(), &AcceptedVersions::none())
+            .admit(&policy(), &host(), &HighWaterMarks::none())
             .map_err(|violation| BaseError::NotAdmitted { path: bundle.to_owned(), violation: Box::new(violation) })?;
         let (identity, binding) = (admitted.identity().clone(), admitted.adapter_binding().cloned());
         let mut kinds = admitted.weights().iter().flat_map(|file| file.header.tensors()).map(|tensor| tensor.kind);
