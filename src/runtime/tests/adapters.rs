@@ -13,7 +13,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use ampoule::adapters::AdmittedAdapter;
+use ampoule::adapters::AdapterFile;
 use ampoule::boot;
 use ampoule::config::{Layers, RuntimeConfig};
 use ampoule_bundle::AcceptedVersions;
@@ -316,7 +316,7 @@ fn nothing_else_is_served_there_and_nothing_of_it_elsewhere() {
         ("POST /adapters", "no JSON", 400),
         ("POST /adapters", r#"{"path":"/a","colour":1}"#, 400),
         ("POST /adapters", r#"{"path":"relative.bundle"}"#, 400),
-        ("POST /adapters", r#"{"path":"/absent.bundle"}"#, 422),
+        ("POST /adapters", r#"{"path":"/absent.bundle"}"#, 400),
         ("DELETE /adapters/absent", "", 404),
         ("DELETE /adapters/%ff", "", 404),
     ] {
@@ -375,7 +375,7 @@ fn a_request_with_the_adapter_of_another_engine_is_refused() {
     let base = workshop.site.bundle.as_str();
     let (own, other) = (engine(base), engine(&base.replace("generator.bundle", "generator-next.bundle")));
     let adapter = workshop.adapter("facts", "facts", 1);
-    let adapter = AdmittedAdapter::admit(Path::new(&adapter), &root).unwrap();
+    let adapter = AdapterFile::open(Path::new(&adapter)).unwrap().admit(&root).unwrap();
     let adapter = adapter.bind(&own, MODEL, IfTaken::Refuse).unwrap();
     let request = || {
         let mut request = GenerationRequest::new(vec![1, 2], 1);

@@ -15,6 +15,7 @@ use ampoule::http::{
 };
 use ampoule::keys::{IssuedKey, KeyStore};
 use ampoule::metrics::Metrics;
+use ampoule::sandbox::Report;
 use ampoule_bundle::statement::Endpoint;
 use ampoule_bundle::{AcceptedVersions, Digest, HostFacts, RuntimePolicy, SealedBundle, Timestamp, TrustRoot};
 use ampoule_inference::{EngineConfig, EngineHandle, LoadOptions, LoadedModel};
@@ -98,7 +99,8 @@ impl Setup {
         let (served, engine) = self.open();
         let (keys, key) = KeyStore::for_this_run("test", jiff::Timestamp::now()).unwrap();
         let limits = self.limits.clone();
-        (ServerParts { engine, served, keys, limits, metrics: Metrics::new(), clock: jiff::Timestamp::now }, key)
+        let (metrics, clock) = (Metrics::new(), jiff::Timestamp::now);
+        (ServerParts { engine, served, keys, limits, sandbox: Report::default(), metrics, clock }, key)
     }
 
     fn open(&self) -> (ServedModel, EngineHandle) {
