@@ -10,6 +10,7 @@ use std::net::{SocketAddr, TcpStream};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
+use std::process::Command;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -294,6 +295,29 @@ fn only_the_owner_reaches_the_socket_and_it_goes_with_the_server() {
     assert_eq!(served.server.end().0, Some(0));
     assert!(!Path::new(&socket).exists(), "the socket outlives its server");
     support::refused(&["adapters", "list", "--admin-socket", &socket], 1, &["no server answers", &socket]);
+}
+
+// THREATS C44: permissions that somebody widened let nobody else in.
+#[test]
+fn another_user_may_not_administer_even_where_the_socket_lets_him() {
+    let workshop = Workshop::new();
+    let served = Served::start(&workshop, &[]);
+    let folder = workshop.site.folder.path();
+    let is_root = fs::metadata("/proc/self").is_ok_and(|found| std::os::unix::fs::MetadataExt::uid(&found) == 0);
+    if !is_root || Command::new("setpriv").arg("--version").output().is_err() {
+        println!("skipped: administration by another user (it needs the superuser and setpriv)");
+        return;
+    }
+    let binary = folder.join("ampoule");
+    fs::copy(env!("CARGO_BIN_EXE_ampoule"), &binary).unwrap();
+    fs::set_permissions(folder, fs::Permissions::from_mode(0o755)).unwrap();
+    fs::set_permissions(&served.socket, fs::Permissions::from_mode(0o666)).unwrap();
+    let mut nobody = Command::new("setpriv");
+    nobody.args(["--reuid=65534", "--regid=65534", "--clear-groups"]).arg(&binary);
+    let output = nobody.args(["adapters", "list", "--admin-socket", &served.socket]).output().unwrap();
+    assert_eq!(code(&output), 1, "{}", text(&output.stdout));
+    assert!(text(&output.stderr).contains("user 65534 may not administer"), "{}", text(&output.stderr));
+    served.succeeds(&["list"]);
 }
 
 #[test]

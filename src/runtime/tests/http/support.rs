@@ -15,7 +15,7 @@ use ampoule::http::{
 };
 use ampoule::keys::{IssuedKey, KeyStore};
 use ampoule::metrics::Metrics;
-use ampoule::sandbox::Report;
+use ampoule::sandbox::{Layer, LayerName, LayerState, Report};
 use ampoule_bundle::statement::Endpoint;
 use ampoule_bundle::{AcceptedVersions, Digest, HostFacts, RuntimePolicy, SealedBundle, Timestamp, TrustRoot};
 use ampoule_inference::{EngineConfig, EngineHandle, LoadOptions, LoadedModel};
@@ -100,7 +100,10 @@ impl Setup {
         let (keys, key) = KeyStore::for_this_run("test", jiff::Timestamp::now()).unwrap();
         let limits = self.limits.clone();
         let (metrics, clock) = (Metrics::new(), jiff::Timestamp::now);
-        (ServerParts { engine, served, keys, limits, sandbox: Report::default(), metrics, clock }, key)
+        // The harness has threads, so nothing here can be inside.
+        let layer = Layer { name: LayerName::Landlock, state: LayerState::Missing("a test".to_owned()) };
+        let sandbox = Report { required: false, layers: vec![layer] };
+        (ServerParts { engine, served, keys, limits, sandbox, metrics, clock }, key)
     }
 
     fn open(&self) -> (ServedModel, EngineHandle) {
