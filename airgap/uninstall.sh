@@ -70,7 +70,7 @@ fi
 
 if [ "$is_system" = yes ]; then
     if [ -d /run/systemd/system ] && [ -f /etc/systemd/system/ampoule.service ]; then
-        step systemctl disable --now ampoule.service
+        step systemctl disable --now ampoule.service ampoule.socket
     fi
     # Every kind of unit that a release may bring; drop-ins in ampoule.service.d are the site's.
     for unit in /etc/systemd/system/ampoule.*; do

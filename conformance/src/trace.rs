@@ -1,8 +1,9 @@
-//! Reads what `strace -f -e trace=%network` wrote and tells which calls reach out.
+//! Reads what `strace -f` wrote and tells which calls reach out, and which open a file or start a program.
 //!
 //! A server takes its listeners once, then only accepts.  So the line that begins with the first `accept` divides the
 //! trace: after it there is no reason for a new socket, for a connection, or for a datagram to an address.  A connection
-//! is never right, before it neither.
+//! is never right, before it neither.  And once it accepts, a server has everything open that it will ever read, and
+//! starts nothing.  A call that was refused counts as well: somebody asked for it.
 
 /// Calls that make a socket or give it another end.
 const REACHING: [&str; 4] = ["socket(", "socketpair(", "bind(", "connect("];
@@ -10,18 +11,35 @@ const REACHING: [&str; 4] = ["socket(", "socketpair(", "bind(", "connect("];
 /// Calls that reach out only if they name an address.
 const SENDING: [&str; 3] = ["sendto(", "sendmsg(", "sendmmsg("];
 
+/// Calls that open a file by its name, or make another program or process.
+const OPENING: [&str; 8] = ["open(", "openat(", "openat2(", "creat(", "execve(", "execveat(", "fork(", "vfork("];
+
 /// What a trace shows.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub(crate) struct Egress {
+pub(crate) struct Trace {
     /// How many connections were accepted: a trace without any is a trace of nothing.
     pub(crate) accepted: usize,
-    /// The calls that reach out, as strace wrote them.
+    /// The calls that should not be there, as strace wrote them.
     pub(crate) calls: Vec<String>,
 }
 
-/// Judges a trace.
-pub(crate) fn egress(trace: &str) -> Egress {
-    let mut found = Egress::default();
+/// Judges a trace of `%network`.
+pub(crate) fn egress(trace: &str) -> Trace {
+    judge(trace, |call, is_serving| {
+        let reaches =
+            call.starts_with("connect(") || (is_serving && REACHING.iter().any(|name| call.starts_with(name)));
+        let sends = SENDING.iter().any(|name| call.starts_with(name)) && call.contains("sa_family=");
+        reaches || sends
+    })
+}
+
+/// Judges a trace of files and programs.
+pub(crate) fn opened(trace: &str) -> Trace {
+    judge(trace, |call, is_serving| is_serving && OPENING.iter().any(|name| call.starts_with(name)))
+}
+
+fn judge(trace: &str, is_wrong: impl Fn(&str, bool) -> bool) -> Trace {
+    let mut found = Trace::default();
     for line in trace.lines() {
         // With -f each line begins with the thread's number.
         let call = line.trim_start_matches(|c: char| c.is_ascii_digit()).trim_start();
@@ -29,11 +47,7 @@ pub(crate) fn egress(trace: &str) -> Egress {
         if is_accept {
             found.accepted += 1;
         }
-        let is_serving = found.accepted > 0;
-        let reaches =
-            call.starts_with("connect(") || (is_serving && REACHING.iter().any(|name| call.starts_with(name)));
-        let sends = SENDING.iter().any(|name| call.starts_with(name)) && call.contains("sa_family=");
-        if reaches || sends {
+        if is_wrong(call, found.accepted > 0) {
             found.calls.push(call.to_owned());
         }
     }
@@ -56,7 +70,22 @@ mod tests {
 12 accept4(9,  <unfinished ...>
 12 <... accept4 resumed>0x7f, 0x7f, SOCK_CLOEXEC) = -1 EAGAIN
 ";
-        assert_eq!(egress(trace), Egress { accepted: 2, calls: Vec::new() });
+        assert_eq!(egress(trace), Trace { accepted: 2, calls: Vec::new() });
+    }
+
+    #[test]
+    fn a_server_that_serves_opens_nothing_more() {
+        let before = "7 execve(\"/ampoule\", [], []) = 0\n7 openat(AT_FDCWD, \"/a.bundle\", O_RDONLY) = 3\n";
+        let serving = format!("{before}7 accept4(4, NULL, NULL, 0) = 5\n");
+        assert_eq!(opened(&serving), Trace { accepted: 1, calls: Vec::new() });
+        for call in [
+            "openat(AT_FDCWD, \"/etc/passwd\", O_RDONLY) = -1 EPERM (Operation not permitted)",
+            "open(\"/tmp/x\", O_WRONLY|O_CREAT, 0666) = 6",
+            "execve(\"/bin/sh\", [\"sh\"], []) = -1 EPERM (Operation not permitted)",
+            "vfork( <unfinished ...>",
+        ] {
+            assert_eq!(opened(&format!("{serving}8 {call}\n")).calls, [call]);
+        }
     }
 
     #[test]

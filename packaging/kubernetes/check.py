@@ -20,6 +20,7 @@ def main(path):
     config = tomllib.loads(objects["ConfigMap"]["data"]["ampoule.toml"])
 
     check_rights(pod, container)
+    assert config["sandbox"]["required"] is True, "a pod would serve outside its sandbox"
     check_probes(container)
     check_paths(pod, container, config, objects["ConfigMap"]["metadata"]["name"])
     check_network(objects)

@@ -9,7 +9,7 @@ use anyhow::ensure;
 
 use crate::catalogue::{self, Case, Check, Skipped};
 use crate::site::{Site, finish};
-use crate::trace::{Egress, egress};
+use crate::trace::{Trace, egress};
 
 pub(super) const CASES: &[Case] =
     &[Case::installed("AMP-EGR-01", "Once it accepts, the appliance opens no socket and connects nowhere", no_egress)];
@@ -18,8 +18,16 @@ pub(super) const CASES: &[Case] =
 const TRACE_PATIENCE: Duration = Duration::from_secs(30);
 
 fn no_egress(site: &Site) -> anyhow::Result<()> {
+    let Trace { accepted, calls } = egress(&traced(site, "%network")?);
+    ensure!(accepted > 10, "the trace shows {accepted} accepted connections, so nothing was judged");
+    ensure!(calls.is_empty(), "{} calls reach out, the first is {}", calls.len(), calls[0]);
+    Ok(())
+}
+
+/// What strace sees of these calls while every served case is asked of a server, until its end.
+pub(super) fn traced(site: &Site, calls: &str) -> anyhow::Result<String> {
     traceable()?;
-    let file = site.folder().join("network.trace");
+    let file = site.folder().join("calls.trace");
     let path = file.display().to_string();
     let flags = site.flags();
     let mut traced = site.command(&[]);
@@ -28,7 +36,8 @@ fn no_egress(site: &Site) -> anyhow::Result<()> {
         traced.get_envs().map(|(name, value)| (name.to_owned(), value.map(ToOwned::to_owned))).collect();
     // With -D strace is no parent but a grandchild: the process that we signal and wait for is the appliance itself.
     traced = Command::new("strace");
-    traced.args(["-D", "-f", "-e", "trace=%network", "-o", &path, "--"]).arg(binary).arg("serve").args(&flags);
+    let wanted = format!("trace={calls}");
+    traced.args(["-D", "-f", "-e", &wanted, "-o", &path, "--"]).arg(binary).arg("serve").args(&flags);
     for (name, value) in environment {
         match value {
             Some(value) => traced.env(name, value),
@@ -46,17 +55,13 @@ fn no_egress(site: &Site) -> anyhow::Result<()> {
     let ended = server.stop()?;
     ensure!(ended.code == Some(0), "the traced server ended with {:?}", ended.code);
     let started = Instant::now();
-    let trace = loop {
+    loop {
         let trace = fs::read_to_string(&file).unwrap_or_default();
         if trace.lines().any(|line| line == last_line) || started.elapsed() > TRACE_PATIENCE {
-            break trace;
+            return Ok(trace);
         }
         thread::sleep(Duration::from_millis(50));
-    };
-    let Egress { accepted, calls } = egress(&trace);
-    ensure!(accepted > 10, "the trace shows {accepted} accepted connections, so nothing was judged");
-    ensure!(calls.is_empty(), "{} calls reach out, the first is {}", calls.len(), calls[0]);
-    Ok(())
+    }
 }
 
 /// Whether strace is here and may watch a process of ours.

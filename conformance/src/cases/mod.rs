@@ -26,6 +26,7 @@ mod exits;
 mod installation;
 mod load;
 mod log;
+mod sandbox;
 mod tampering;
 mod tls;
 
@@ -59,6 +60,7 @@ pub(crate) const GROUPS: &[&[Case]] = &[
     load::CASES,
     log::CASES,
     egress::CASES,
+    sandbox::CASES,
 ];
 
 const CHAT: &str = "/v1/chat/completions";

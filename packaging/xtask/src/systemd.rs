@@ -13,7 +13,7 @@ const SOCKET: &str = "ampoule.socket";
 /// Where the service looks for the binary.
 const INSTALLED: &str = "/usr/bin/ampoule";
 /// The highest exposure that systemd may find, in tenths: 0 is a service that can do nothing, 100 one without limits.
-const MAX_EXPOSURE: u32 = 20;
+const MAX_EXPOSURE: u32 = 5;
 
 /// Verifies the units as if `binary` were installed, and rates the service's confinement.
 pub(crate) fn run(binary: &Path) -> Result<()> {

@@ -1,9 +1,12 @@
 //! An adapter's way from a file to the engine, the same at start-up and while it serves:
 //!
 //! ```text
-//! path ─admit: open, verify, admit─► AdmittedAdapter ─bind: load, prove, raise the marks─► may be asked for by its name
+//! AdapterFile ─admit: verify, admit─► AdmittedAdapter ─bind: load, prove, raise the marks─► may be asked for by its name
 //! ```
+//!
+//! At the start the file is opened by its name, later it comes open from whoever asks: a server that serves opens nothing.
 
+use std::fs::File;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -16,6 +19,53 @@ use crate::error::Error;
 use crate::report;
 use crate::state::Keeping;
 
+/// An open file that may hold an adapter; nothing of it has been read.
+#[derive(Debug)]
+pub struct AdapterFile {
+    name: String,
+    file: File,
+}
+
+impl AdapterFile {
+    /// Opens a file.
+    ///
+    /// # Errors
+    /// [`Error::Adapter`] when there is none.
+    pub fn open(path: &Path) -> Result<AdapterFile, Error> {
+        let file = boot::open_file(path).map_err(Error::of_adapter)?;
+        Ok(AdapterFile { name: path.display().to_string(), file })
+    }
+
+    /// One that somebody else opened, and what it is called in messages.
+    ///
+    /// # Errors
+    /// [`Error::Adapter`] when it is no file.
+    pub fn passed(file: File, name: &str) -> Result<AdapterFile, Error> {
+        let file = boot::require_file(Ok(file), Path::new(name)).map_err(Error::of_adapter)?;
+        Ok(AdapterFile { name: name.to_owned(), file })
+    }
+
+    /// The file itself, for whoever passes it on.
+    pub fn into_file(self) -> File {
+        self.file
+    }
+
+    /// Verifies and admits the adapter.  What it belongs to is asked when there is a model.
+    ///
+    /// # Errors
+    /// [`Error::Adapter`] with the first step that refuses.
+    pub fn admit(self, root: &TrustRoot, admission: &Admission) -> Result<AdmittedAdapter, Error> {
+        let AdapterFile { name, file } = self;
+        let admitted = || {
+            let verified = boot::verify(boot::open_source(file, &name)?, root, &name)?;
+            report::log(verified.identity());
+            admission.admit(verified, &name)
+        };
+        let bundle = admitted().map_err(Error::of_adapter)?;
+        Ok(AdmittedAdapter { file: name, bundle, keeping: admission.keeping().clone() })
+    }
+}
+
 /// An adapter that may be used here, if it belongs to the model.
 pub struct AdmittedAdapter {
     file: String,
@@ -24,21 +74,6 @@ pub struct AdmittedAdapter {
 }
 
 impl AdmittedAdapter {
-    /// Opens, verifies and admits an adapter.  What it belongs to is asked when there is a model.
-    ///
-    /// # Errors
-    /// [`Error::Adapter`] with the first step that refuses.
-    pub fn admit(path: &Path, root: &TrustRoot, admission: &Admission) -> Result<AdmittedAdapter, Error> {
-        let file = path.display().to_string();
-        let admitted = || {
-            let verified = boot::verify(boot::open_bundle(path)?, root, &file)?;
-            report::log(verified.identity());
-            admission.admit(verified, &file)
-        };
-        let bundle = admitted().map_err(Error::of_adapter)?;
-        Ok(AdmittedAdapter { file, bundle, keeping: admission.keeping().clone() })
-    }
-
     /// Loads it and lets it be asked for.  `served` is what clients call the model itself.
     ///
     /// # Errors
@@ -85,9 +120,9 @@ impl AdapterDesk {
     /// Takes an adapter through the whole line.
     ///
     /// # Errors
-    /// As the two steps of [`AdmittedAdapter`].
-    pub fn load(&self, path: &Path, if_taken: IfTaken) -> Result<Arc<LoadedAdapter>, Error> {
-        AdmittedAdapter::admit(path, &self.root, &self.admission)?.bind(&self.engine, &self.served, if_taken)
+    /// As [`AdapterFile::admit`] and [`AdmittedAdapter::bind`].
+    pub fn load(&self, file: AdapterFile, if_taken: IfTaken) -> Result<Arc<LoadedAdapter>, Error> {
+        file.admit(&self.root, &self.admission)?.bind(&self.engine, &self.served, if_taken)
     }
 
     /// Lets an adapter be asked for no more; requests that have it finish with it.

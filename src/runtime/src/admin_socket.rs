@@ -122,6 +122,11 @@ impl AdminSocket {
         &self.path
     }
 
+    /// The folder that it is in.
+    pub fn folder(&self) -> &Path {
+        folder_of(&self.path)
+    }
+
     /// The listener, for an async runtime.
     pub(crate) fn listener(&self) -> io::Result<tokio::net::UnixListener> {
         tokio::net::UnixListener::from_std(self.listener.try_clone()?)
@@ -145,11 +150,12 @@ struct Place {
     is_taken: bool,
 }
 
+fn folder_of(path: &Path) -> &Path {
+    path.parent().filter(|parent| *parent != Path::new("")).unwrap_or(Path::new("."))
+}
+
 fn place(path: &Path) -> Result<Place, AdminSocketError> {
-    let folder = match path.parent() {
-        Some(parent) if parent != Path::new("") => parent.to_owned(),
-        _ => PathBuf::from("."),
-    };
+    let folder = folder_of(path).to_owned();
     let at = |source| AdminSocketError::Folder { path: folder.clone(), source };
     let opened = File::open(&folder).map_err(at)?;
     if !opened.metadata().map_err(at)?.is_dir() {

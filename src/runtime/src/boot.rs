@@ -2,17 +2,19 @@
 //! made, so that a step cannot be skipped or done twice:
 //!
 //! ```text
-//! path ─open_bundle─► SealedBundle ─verify─► VerifiedBundle ─admit─► AdmittedBundle ─contract─► (settled configuration)
-//!      ─load─► LoadedModel ─prove─► ReadyModel ─spawn─► EngineHandle ─► (marks raised) ─► Server
+//! path ─open─► File ─(sandbox)─► SealedBundle ─verify─► VerifiedBundle ─admit─► AdmittedBundle ─contract─► (settled configuration)
+//!      ─load─► LoadedModel ─prove─► ReadyModel ─spawn─► EngineHandle ─(marks raised, sandbox closes)─► Server
 //! ```
 //!
-//! Every file is opened once, and addresses are taken, before anything is loaded; connections are accepted after the
-//! model has proven itself, so a port that answers is a model that works.
+//! Every file is opened once, and addresses are taken, before anything that others made is read; from then on the process
+//! is in its sandbox. Connections are accepted after the model has proven itself, so a port that answers is a model that
+//! works.
 
 use std::collections::BTreeSet;
+use std::fs::File;
 use std::io::{self, Read};
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -23,7 +25,7 @@ use ampoule_bundle::{
 use ampoule_inference::{EngineConfig, EngineHandle, IfTaken, LoadOptions, LoadedModel};
 use tokio::runtime::Runtime;
 
-use crate::adapters::{AdapterDesk, AdmittedAdapter};
+use crate::adapters::{AdapterDesk, AdapterFile, AdmittedAdapter};
 use crate::admin_socket::AdminSocket;
 use crate::admission::Admission;
 use crate::config::{
@@ -34,6 +36,7 @@ use crate::demo;
 use crate::error::Error;
 use crate::exit::Exit;
 use crate::expiry::{self, Expiry};
+use crate::host;
 use crate::http::{Admin, Ended, HttpLimits, Listeners, SamplingDefaults, ServedModel, Server, ServerParts};
 use crate::inherited::Inherited;
 use crate::keys::KeyStore;
@@ -42,6 +45,7 @@ use crate::metrics::Metrics;
 use crate::permissions;
 use crate::progress::Progress;
 use crate::report;
+use crate::sandbox::{self, Loading, Reach};
 use crate::signals::StopSignals;
 use crate::state::Keeping;
 use crate::store::Store;
@@ -56,11 +60,17 @@ const TRUST_ROOT_LIMIT_BYTES: u64 = 4 * 1024 * 1024;
 pub fn serve(layers: &Layers, config: RuntimeConfig) -> Result<Exit, Error> {
     // First of all, because it changes the environment, which only a process of one thread may.
     let inherited = Inherited::take()?;
+    let opened = Opened::open(&config)?;
+    let doors = Doors::open(layers, &config, inherited)?;
+    // While there is something to look into.
+    host::facts()?;
+    // Before there is a second thread, so that every thread is inside.
+    let sandbox = sandbox::enter(&doors.reach(opened.admission.keeping()), config.sandbox_required)?;
     let runtime = threads()?;
     let outcome = runtime.block_on(async {
         let mut stop = StopSignals::install()?;
         let layers = layers.clone();
-        let prepared = tokio::task::spawn_blocking(move || prepare(&layers, &config, inherited));
+        let prepared = tokio::task::spawn_blocking(move || prepare(&layers, &config, opened, doors, sandbox));
         let prepared = tokio::select! {
             () = stop.requested() => return Ok(Exit::Ok),
             prepared = prepared => prepared.map_err(|_| Error::Defect)??,
@@ -78,48 +88,97 @@ pub fn serve(layers: &Layers, config: RuntimeConfig) -> Result<Exit, Error> {
 /// # Errors
 /// The first step that refuses.
 pub fn check(layers: &Layers, config: &RuntimeConfig) -> Result<Effective, Error> {
-    let opened = Opened::open(config, PlannedListener::prepare(&config.listen)?)?;
-    let verified = verify(opened.bundle, &opened.trust_root, &opened.name).map_err(|error| explain(error, config))?;
-    let admitted = opened.admission.admit_model(verified, &opened.name)?;
+    PlannedListener::prepare(&config.listen)?;
+    let Opened { name, read, trust_root, admission, adapters, .. } = Opened::open(config)?;
+    let verified =
+        read().and_then(|sealed| verify(sealed, &trust_root, &name)).map_err(|error| explain(error, config))?;
+    let admitted = admission.admit_model(verified, &name)?;
     let settled = settle(layers, &admitted)?;
-    let settled_config = RuntimeConfig::require(&settled)?;
-    admit_adapters(&settled_config.adapters, &opened.trust_root, &opened.admission)?;
-    settled_config.admin_socket.as_deref().map(AdminSocket::check).transpose()?;
+    admit_adapters(adapters, &trust_root, &admission)?;
+    config.admin_socket.as_deref().map(AdminSocket::check).transpose()?;
     Ok(settled)
 }
 
-/// Everything that comes from files.
+/// Everything that comes from files.  The site's own have been read, those that others made are only open.
 struct Opened {
     name: String,
-    bundle: SealedBundle,
+    read: Box<dyn FnOnce() -> Result<SealedBundle, Error> + Send>,
     trust_root: TrustRoot,
     admission: Admission,
     keys: KeyStore,
-    listener: PlannedListener,
+    adapters: Vec<AdapterFile>,
 }
 
 impl Opened {
-    fn open(config: &RuntimeConfig, listener: PlannedListener) -> Result<Opened, Error> {
+    fn open(config: &RuntimeConfig) -> Result<Opened, Error> {
         let keys = KeyStore::load(&config.keys_file)?;
         if keys.is_empty() {
             return Err(Error::NoKeys { path: config.keys_file.clone() });
         }
         let trust_root = serving_root(&read_trust_root(&config.trust_root)?, &config.trust_root)?;
         let admission = Admission::of_site(config)?;
-        let (name, bundle) = match &config.source {
-            BundleSource::File(path) => (path.display().to_string(), open_bundle(path)?),
+        let (name, read): (_, Box<dyn FnOnce() -> _ + Send>) = match &config.source {
+            BundleSource::File(path) => {
+                let (file, name) = (open_file(path)?, path.display().to_string());
+                (name.clone(), Box::new(move || open_source(file, &name)))
+            }
             BundleSource::Store(folder) => {
                 let store = Store::open(folder)?;
-                let active = store.active()?;
-                (store.describe(active), store.open_bundle(active)?)
+                let active = store.active()?.clone();
+                let file = store.open_file(&active)?;
+                (store.describe(&active), Box::new(move || store.read_bundle(&active, file)))
             }
         };
-        Ok(Opened { name, bundle, trust_root, admission, keys, listener })
+        let adapters = config.adapters.iter().map(|path| AdapterFile::open(path)).collect::<Result<_, _>>()?;
+        Ok(Opened { name, read, trust_root, admission, keys, adapters })
     }
 }
 
-fn prepare(layers: &Layers, config: &RuntimeConfig, inherited: Inherited) -> Result<Prepared, Error> {
-    prepare_unexplained(layers, config, inherited).map_err(|error| explain(error, config))
+/// Where requests come in.  Addresses are taken, and nothing is accepted yet.
+struct Doors {
+    listener: BoundListener,
+    metrics: Option<BoundSocket>,
+    admin: Option<AdminSocket>,
+}
+
+impl Doors {
+    /// Addresses and TLS files are the site's own: no bundle has a say in them.
+    fn open(layers: &Layers, config: &RuntimeConfig, inherited: Inherited) -> Result<Doors, Error> {
+        let of_site = layers.merge();
+        let listener = match inherited.api {
+            None => PlannedListener::prepare(&config.listen)?,
+            Some(api) => PlannedListener::inherit(&ListenPlan::inherited(&of_site, api.address)?, api)?,
+        };
+        let metrics = match (inherited.metrics, &config.metrics) {
+            (None, None) => None,
+            (None, Some(plan)) => Some(BoundSocket::for_metrics(plan)?),
+            (Some(metrics), _) => {
+                // The plan itself says no more than the address that the socket has.
+                MetricsPlan::inherited(&of_site, metrics.address)?;
+                Some(BoundSocket::inherited(metrics))
+            }
+        };
+        let listener = listener.bind()?;
+        let admin = config.admin_socket.as_deref().map(AdminSocket::bind).transpose()?;
+        Ok(Doors { listener, metrics, admin })
+    }
+
+    /// What the process must still reach beside what is open: the state, in which it keeps what it has seen, and the file of
+    /// the admin socket, which goes with it.
+    fn reach(&self, keeping: &Keeping) -> Reach {
+        let tidied = self.admin.iter().map(|socket| socket.folder().to_owned()).collect();
+        Reach { folders: keeping.folder().map(Path::to_owned).into_iter().collect(), tidied }
+    }
+}
+
+fn prepare(
+    layers: &Layers,
+    config: &RuntimeConfig,
+    opened: Opened,
+    doors: Doors,
+    sandbox: Loading,
+) -> Result<Prepared, Error> {
+    prepare_unexplained(layers, opened, doors, sandbox).map_err(|error| explain(error, config))
 }
 
 /// What to do about a refused bundle depends on where it came from.
@@ -130,68 +189,66 @@ fn explain(error: Error, config: &RuntimeConfig) -> Error {
     }
 }
 
-fn prepare_unexplained(layers: &Layers, config: &RuntimeConfig, inherited: Inherited) -> Result<Prepared, Error> {
-    // Addresses and TLS files are the site's own: no bundle has a say in them.
-    let of_site = layers.merge();
-    let listener = match inherited.api {
-        None => PlannedListener::prepare(&config.listen)?,
-        Some(api) => PlannedListener::inherit(&ListenPlan::inherited(&of_site, api.address)?, api)?,
-    };
-    let inherited_metrics = match inherited.metrics {
-        None => None,
-        // The plan itself says no more than the address that the socket has.
-        Some(metrics) => MetricsPlan::inherited(&of_site, metrics.address).map(|_| Some(metrics))?,
-    };
-    let opened = Opened::open(config, listener)?;
-    let verified = verify(opened.bundle, &opened.trust_root, &opened.name)?;
+fn prepare_unexplained(layers: &Layers, opened: Opened, doors: Doors, sandbox: Loading) -> Result<Prepared, Error> {
+    let Opened { name, read, trust_root, admission, keys, adapters } = opened;
+    let verified = verify(read()?, &trust_root, &name)?;
     report::log(verified.identity());
-    let keeping = opened.admission.keeping().clone();
+    let keeping = admission.keeping().clone();
     if !keeping.protects() {
         tracing::warn!("{keeping}");
     }
-    let admitted = opened.admission.admit_model(verified, &opened.name)?;
+    let admitted = admission.admit_model(verified, &name)?;
     let settled = settle(layers, &admitted)?;
     let config = RuntimeConfig::require(&settled)?;
-    let listener = opened.listener.bind()?;
-    let metrics = match inherited_metrics {
-        Some(listener) => Some(BoundSocket::inherited(listener)),
-        None => config.metrics.as_ref().map(BoundSocket::for_metrics).transpose()?,
-    };
-    let admin_socket = config.admin_socket.as_deref().map(AdminSocket::bind).transpose()?;
-    let adapters = admit_adapters(&config.adapters, &opened.trust_root, &opened.admission)?;
+    let adapters = admit_adapters(adapters, &trust_root, &admission)?;
     let marks = admitted.marks().clone();
-    let running = start(admitted, &config.limits, &opened.name)?;
+    let running = start(admitted, &config.limits, &name)?;
     // The model has proven itself and nobody has been answered yet: from here on nothing older is served here.
     keeping.raise_for_model(&marks, &format!("{} {}", running.identity.name, running.identity.version))?;
     let served = config.model_name.unwrap_or_else(|| running.identity.name.to_string());
     for adapter in adapters {
         adapter.bind(&running.engine, &served, IfTaken::Refuse)?;
     }
-    let (root, admission) = (opened.trust_root, opened.admission);
-    let desk = || AdapterDesk { root, admission, engine: running.engine.clone(), served: served.clone() };
-    let admin = admin_socket.map(|socket| Admin { socket, desk: desk() });
+    let desk = || AdapterDesk { root: trust_root, admission, engine: running.engine.clone(), served: served.clone() };
+    let admin = doors.admin.map(|socket| Admin { socket, desk: desk() });
     Ok(Prepared {
         running,
         keeping,
-        keys: opened.keys,
-        listener,
-        metrics,
+        keys,
+        listener: doors.listener,
+        metrics: doors.metrics,
         admin,
+        sandbox: Some(sandbox),
         served,
         http_limits: http_limits(&config.limits, config.shutdown),
         config_digest: config.digest,
     })
 }
 
-/// Opens a bundle file, once.
+/// Opens a bundle file, once, and reads its framing.
 ///
 /// # Errors
 /// [`Error::OpenBundle`] when there is no such file, [`Error::NotABundleFile`] and [`Error::Bundle`] when it is no bundle.
 pub fn open_bundle(path: &Path) -> Result<SealedBundle, Error> {
-    let at = |source| Error::OpenBundle { path: path.to_owned(), source };
-    let file = regular(without_waiting().open(path), || path.metadata()).map_err(at)?;
-    let file = file.map_err(|found| Error::NotABundleFile { path: path.to_owned(), found })?;
-    open_source(file, &path.display().to_string())
+    open_source(open_file(path)?, &path.display().to_string())
+}
+
+/// Opens a bundle file and reads nothing of it.
+///
+/// # Errors
+/// [`Error::OpenBundle`] when there is no such file, [`Error::NotABundleFile`].
+pub fn open_file(path: &Path) -> Result<File, Error> {
+    require_file(without_waiting().open(path), path)
+}
+
+/// Requires of what was opened that it is a file.
+///
+/// # Errors
+/// [`Error::OpenBundle`] when nothing was, [`Error::NotABundleFile`].
+pub fn require_file(opened: io::Result<File>, path: &Path) -> Result<File, Error> {
+    let file = regular(opened, || path.metadata());
+    let file = file.map_err(|source| Error::OpenBundle { path: path.to_owned(), source })?;
+    file.map_err(|found| Error::NotABundleFile { path: path.to_owned(), found })
 }
 
 /// Reads the framing of a bundle from an open source.  Nothing in it is trusted yet.
@@ -276,8 +333,12 @@ pub fn settle(layers: &Layers, admitted: &AdmittedBundle) -> Result<Effective, E
 }
 
 /// All adapters before the model is loaded: a refusal costs a second then, and a minute afterwards.
-fn admit_adapters(paths: &[PathBuf], root: &TrustRoot, admission: &Admission) -> Result<Vec<AdmittedAdapter>, Error> {
-    paths.iter().map(|path| AdmittedAdapter::admit(path, root, admission)).collect()
+fn admit_adapters(
+    files: Vec<AdapterFile>,
+    root: &TrustRoot,
+    admission: &Admission,
+) -> Result<Vec<AdmittedAdapter>, Error> {
+    files.into_iter().map(|file| file.admit(root, admission)).collect()
 }
 
 /// A model that runs, and what is told about it.
@@ -356,6 +417,8 @@ pub struct Prepared {
     pub metrics: Option<BoundSocket>,
     /// Where to serve administration, and what is administered.
     pub admin: Option<Admin>,
+    /// The sandbox that the process is in; it is closed before anything is accepted.
+    pub sandbox: Option<Loading>,
     /// The name that clients use.
     pub served: String,
     /// The limits of the HTTP surface.
@@ -379,6 +442,7 @@ impl Prepared {
         let metrics_address = metrics_listener.as_ref().map(|(_, address)| address.to_string());
         let admin_socket = self.admin.as_ref().map(|admin| admin.socket.path().display().to_string());
         let name = self.served;
+        let sandbox = self.sandbox.map(Loading::close).transpose()?.unwrap_or_default();
         let engine = self.running.engine.clone();
         let server = Server::new(ServerParts {
             engine: self.running.engine,
@@ -392,6 +456,7 @@ impl Prepared {
             },
             keys: self.keys,
             limits: self.http_limits,
+            sandbox,
             metrics: Metrics::new(),
             clock: jiff::Timestamp::now,
         });
@@ -415,9 +480,8 @@ impl Prepared {
 
 /// The threads that serve connections.  Few: they only move bytes, the engine computes on threads of its own.
 pub fn threads() -> Result<Runtime, Error> {
-    let cores = std::thread::available_parallelism().map_or(2, usize::from);
     tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(cores.clamp(2, 8))
+        .worker_threads(host::cores().clamp(2, 8))
         .thread_name("serving")
         .enable_all()
         .build()

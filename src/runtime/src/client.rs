@@ -2,6 +2,7 @@
 //! operator's commands.  It connects to one IP address, where with TLS it accepts exactly one certificate, the one that
 //! this configuration serves; or to one UNIX socket.
 
+use std::fs::File;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::Path;
 use std::sync::Arc;
@@ -20,6 +21,8 @@ use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, SignatureSch
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream};
 use tokio_rustls::TlsConnector;
+
+use crate::passing::PassingStream;
 
 /// Why this process could not talk to a listener of its own kind.
 #[derive(Debug, thiserror::Error)]
@@ -83,19 +86,21 @@ pub async fn send(
     }
 }
 
-/// Sends one request to a UNIX socket and reads the whole answer.
+/// Sends one request to a UNIX socket, with an open file if there is one, and reads the whole answer.
 ///
 /// # Errors
 /// [`ClientError`] with the path that was tried.
 pub async fn send_to_socket(
     path: &Path,
     request: Request<Full<Bytes>>,
+    attached: Option<File>,
     patience: Duration,
 ) -> Result<(StatusCode, Bytes), ClientError> {
     let address = path.display().to_string();
     let answer = async {
         let connect = |source| ClientError::Connect { address: address.clone(), source };
         let stream = UnixStream::connect(path).await.map_err(connect)?;
+        let stream = PassingStream::sending(stream, attached);
         let (head, body) = exchange(&address, stream, request).await?.into_parts();
         let body = body.collect().await.map_err(|source| ClientError::Exchange { address: address.clone(), source })?;
         Ok((head.status, body.to_bytes()))

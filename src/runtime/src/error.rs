@@ -14,6 +14,7 @@ use crate::http::ServeError;
 use crate::inherited::InheritedError;
 use crate::installation::InstallationError;
 use crate::keys::KeyStoreError;
+use crate::sandbox::SandboxError;
 use crate::state::StateError;
 use crate::store::StoreError;
 use crate::tls::TlsError;
@@ -188,6 +189,9 @@ pub enum Error {
         /// What the system says.
         source: std::io::Error,
     },
+    /// A layer of the sandbox is missing that must be there.
+    #[error(transparent)]
+    Sandbox(#[from] SandboxError),
     /// The server ended by itself.
     #[error("the server ended: {0}")]
     Serve(#[from] ServeError),
@@ -281,7 +285,11 @@ impl Error {
             Error::Store(StoreError::Io { .. } | StoreError::Busy { .. }) => Exit::Failure,
             Error::Store(StoreError::WritableByAll { .. }) => Exit::Configuration,
             Error::Store(_) => Exit::State,
-            Error::Configuration(_) | Error::NoKeys { .. } | Error::WritableTrustRoot { .. } => Exit::Configuration,
+            // Another host or another configuration is what helps; a second try here is not.
+            Error::Sandbox(SandboxError::Missing { .. })
+            | Error::Configuration(_)
+            | Error::NoKeys { .. }
+            | Error::WritableTrustRoot { .. } => Exit::Configuration,
             Error::Keys(source) if source.is_unusable_file() => Exit::Configuration,
             Error::Model { .. }
             | Error::GenerationConfig { .. }

@@ -1,6 +1,10 @@
 //! What this host offers, as facts that admission compares with what a bundle requires.
+//!
+//! What stands in the system's files is looked up once: in the sandbox there is nothing to look into.
 
 use std::collections::BTreeSet;
+use std::sync::OnceLock;
+use std::thread::available_parallelism;
 
 use ampoule_bundle::{HostFacts, Timestamp};
 use ampoule_inference::hardware;
@@ -16,7 +20,13 @@ pub fn made() -> Timestamp {
     MADE.parse().expect("the date of this release is written as dates are written")
 }
 
-/// Looks at memory, processor and clock, once.
+/// The processors that this process may use.
+pub fn cores() -> usize {
+    static CORES: OnceLock<usize> = OnceLock::new();
+    *CORES.get_or_init(|| available_parallelism().map_or(2, usize::from))
+}
+
+/// Looks at memory, processor and clock.
 ///
 /// # Errors
 /// [`Error::Host`] when the system does not tell its memory.
@@ -30,11 +40,18 @@ pub fn facts() -> Result<HostFacts, Error> {
 }
 
 /// The memory that this process may use: the host's, or less where a control group says so.
-fn memory_bytes() -> Result<u64, Error> {
+///
+/// # Errors
+/// [`Error::Host`] when the system does not tell it.
+pub fn memory_bytes() -> Result<u64, Error> {
+    static MEMORY: OnceLock<u64> = OnceLock::new();
+    if let Some(bytes) = MEMORY.get() {
+        return Ok(*bytes);
+    }
     let mut system = System::new().map_err(|error| Error::Host { reason: error.to_string() })?;
     system.refresh_memory();
     let limit = system.cgroup_limits().map_or(u64::MAX, |limits| limits.total_memory);
-    Ok(system.total_memory().min(limit))
+    Ok(*MEMORY.get_or_init(|| system.total_memory().min(limit)))
 }
 
 #[cfg(test)]

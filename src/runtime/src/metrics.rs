@@ -16,6 +16,8 @@ use ampoule_inference::EngineStats;
 use metrics::{Counter, Gauge, Histogram, Key, KeyName, Label, Level, Metadata, Recorder, SharedString, Unit};
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusRecorder};
 
+use crate::sandbox::{Layer, Report};
+
 mod adapters;
 mod endpoint;
 
@@ -168,6 +170,16 @@ impl Metrics {
         if let Some(expires) = &bundle.expires {
             let about = "When the bundle expires, in seconds since 1970.";
             self.set_gauge("ampoule_bundle_expiry_timestamp_seconds", about, Vec::new(), expires.as_second() as f64);
+        }
+    }
+
+    /// Tells which layers of the sandbox are up.
+    pub fn set_sandbox(&self, report: &Report) {
+        let about = "1 for a layer of the sandbox that is up, 0 for one that is missing.";
+        for Layer { name, state } in &report.layers {
+            let layer = vec![Label::new("layer", name.as_str())];
+            let is_applied = if state.is_applied() { 1.0 } else { 0.0 };
+            self.set_gauge("ampoule_sandbox_layer_applied", about, layer, is_applied);
         }
     }
 

@@ -10,10 +10,11 @@ use std::net::{SocketAddr, TcpStream};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
+use std::process::Command;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use ampoule::adapters::AdmittedAdapter;
+use ampoule::adapters::AdapterFile;
 use ampoule::admission::Admission;
 use ampoule::boot;
 use ampoule::config::{Layers, RuntimeConfig};
@@ -296,6 +297,29 @@ fn only_the_owner_reaches_the_socket_and_it_goes_with_the_server() {
     support::refused(&["adapters", "list", "--admin-socket", &socket], 1, &["no server answers", &socket]);
 }
 
+// THREATS C44: permissions that somebody widened let nobody else in.
+#[test]
+fn another_user_may_not_administer_even_where_the_socket_lets_him() {
+    let workshop = Workshop::new();
+    let served = Served::start(&workshop, &[]);
+    let folder = workshop.site.folder.path();
+    let is_root = fs::metadata("/proc/self").is_ok_and(|found| std::os::unix::fs::MetadataExt::uid(&found) == 0);
+    if !is_root || Command::new("setpriv").arg("--version").output().is_err() {
+        println!("skipped: administration by another user (it needs the superuser and setpriv)");
+        return;
+    }
+    let binary = folder.join("ampoule");
+    fs::copy(env!("CARGO_BIN_EXE_ampoule"), &binary).unwrap();
+    fs::set_permissions(folder, fs::Permissions::from_mode(0o755)).unwrap();
+    fs::set_permissions(&served.socket, fs::Permissions::from_mode(0o666)).unwrap();
+    let mut nobody = Command::new("setpriv");
+    nobody.args(["--reuid=65534", "--regid=65534", "--clear-groups"]).arg(&binary);
+    let output = nobody.args(["adapters", "list", "--admin-socket", &served.socket]).output().unwrap();
+    assert_eq!(code(&output), 1, "{}", text(&output.stdout));
+    assert!(text(&output.stderr).contains("user 65534 may not administer"), "{}", text(&output.stderr));
+    served.succeeds(&["list"]);
+}
+
 #[test]
 fn nothing_else_is_served_there_and_nothing_of_it_elsewhere() {
     let workshop = Workshop::new();
@@ -316,7 +340,7 @@ fn nothing_else_is_served_there_and_nothing_of_it_elsewhere() {
         ("POST /adapters", "no JSON", 400),
         ("POST /adapters", r#"{"path":"/a","colour":1}"#, 400),
         ("POST /adapters", r#"{"path":"relative.bundle"}"#, 400),
-        ("POST /adapters", r#"{"path":"/absent.bundle"}"#, 422),
+        ("POST /adapters", r#"{"path":"/absent.bundle"}"#, 400),
         ("DELETE /adapters/absent", "", 404),
         ("DELETE /adapters/%ff", "", 404),
     ] {
@@ -375,7 +399,7 @@ fn a_request_with_the_adapter_of_another_engine_is_refused() {
     let base = workshop.site.bundle.as_str();
     let (own, other) = (engine(base), engine(&base.replace("generator.bundle", "generator-next.bundle")));
     let adapter = workshop.adapter("facts", "facts", 1);
-    let adapter = AdmittedAdapter::admit(Path::new(&adapter), &root, &Admission::of_host()).unwrap();
+    let adapter = AdapterFile::open(Path::new(&adapter)).unwrap().admit(&root, &Admission::of_host()).unwrap();
     let adapter = adapter.bind(&own, MODEL, IfTaken::Refuse).unwrap();
     let request = || {
         let mut request = GenerationRequest::new(vec![1, 2], 1);

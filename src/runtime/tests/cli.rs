@@ -28,6 +28,7 @@ fn the_help_texts_are_pinned() {
         ("help-config.txt", &["config", "--help"]),
         ("help-config-check.txt", &["config", "check", "--help"]),
         ("help-keys.txt", &["keys", "--help"]),
+        ("help-doctor.txt", &["doctor", "--help"]),
         ("help-health.txt", &["health", "--help"]),
         ("help-verify-self.txt", &["verify-self", "--help"]),
     ] {
@@ -117,6 +118,28 @@ fn exit_78_files_that_everybody_may_write() {
     let (root, config) = (root.display().to_string(), config.display().to_string());
     refused(&["verify", &site.bundle, "--trust-root", &root], 78, &["root.json may be written by everybody", "o-w"]);
     refused(&["config", "show", "--config", &config], 78, &["site.toml may be written by everybody", "o-w"]);
+}
+
+#[test]
+fn exit_3_a_host_or_a_site_on_which_nothing_can_be_served() {
+    let site = Site::new();
+    let absent = site.folder.path().join("absent.bundle").display().to_string();
+    let flags = ["--json", "--bundle", &absent, "--trust-root", &site.root, "--keys-file", &site.keys];
+    let output = run(&[&["doctor"], &flags[..]].concat());
+    assert_eq!(code(&output), 3, "{}", text(&output.stderr));
+    let told: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    let finding =
+        |check: &str| told["findings"].as_array().unwrap().iter().find(|found| found["check"] == check).unwrap();
+    assert!(finding("bundle")["level"] == "failed" && finding("bundle")["found"].to_string().contains("absent.bundle"));
+    for check in ["kernel", "processor", "memory", "clock", "trust root", "API keys"] {
+        assert_eq!(finding(check)["level"], "ok", "{told:#}");
+    }
+    for check in ["huge pages", "locked memory", "open files", "landlock", "seccomp", "capabilities", "core_dumps"] {
+        assert!(finding(check)["found"].is_string(), "{told:#}");
+    }
+    let output = run(&["doctor"]);
+    assert!([0, 4].contains(&code(&output)), "{}", text(&output.stdout));
+    assert!(text(&output.stdout).contains("this host alone is looked at"), "{}", text(&output.stdout));
 }
 
 #[test]

@@ -87,6 +87,12 @@ fn check_container(layout: &Path, binary: &Path, work: &Path) -> Result<()> {
     container.wait_until_healthy()?;
     container.check_rights()?;
     let ask = |request: &str| exchange(address, request);
+    let (status, metadata) = ask(&format!(
+        "GET /v1/metadata HTTP/1.1\r\nHost: check\r\nAuthorization: Bearer {}\r\nConnection: close\r\n\r\n",
+        site.key
+    ))?;
+    let is_inside = metadata.contains("\"required\":true") && !metadata.contains("\"applied\":false");
+    ensure!(status == 200 && is_inside, "the container is not in its sandbox: {status} {metadata}");
     let (status, _) = ask("GET /v1/models HTTP/1.1\r\nHost: check\r\nConnection: close\r\n\r\n")?;
     ensure!(status == 401, "without a key the container answers {status}");
     let question = r#"{"model":"fixture-generator","max_tokens":4,"messages":[{"role":"user","content":"Hello"}]}"#;
@@ -220,6 +226,7 @@ impl Container {
             "CapEff:\t0000000000000000".to_owned(),
             "CapBnd:\t0000000000000000".to_owned(),
             "NoNewPrivs:\t1".to_owned(),
+            "Seccomp:\t2".to_owned(),
         ];
         for line in expected {
             ensure!(status.contains(&line), "the process in the container lacks {line:?}:\n{status}");

@@ -88,6 +88,8 @@ fn config(layer_digest: &Json) -> Json {
             "ExposedPorts": { "8443/tcp": {} },
             "Entrypoint": ["/ampoule"],
             "Cmd": ["serve"],
+            // A container that is not in its sandbox does not serve, unless its operator says otherwise.
+            "Env": ["AMPOULE_SANDBOX__REQUIRED=true"],
             "WorkingDir": "/",
             "Labels": labels(),
             "StopSignal": "SIGTERM",

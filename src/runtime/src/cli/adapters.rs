@@ -1,6 +1,7 @@
 //! `ampoule adapters`: which adapters the running server has, and how that is changed while it serves.  The server does the
 //! work and has the last word; this command carries the question and the answer over its admin socket.
 
+use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -13,6 +14,7 @@ use serde_json::{Value as Json, json};
 use ampoule_bundle::BundleName;
 
 use super::output::Output;
+use crate::adapters::AdapterFile;
 use crate::client;
 use crate::error::Error;
 use crate::exit::Exit;
@@ -25,8 +27,8 @@ Examples:
   ampoule adapters unload helpdesk --admin-socket /run/ampoule/admin.sock
 
 The server listens there if it was started with `--admin-socket` (or `admin_socket` in its
-configuration). It opens the file itself, with its own rights, and verifies and admits it as at its
-start. An answer that has begun keeps its adapter, whatever happens meanwhile. A change holds until
+configuration). `load` opens the file with your rights and hands it over open: the server opens
+nothing any more, and verifies and admits what it is handed as at its start. An answer that has begun keeps its adapter, whatever happens meanwhile. A change holds until
 the server ends; `adapters` in its configuration is what it starts with.
 
 Exits with the code of what the server refuses: 10 or 11 for the file, 12 for its admission, 20 for
@@ -77,17 +79,18 @@ pub(super) struct Server {
 pub(super) fn run(command: &Command, output: &mut Output) -> Result<Exit, Error> {
     match command {
         Command::List { server } => {
-            let answer = server.ask(Method::GET, "/adapters", None)?;
+            let answer = server.ask(Method::GET, "/adapters", None, None)?;
             let adapters = answer["data"].as_array().map(Vec::as_slice).unwrap_or_default();
             server.print(output, &answer, adapters.iter().map(line))?;
         }
         Command::Load { file, replace, server } => {
-            let path = absolute(file);
-            let answer = server.ask(Method::POST, "/adapters", Some(json!({ "path": path, "replace": replace })))?;
+            let opened = AdapterFile::open(file)?.into_file();
+            let body = json!({ "path": absolute(file), "replace": replace });
+            let answer = server.ask(Method::POST, "/adapters", Some(body), Some(opened))?;
             server.print(output, &answer, std::iter::once(format!("loaded {}", line(&answer))))?;
         }
         Command::Unload { name, server } => {
-            let answer = server.ask(Method::DELETE, &format!("/adapters/{name}"), None)?;
+            let answer = server.ask(Method::DELETE, &format!("/adapters/{name}"), None, None)?;
             server.print(output, &answer, std::iter::once(format!("unloaded {}", line(&answer))))?;
         }
     }
@@ -95,7 +98,8 @@ pub(super) fn run(command: &Command, output: &mut Output) -> Result<Exit, Error>
     Ok(Exit::Ok)
 }
 
-/// The server has another working folder.  A path that cannot be made absolute is sent as it is, for the server to refuse.
+/// What the file is called in the server's log and refusals; the server has another working folder.  A path that cannot be
+/// made absolute is sent as it is, for the server to refuse.
 fn absolute(file: &Path) -> String {
     std::path::absolute(file).unwrap_or_else(|_| file.to_owned()).display().to_string()
 }
@@ -107,7 +111,7 @@ fn line(adapter: &Json) -> String {
 
 impl Server {
     /// Sends one request and returns the answer, or the server's refusal as an error with its exit code.
-    fn ask(&self, method: Method, path: &str, body: Option<Json>) -> Result<Json, Error> {
+    fn ask(&self, method: Method, path: &str, body: Option<Json>, file: Option<File>) -> Result<Json, Error> {
         let body = body.map(|body| Bytes::from(body.to_string())).unwrap_or_default();
         let request = Request::builder().method(method).uri(path).header("host", "admin").body(Full::new(body));
         let request = request.expect("a method and a path of plain letters are well-formed");
@@ -116,7 +120,7 @@ impl Server {
             .enable_all()
             .build()
             .map_err(|source| Error::Threads { source })?
-            .block_on(client::send_to_socket(&self.socket, request, patience));
+            .block_on(client::send_to_socket(&self.socket, request, file, patience));
         let (status, body) = answer.map_err(Error::NoAdmin)?;
         let answer: Json = serde_json::from_slice(&body).unwrap_or_default();
         if status.is_success() {

@@ -4,6 +4,7 @@
 mod adapters;
 mod arguments;
 mod config;
+mod doctor;
 mod health;
 mod keys;
 mod output;
@@ -78,6 +79,8 @@ enum Command {
     /// Add, list or revoke API keys.
     #[command(subcommand)]
     Keys(keys::Command),
+    /// Look at this host: what it offers, and which layers of the sandbox `serve` would get.
+    Doctor(doctor::Arguments),
     /// Ask the running server whether it is ready; for a container's HEALTHCHECK.
     Health(health::Arguments),
     /// Check that the installed release, this binary among it, is what its vendor signed.
@@ -113,6 +116,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> Result<Exit, Error>
         Command::Adapters(command) => adapters::run(&command, &mut output),
         Command::Config(command) => config::run(&command, &mut output),
         Command::Keys(command) => keys::run(&command, &mut output),
+        Command::Doctor(arguments) => doctor::run(&arguments, &mut output),
         Command::Health(arguments) => health::run(&arguments, &mut output),
         Command::VerifySelf(arguments) => verify_self::run(&arguments, &mut output),
         Command::Version { json } => version(json, &mut output),

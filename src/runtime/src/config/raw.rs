@@ -52,6 +52,8 @@ pub struct RawConfig {
     pub drain_deadline_seconds: Option<u64>,
     /// The certificate and its key; giving them turns TLS on.
     pub tls: RawTls,
+    /// What the serving process gives up before it reads a bundle.
+    pub sandbox: RawSandbox,
     /// What one site may ask of this process at a time.
     pub limits: RawLimits,
     /// What is written to standard error.
@@ -66,6 +68,14 @@ pub struct RawTls {
     pub certificate_file: Option<PathBuf>,
     /// A PEM file with the private key of that certificate (PKCS#8, SEC1 or PKCS#1).
     pub key_file: Option<PathBuf>,
+}
+
+/// The sandbox. As much of it as the host gives is put up in any case.
+#[derive(Debug, Default, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct RawSandbox {
+    /// Refuse to serve where a layer of the sandbox cannot be put up. Otherwise each that is missing is a warning.
+    pub required: Option<bool>,
 }
 
 /// Bounds on work and memory.
@@ -140,6 +150,7 @@ impl RawConfig {
             allow_metrics_beyond_loopback: Some(false),
             readiness_grace_seconds: Some(0),
             drain_deadline_seconds: Some(30),
+            sandbox: RawSandbox { required: Some(false) },
             limits: RawLimits {
                 body_bytes: Some(2 * 1024 * 1024),
                 connections: Some(512),

@@ -37,6 +37,8 @@ pub struct RuntimeConfig {
     pub admin_socket: Option<PathBuf>,
     /// What SIGTERM begins.
     pub shutdown: Shutdown,
+    /// Whether a missing layer of the sandbox is a reason not to serve.
+    pub sandbox_required: bool,
     /// Bounds on work and memory.
     pub limits: Limits,
     /// How much is logged.
@@ -165,6 +167,7 @@ impl RuntimeConfig {
                 admin_socket: raw.admin_socket.as_deref().map(|path| effective.resolve("admin_socket", path)),
                 model_name: raw.model_name.clone(),
                 shutdown: RuntimeConfig::shutdown(effective),
+                sandbox_required: raw.sandbox.required.unwrap_or(false),
                 limits: RuntimeConfig::limits(effective),
                 log_level: raw.log.level.unwrap_or(LogLevel::Info),
                 log_format: raw.log.format.unwrap_or(LogFormat::Json),

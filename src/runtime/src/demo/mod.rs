@@ -171,6 +171,8 @@ fn prepare(listen: Option<SocketAddr>, metrics: Option<SocketAddr>) -> Result<(P
         listener,
         metrics,
         admin: None,
+        // It asks itself over a connection of its own, which a server never may.
+        sandbox: None,
         served,
         http_limits: boot::http_limits(&limits, RuntimeConfig::shutdown(&settled)),
         config_digest: settled.digest(),

@@ -1,6 +1,7 @@
 //! Administration: which adapters are loaded, over a UNIX socket of its own and never over the network.
 //!
-//! Whoever may connect may administer: the socket's permissions are the authentication, and the kernel tells who it is.
+//! The socket's permissions are the authentication, and the kernel tells who it is: whoever comes past them without being
+//! this server's user or root is refused all the same (THREATS C44).  The file of an adapter comes over the socket open.
 //! Each request, refused or not, is one event in the log: who, what, which digest.  Who connects and asks for nothing is
 //! soon left, and gives way to whoever comes.
 
@@ -29,10 +30,11 @@ use super::connections::{Busy, YieldingPlaces};
 use super::limits::HttpLimits;
 use super::server::{ACCEPT_RETRY_DELAY, serve_http1};
 use super::state::Appliance;
-use crate::adapters::AdapterDesk;
+use crate::adapters::{AdapterDesk, AdapterFile};
 use crate::admin_socket::AdminSocket;
 use crate::error::Error;
 use crate::exit::Exit;
+use crate::passing::{Mailbox, PassingStream};
 use crate::report;
 
 /// How many connections there may be: an operator, some scripts, and some that were forgotten.
@@ -52,7 +54,7 @@ pub struct Admin {
     pub desk: AdapterDesk,
 }
 
-/// What `POST /adapters` takes.
+/// What `POST /adapters` takes, beside the open file.  The path is what the file is called in the log and in refusals.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct LoadRequest {
@@ -83,6 +85,8 @@ struct Caller {
     peer: UCred,
     /// Held while a request is carried out, so that its connection is kept.
     busy: Busy,
+    /// Where the file is that came with a request.
+    mailbox: Mailbox,
 }
 
 /// Serves the socket for as long as it is polled; its file goes with it.
@@ -108,9 +112,11 @@ pub(super) async fn serve(appliance: Appliance, listener: UnixListener, admin: A
         };
         while connections.try_join_next().is_some() {}
         let place = places.take().await;
-        let caller = Caller { peer, busy: places.mark() };
+        let (stream, mailbox) = PassingStream::receiving(stream);
+        let router = if may_administer(peer.uid()) { router.clone() } else { refusal_of_others() };
+        let caller = Caller { peer, busy: places.mark(), mailbox };
         let busy = caller.busy.clone();
-        let (router, watcher, limits) = (router.clone().layer(Extension(caller)), graceful.watcher(), limits.clone());
+        let (router, watcher, limits) = (router.layer(Extension(caller)), graceful.watcher(), limits.clone());
         let task = connections.spawn(async move {
             serve_http1(stream, router, &limits, watcher).await;
             drop(place);
@@ -122,6 +128,18 @@ pub(super) async fn serve(appliance: Appliance, listener: UnixListener, admin: A
 fn with_peer(stream: UnixStream) -> std::io::Result<(UnixStream, UCred)> {
     let peer = stream.peer_cred()?;
     Ok((stream, peer))
+}
+
+/// This server's own user may, and root, who could take its place anyway.
+fn may_administer(user: u32) -> bool {
+    user == 0 || user == rustix::process::geteuid().as_raw()
+}
+
+fn refusal_of_others() -> Router {
+    Router::new().fallback(async |Extension(caller): Extension<Caller>, uri: Uri| {
+        let message = format!("user {} may not administer; this server's own user and root may", caller.peer.uid());
+        Refusal::wrong(StatusCode::FORBIDDEN, message).logged("none", &caller.peer, uri.path())
+    })
 }
 
 fn surface(office: Office) -> Router {
@@ -160,7 +178,12 @@ async fn load(
     let LoadRequest { path, replace } = request.map_err(|refusal| refusal.logged("load", &caller.peer, ""))?;
     let if_taken = if replace { IfTaken::Replace } else { IfTaken::Refuse };
     let asked = path.display().to_string();
-    change("load", caller, asked, move || office.desk.load(&path, if_taken)).await
+    let Some(file) = caller.mailbox.take() else {
+        let message = "no file came with the request: `ampoule adapters load` opens it and sends it along (SCM_RIGHTS)";
+        return Err(Refusal::wrong(StatusCode::BAD_REQUEST, message.to_owned()).logged("load", &caller.peer, &asked));
+    };
+    let name = asked.clone();
+    change("load", caller, asked, move || office.desk.load(AdapterFile::passed(file, &name)?, if_taken)).await
 }
 
 async fn unload(
@@ -177,7 +200,7 @@ async fn unload(
 /// has left.
 async fn change(
     action: &'static str,
-    Caller { peer, busy }: Caller,
+    Caller { peer, busy, .. }: Caller,
     asked: String,
     work: impl FnOnce() -> Result<Arc<LoadedAdapter>, Error> + Send + 'static,
 ) -> Result<Json<Value>, Refusal> {
@@ -207,7 +230,7 @@ async fn change(
 
 async fn read(body: Body) -> Result<LoadRequest, Refusal> {
     let wrong = |reason: &dyn std::fmt::Display| {
-        let wanted = r#"wanted is {"path": "/an/absolute/path"}, and "replace": true where a name may be taken"#;
+        let wanted = r#"wanted is {"path": "/what/the/file/is/called"}, and "replace": true where a name may be taken"#;
         Refusal::wrong(StatusCode::BAD_REQUEST, format!("the request is not understood: {reason}; {wanted}"))
     };
     let bytes = axum::body::to_bytes(body, MAX_BODY_BYTES).await.map_err(|error| wrong(&error))?;

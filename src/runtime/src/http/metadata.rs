@@ -56,6 +56,19 @@ pub(crate) async fn metadata(State(appliance): State<Appliance>) -> Json<Metadat
         system_fingerprint: appliance.fingerprint().to_owned(),
         // No part of the runtime opens an outbound connection; a configured trace collector will change this word.
         egress: "none",
+        sandbox: Sandbox {
+            required: appliance.sandbox().required,
+            layers: appliance
+                .sandbox()
+                .layers
+                .iter()
+                .map(|layer| SandboxLayer {
+                    layer: layer.name.as_str(),
+                    applied: layer.state.is_applied(),
+                    detail: layer.state.to_string(),
+                })
+                .collect(),
+        },
     })
 }
 
@@ -70,6 +83,20 @@ pub(crate) struct Metadata {
     rollback_protection: &'static str,
     system_fingerprint: String,
     egress: &'static str,
+    sandbox: Sandbox,
+}
+
+#[derive(Debug, Serialize)]
+struct Sandbox {
+    required: bool,
+    layers: Vec<SandboxLayer>,
+}
+
+#[derive(Debug, Serialize)]
+struct SandboxLayer {
+    layer: &'static str,
+    applied: bool,
+    detail: String,
 }
 
 #[derive(Debug, Serialize)]

@@ -3,7 +3,6 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread::available_parallelism;
 use std::time::{Duration, Instant};
 
 use ampoule_bundle::statement::Endpoint;
@@ -18,8 +17,10 @@ use super::limits::HttpLimits;
 use super::openai::ReplyHead;
 use super::reading::ReadingRoom;
 use super::request_id::random_identifier;
+use crate::host;
 use crate::keys::KeyStore;
 use crate::metrics::Metrics;
+use crate::sandbox::Report;
 
 /// Everything that a server is made of.
 #[derive(Debug)]
@@ -32,6 +33,8 @@ pub struct ServerParts {
     pub keys: KeyStore,
     /// The limits of the HTTP surface.
     pub limits: HttpLimits,
+    /// What this process has given up.
+    pub sandbox: Report,
     /// Where measurements go.
     pub metrics: Metrics,
     /// Tells the time for `created` members and for chat templates: `jiff::Timestamp::now`.
@@ -84,10 +87,10 @@ impl Appliance {
     pub(crate) fn new(parts: ServerParts) -> Appliance {
         let fingerprint = fingerprint(&parts.served, &parts.engine.fingerprint_input());
         let body_memory = parts.limits.max_buffered_body_bytes.div_ceil(BODY_MEMORY_UNIT).min(Semaphore::MAX_PERMITS);
-        let cores = available_parallelism().map_or(2, usize::from);
-        let reading = ReadingRoom::new(cores, parts.keys.names(), parts.limits.prompt_queue_deadline);
+        let reading = ReadingRoom::new(host::cores(), parts.keys.names(), parts.limits.prompt_queue_deadline);
         let started = (parts.clock)();
         parts.metrics.set_running(&parts.served.bundle, &parts.served.config_digest.to_string(), started);
+        parts.metrics.set_sandbox(&parts.sandbox);
         Appliance(Arc::new(Inner {
             parts,
             fingerprint,
@@ -109,6 +112,10 @@ impl Appliance {
 
     pub(crate) fn keys(&self) -> &KeyStore {
         &self.0.parts.keys
+    }
+
+    pub(crate) fn sandbox(&self) -> &Report {
+        &self.0.parts.sandbox
     }
 
     pub(crate) fn limits(&self) -> &HttpLimits {

@@ -2,7 +2,7 @@
 //! serves from, or nowhere, which is said plainly.
 
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use ampoule_bundle::HighWaterMarks;
 
@@ -78,6 +78,14 @@ impl Keeping {
                 }
                 outcome => outcome,
             },
+        }
+    }
+
+    /// The folder that it is kept in.
+    pub fn folder(&self) -> Option<&Path> {
+        match self {
+            Self::Nowhere => None,
+            Self::Folder(folder) | Self::Store { folder, .. } => Some(folder),
         }
     }
 

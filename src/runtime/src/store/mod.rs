@@ -121,17 +121,33 @@ impl Store {
         root_path(&self.folder, record)
     }
 
-    /// Opens a bundle of this store.  Nothing in it is trusted yet, except that it is the one that was imported: a file
-    /// that was exchanged for another, however well signed, is refused.
+    /// Opens and reads a bundle of this store, in one go.
     ///
     /// # Errors
-    /// [`StoreError`] when its file is missing or is another bundle, [`Error::Bundle`] when it is no bundle any more.
+    /// As [`Store::open_file`] and [`Store::read_bundle`].
     pub fn open_bundle(&self, record: &Record) -> Result<SealedBundle, Error> {
+        self.read_bundle(record, self.open_file(record)?)
+    }
+
+    /// Opens the file of a bundle and reads nothing of it.
+    ///
+    /// # Errors
+    /// [`StoreError`] when it is missing.
+    pub fn open_file(&self, record: &Record) -> Result<File, StoreError> {
         let path = self.path(record);
-        let file = File::open(&path).map_err(|source| match source.kind() {
+        File::open(&path).map_err(|source| match source.kind() {
             io::ErrorKind::NotFound => StoreError::FileMissing { title: record.title(), path: path.clone() },
             _ => StoreError::Io { path: path.clone(), source },
-        })?;
+        })
+    }
+
+    /// Reads a bundle of this store from its open file.  Nothing in it is trusted yet, except that it is the one that was
+    /// imported: a file that was exchanged for another, however well signed, is refused.
+    ///
+    /// # Errors
+    /// [`StoreError`] when it is another bundle, [`Error::Bundle`] when it is no bundle any more.
+    pub fn read_bundle(&self, record: &Record, file: File) -> Result<SealedBundle, Error> {
+        let path = self.path(record);
         let sealed = boot::open_source(file, &self.describe(record)).map_err(Error::in_store)?;
         let found = sealed.content_digest();
         if found != record.content {

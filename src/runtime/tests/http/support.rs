@@ -15,6 +15,7 @@ use ampoule::http::{
 };
 use ampoule::keys::{IssuedKey, KeyStore};
 use ampoule::metrics::Metrics;
+use ampoule::sandbox::{Layer, LayerName, LayerState, Report};
 use ampoule_bundle::statement::Endpoint;
 use ampoule_bundle::{Digest, HighWaterMarks, HostFacts, RuntimePolicy, SealedBundle, Timestamp, TrustRoot};
 use ampoule_inference::{EngineConfig, EngineHandle, LoadOptions, LoadedModel};
@@ -98,7 +99,11 @@ impl Setup {
         let (served, engine) = self.open();
         let (keys, key) = KeyStore::for_this_run("test", jiff::Timestamp::now()).unwrap();
         let limits = self.limits.clone();
-        (ServerParts { engine, served, keys, limits, metrics: Metrics::new(), clock: jiff::Timestamp::now }, key)
+        let (metrics, clock) = (Metrics::new(), jiff::Timestamp::now);
+        // The harness has threads, so nothing here can be inside.
+        let layer = Layer { name: LayerName::Landlock, state: LayerState::Missing("a test".to_owned()) };
+        let sandbox = Report { required: false, layers: vec![layer] };
+        (ServerParts { engine, served, keys, limits, sandbox, metrics, clock }, key)
     }
 
     fn open(&self) -> (ServedModel, EngineHandle) {
