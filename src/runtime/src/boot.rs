@@ -21,7 +21,7 @@ use ampoule_bundle::{
     AcceptedVersions, AdmittedBundle, BundleIdentity, Digest, RuntimePolicy, SealedBundle, Source, TrustRoot,
     VerifiedBundle, regular, without_waiting,
 };
-use ampoule_inference::{EngineConfig, EngineHandle, IfTaken, InferenceError, LoadOptions, LoadedModel};
+use ampoule_inference::{EngineConfig, EngineHandle, IfTaken, InferenceError, LoadOptions, LoadedModel, ReadyModel};
 use tokio::runtime::Runtime;
 
 use crate::adapters::{AdapterDesk, AdmittedAdapter};
@@ -44,7 +44,7 @@ use crate::progress::Progress;
 use crate::report;
 use crate::signals::StopSignals;
 use crate::state::State;
-use crate::store::Store;
+use crate::store::{Record, Standing, Store, Trial};
 
 /// A trust root is a page of JSON with a few keys.
 const TRUST_ROOT_LIMIT_BYTES: u64 = 4 * 1024 * 1024;
@@ -60,9 +60,20 @@ pub fn serve(layers: &Layers, config: RuntimeConfig) -> Result<Exit, Error> {
     let outcome = runtime.block_on(async {
         let mut stop = StopSignals::install()?;
         let layers = layers.clone();
-        let prepared = tokio::task::spawn_blocking(move || prepare(&layers, &config, inherited));
+        let trial = match &config.source {
+            BundleSource::File(_) => None,
+            BundleSource::Store(folder) => Trial::begin(folder)?.map(Arc::new),
+        };
+        let begun = trial.clone();
+        let prepared = tokio::task::spawn_blocking(move || match begun {
+            None => prepare(&layers, &config, inherited, Standing::Active),
+            Some(trial) => prepare_on_trial(&layers, &config, inherited, &trial),
+        });
         let prepared = tokio::select! {
-            () = stop.requested() => return Ok(Exit::Ok),
+            () = stop.requested() => {
+                trial.inspect(|trial| trial.withdraw());
+                return Ok(Exit::Ok);
+            }
             prepared = prepared => prepared.map_err(|_| Error::Defect)??,
         };
         prepared.serve(async move { stop.requested().await }, |_| {}).await
@@ -78,7 +89,7 @@ pub fn serve(layers: &Layers, config: RuntimeConfig) -> Result<Exit, Error> {
 /// # Errors
 /// The first step that refuses.
 pub fn check(layers: &Layers, config: &RuntimeConfig) -> Result<Effective, Error> {
-    let opened = Opened::open(config, PlannedListener::prepare(&config.listen)?)?;
+    let opened = Opened::open(config, PlannedListener::prepare(&config.listen)?, Standing::Active)?;
     let verified = verify(opened.bundle, &opened.trust_root, &opened.name).map_err(|error| explain(error, config))?;
     let admitted = admit_model(verified, &opened.name)?;
     let settled = settle(layers, &admitted)?;
@@ -95,29 +106,69 @@ struct Opened {
     trust_root: TrustRoot,
     keys: KeyStore,
     listener: PlannedListener,
+    /// The bundle of the store that was given up for this one.
+    reverted_from: Option<String>,
 }
 
 impl Opened {
-    fn open(config: &RuntimeConfig, listener: PlannedListener) -> Result<Opened, Error> {
+    /// Opens the bundle that is configured: of a store the one with this standing, which is the active or the previous one.
+    fn open(config: &RuntimeConfig, listener: PlannedListener, standing: Standing) -> Result<Opened, Error> {
         let keys = KeyStore::load(&config.keys_file)?;
         if keys.is_empty() {
             return Err(Error::NoKeys { path: config.keys_file.clone() });
         }
         let trust_root = serving_root(&read_trust_root(&config.trust_root)?, &config.trust_root)?;
-        let (name, bundle) = match &config.source {
-            BundleSource::File(path) => (path.display().to_string(), open_bundle(path)?),
+        let (name, bundle, reverted_from) = match &config.source {
+            BundleSource::File(path) => (path.display().to_string(), open_bundle(path)?, None),
             BundleSource::Store(folder) => {
                 let store = Store::open(folder)?;
-                let active = store.active()?;
-                (store.describe(active), store.open_bundle(active)?)
+                let (record, given_up) = match standing {
+                    Standing::Previous => (store.previous()?, Some(store.active()?)),
+                    _ => (store.active()?, store.catalogue().failed()),
+                };
+                (store.describe(record), store.open_bundle(record)?, given_up.map(Record::title))
             }
         };
-        Ok(Opened { name, bundle, trust_root, keys, listener })
+        Ok(Opened { name, bundle, trust_root, keys, listener, reverted_from })
     }
 }
 
-fn prepare(layers: &Layers, config: &RuntimeConfig, inherited: Inherited) -> Result<Prepared, Error> {
-    prepare_unexplained(layers, config, inherited).map_err(|error| explain(error, config))
+fn prepare(
+    layers: &Layers,
+    config: &RuntimeConfig,
+    inherited: Inherited,
+    standing: Standing,
+) -> Result<Prepared, Error> {
+    prepare_unexplained(layers, config, inherited, standing).map_err(|error| explain(error, config))
+}
+
+/// Prepares the active bundle of a store, which is new, and the one before it if that is refused.  If both are, the new
+/// one is not at fault.
+fn prepare_on_trial(
+    layers: &Layers,
+    config: &RuntimeConfig,
+    inherited: Inherited,
+    trial: &Trial,
+) -> Result<Prepared, Error> {
+    let refusal = match prepare(layers, config, inherited.try_clone()?, Standing::Active) {
+        Ok(prepared) => {
+            trial.confirm();
+            return Ok(prepared);
+        }
+        Err(refusal) if trial.can_revert() => refusal,
+        Err(refusal) => return Err(trial.explain(refusal)),
+    };
+    tracing::error!(error = %refusal, trying = trial.previous(), "the new bundle does not become ready");
+    match prepare(layers, config, inherited, Standing::Previous) {
+        Ok(prepared) => {
+            trial.revert(&refusal)?;
+            Ok(prepared)
+        }
+        Err(_) => {
+            trial.withdraw();
+            Err(refusal)
+        }
+    }
 }
 
 /// What to do about a refused bundle depends on where it came from.
@@ -128,7 +179,12 @@ fn explain(error: Error, config: &RuntimeConfig) -> Error {
     }
 }
 
-fn prepare_unexplained(layers: &Layers, config: &RuntimeConfig, inherited: Inherited) -> Result<Prepared, Error> {
+fn prepare_unexplained(
+    layers: &Layers,
+    config: &RuntimeConfig,
+    inherited: Inherited,
+    standing: Standing,
+) -> Result<Prepared, Error> {
     // Addresses and TLS files are the site's own: no bundle has a say in them.
     let of_site = layers.merge();
     let listener = match inherited.api {
@@ -140,7 +196,7 @@ fn prepare_unexplained(layers: &Layers, config: &RuntimeConfig, inherited: Inher
         // The plan itself says no more than the address that the socket has.
         Some(metrics) => MetricsPlan::inherited(&of_site, metrics.address).map(|_| Some(metrics))?,
     };
-    let opened = Opened::open(config, listener)?;
+    let opened = Opened::open(config, listener, standing)?;
     let verified = verify(opened.bundle, &opened.trust_root, &opened.name)?;
     report::log(verified.identity());
     let admitted = admit_model(verified, &opened.name)?;
@@ -167,6 +223,7 @@ fn prepare_unexplained(layers: &Layers, config: &RuntimeConfig, inherited: Inher
         metrics,
         admin,
         served,
+        reverted_from: opened.reverted_from,
         http_limits: http_limits(&config.limits, config.shutdown),
         config_digest: config.digest,
     })
@@ -315,11 +372,28 @@ pub struct Running {
 /// # Errors
 /// [`Error::Model`] with the defect, [`Error::Bundle`] when a weight is not what was signed.
 pub fn start(admitted: AdmittedBundle, limits: &Limits, name: &str) -> Result<Running, Error> {
-    let began = Instant::now();
-    let refused = |source| Error::from_inference(name, source);
     let identity = admitted.identity().clone();
     let endpoints = admitted.release().constraints.endpoints.clone();
     let defaults = sampling_defaults(&admitted, name)?;
+    let ready = prove(admitted, limits, name)?;
+    let config = EngineConfig {
+        queue_capacity: limits.queued_requests,
+        max_running: limits.running_requests,
+        token_budget: limits.token_budget,
+        max_adapters: limits.adapters,
+        ..EngineConfig::default()
+    };
+    let engine = ready.spawn(config).map_err(|source| Error::from_inference(name, source))?;
+    Ok(Running { engine, identity, defaults, endpoints })
+}
+
+/// Loads an admitted bundle's weights and proves the model.
+///
+/// # Errors
+/// As [`start`].
+pub fn prove(admitted: AdmittedBundle, limits: &Limits, name: &str) -> Result<ReadyModel, Error> {
+    let began = Instant::now();
+    let refused = |source| Error::from_inference(name, source);
     let progress = Arc::new(Progress::start("Loading", admitted.weight_bytes()));
     let told = Arc::clone(&progress);
     let options = LoadOptions {
@@ -338,15 +412,7 @@ pub fn start(admitted: AdmittedBundle, limits: &Limits, name: &str) -> Result<Ru
         seconds = began.elapsed().as_secs_f64(),
         "the model is loaded and proven"
     );
-    let config = EngineConfig {
-        queue_capacity: limits.queued_requests,
-        max_running: limits.running_requests,
-        token_budget: limits.token_budget,
-        max_adapters: limits.adapters,
-        ..EngineConfig::default()
-    };
-    let engine = ready.spawn(config).map_err(refused)?;
-    Ok(Running { engine, identity, defaults, endpoints })
+    Ok(ready)
 }
 
 fn sampling_defaults(admitted: &AdmittedBundle, name: &str) -> Result<SamplingDefaults, Error> {
@@ -371,6 +437,8 @@ pub struct Prepared {
     pub admin: Option<Admin>,
     /// The name that clients use.
     pub served: String,
+    /// The bundle that was activated and given up for this one.
+    pub reverted_from: Option<String>,
     /// The limits of the HTTP surface.
     pub http_limits: HttpLimits,
     /// The digest of the settled configuration.
@@ -398,6 +466,7 @@ impl Prepared {
             served: ServedModel {
                 name: name.clone(),
                 bundle: self.running.identity,
+                reverted_from: self.reverted_from,
                 config_digest: self.config_digest,
                 defaults: self.running.defaults,
                 endpoints: self.running.endpoints,

@@ -10,6 +10,7 @@ use clap::{Args, Parser, Subcommand};
 
 use crate::error::SealingError;
 
+mod diff;
 mod export;
 mod inspect;
 mod keygen;
@@ -38,6 +39,7 @@ The customer gets the archive, its .sig and vendor.pub, and by another way the k
 
 Beside that:
   ampoule-seal seal --adapter-of my-model.bundle --from ./adapter …    # a site seals its own adapter
+  ampoule-seal diff old.bundle new.bundle --out update.bundle          # for a site that holds the old one
   ampoule-seal export --dir ./plain my-model.bundle                    # then: model_signing verify key ./plain …
 
 A password is asked for on the terminal, or read with --password-file. Each command's --help says more.
@@ -64,6 +66,8 @@ enum Action {
     Trust(trust::Action),
     /// Seal a model folder or a GGUF file into a signed bundle.
     Seal(Box<seal::Arguments>),
+    /// Write what a new bundle has and an old one lacks: a thin bundle, which a site's store completes.
+    Diff(diff::Arguments),
     /// Unpack a bundle into a plain model folder with an OpenSSF signature beside it.
     Export(export::Arguments),
     /// Show what a bundle says about itself.  Nothing is verified unless --trust-root is given.
@@ -102,6 +106,7 @@ impl Command {
             Action::Keygen(arguments) => keygen::run(&arguments, output),
             Action::Trust(trust::Action::Init(arguments)) => trust::run(&arguments, output),
             Action::Seal(arguments) => seal::run(&arguments, output),
+            Action::Diff(arguments) => diff::run(&arguments, output),
             Action::Export(arguments) => export::run(&arguments, output),
             Action::Inspect(arguments) => inspect::run(&arguments, output),
             Action::Release(arguments) => release::release(&arguments, output),

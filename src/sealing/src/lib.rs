@@ -2,7 +2,7 @@
 //!
 //! The modules in reading order: [`seal`] is the straight line; `source` decides what goes in, `links` how far the folder's
 //! links may lead, `weights` lays the tensors out, [`contract`] is what the vendor states beyond identity, [`keys`] sign;
-//! [`export`] and `inspect` look at the result; [`release`] signs the appliance's own files; [`cli`] is the command line.
+//! [`diff`] makes updates small, [`export`] and `inspect` look at the result; [`release`] signs the appliance's own files; [`cli`] is the command line.
 //! The format itself, types and bytes, lives in `ampoule-bundle`.
 
 pub mod seal;
@@ -18,6 +18,7 @@ pub mod keys;
 pub mod password;
 pub mod trust;
 
+pub mod diff;
 pub mod export;
 pub mod release;
 

@@ -169,6 +169,7 @@ fn prepare(listen: Option<SocketAddr>, metrics: Option<SocketAddr>) -> Result<(P
         metrics,
         admin: None,
         served,
+        reverted_from: None,
         http_limits: boot::http_limits(&limits, RuntimeConfig::shutdown(&settled)),
         config_digest: settled.digest(),
     };
