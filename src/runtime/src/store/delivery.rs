@@ -2,6 +2,7 @@
 //! other tools carried.  Each ends as the same thing, an opened bundle, and takes the same way from there.
 
 use std::fs::File;
+use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -41,10 +42,10 @@ fn open_layout(path: &Path, tag: Option<&str>, name: &str) -> Result<SealedBundl
     let folder = Folder::open(path).map_err(unreadable)?;
     let in_layout = |error| match error {
         StoreError::Io { path, source } => Error::OpenBundle { path, source },
-        other => Error::Store(other),
+        other => unreadable(io::Error::other(other.to_string())),
     };
     let index = folder.file("index.json").map_err(in_layout)?;
-    let index = index.ok_or_else(|| unreadable(std::io::Error::other("there is no index.json in it")))?;
+    let index = index.ok_or_else(|| unreadable(io::Error::other("there is no index.json in it")))?;
     let index = folder.read("index.json", &index, MAX_MANIFEST_BYTES).map_err(in_layout)?;
     let blobs = Blobs::of(&folder).map_err(in_layout)?;
     let open = |digest: Digest| -> Result<Arc<dyn Source>, BundleError> {
@@ -52,7 +53,7 @@ fn open_layout(path: &Path, tag: Option<&str>, name: &str) -> Result<SealedBundl
             what: format!("the blob {digest}"),
             source: match error {
                 StoreError::Io { source, .. } => source,
-                _ => std::io::ErrorKind::NotFound.into(),
+                other => io::Error::other(other.to_string()),
             },
         })
     };

@@ -88,6 +88,14 @@ pub enum StoreError {
         /// What the system says.
         source: io::Error,
     },
+    /// Something else than a file or folder of the store's own.
+    #[error("{} is {found}: a store has only files and folders of its own; take it away, then import again", path.display())]
+    Misplaced {
+        /// Where it lies.
+        path: PathBuf,
+        /// What it is.
+        found: String,
+    },
     /// The folder is no store.
     #[error("there is no store in {}: `ampoule import FILE.bundle --store DIR` makes one", folder.display())]
     NoStore {

@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use ampoule_bundle::{Digest, Source, regular};
 use rustix::fs::{AtFlags, Dir, Mode, OFlags, mkdirat, open, openat, renameat, unlinkat};
+use rustix::io::Errno;
 
 use super::error::StoreError;
 
@@ -44,7 +45,7 @@ impl Folder {
     pub(super) fn sub_or_new(&self, name: &str) -> Result<Folder, StoreError> {
         match mkdirat(&self.handle, name, FOLDER_MODE) {
             Ok(()) => self.sync()?,
-            Err(error) if error == rustix::io::Errno::EXIST => {}
+            Err(error) if error == Errno::EXIST => {}
             Err(error) => return Err(self.at(name, error)),
         }
         self.sub(name)
@@ -54,13 +55,13 @@ impl Folder {
     pub(super) fn file(&self, name: &str) -> Result<Option<File>, StoreError> {
         let at = |source| StoreError::Io { path: self.path(name), source };
         let handle = match openat(&self.handle, name, READ, Mode::empty()) {
-            Err(error) if error == rustix::io::Errno::NOENT => return Ok(None),
+            Err(error) if error == Errno::NOENT => return Ok(None),
             handle => handle.map_err(|error| self.at(name, error))?,
         };
         let file = File::from(handle);
         let metadata = file.metadata().map_err(at)?;
         let file = regular(Ok(file), || Ok(metadata)).map_err(at)?;
-        file.map(Some).map_err(|found| at(io::Error::other(format!("it is {found}, not a file"))))
+        file.map(Some).map_err(|found| StoreError::Misplaced { path: self.path(name), found: found.to_string() })
     }
 
     /// Reads a file of it whole, which was opened before.
@@ -91,7 +92,7 @@ impl Folder {
     pub(super) fn remove(&self, name: &str) -> Result<bool, StoreError> {
         match unlinkat(&self.handle, name, AtFlags::empty()) {
             Ok(()) => Ok(true),
-            Err(error) if error == rustix::io::Errno::NOENT => Ok(false),
+            Err(error) if error == Errno::NOENT => Ok(false),
             Err(error) => Err(self.at(name, error)),
         }
     }
@@ -120,8 +121,13 @@ impl Folder {
         if name.is_empty() { self.path.clone() } else { self.path.join(name) }
     }
 
-    fn at(&self, name: &str, error: rustix::io::Errno) -> StoreError {
-        StoreError::Io { path: self.path(name), source: error.into() }
+    fn at(&self, name: &str, error: Errno) -> StoreError {
+        let path = self.path(name);
+        match error {
+            Errno::LOOP => StoreError::Misplaced { path, found: "a symbolic link".to_owned() },
+            Errno::NOTDIR => StoreError::Misplaced { path, found: "no folder of its own".to_owned() },
+            _ => StoreError::Io { path, source: error.into() },
+        }
     }
 }
 
