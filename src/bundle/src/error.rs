@@ -49,6 +49,30 @@ pub enum BundleError {
     /// The first entry is not the one every bundle begins with.
     #[error("this is not a .bundle file: it does not begin with the entry `oci-layout`")]
     NotABundle,
+    /// A thin bundle where a whole one is wanted.
+    #[error(
+        "this is a thin bundle, which lacks what an older bundle has: `ampoule import` completes it in a store that \
+         holds the older one"
+    )]
+    ThinBundle,
+    /// An OCI layout has no model where one was looked for.
+    #[error("the OCI layout holds no sealed model under {tag}; its tags are {found}")]
+    NoModel {
+        /// The tag that was asked for, or all of them.
+        tag: String,
+        /// The tags that are there.
+        found: String,
+    },
+    /// An OCI layout has several models, and nothing says which one is meant.
+    #[error(
+        "the OCI layout holds {found} sealed models; name the tag of one of them, as in oci:DIR:TAG (it has {tags})"
+    )]
+    SeveralModels {
+        /// How many.
+        found: usize,
+        /// The tags that are there.
+        tags: String,
+    },
     /// A byte differs from the canonical form that follows from the manifests.
     #[error("byte {offset} of the file ({what}) differs from the canonical form that its manifests give")]
     NotCanonical {

@@ -3,7 +3,7 @@
 use std::io::Write;
 use std::sync::Arc;
 
-use crate::archive::{Layout, Pieces, copy_checked, read_pieces, step_06_compare_with_layout};
+use crate::archive::{Layout, Parts, copy_checked, read_parts, step_06_compare_with_layout};
 use crate::attestation::Attestation;
 use crate::claims::Claims;
 use crate::config::ModelConfig;
@@ -35,10 +35,10 @@ impl SealedBundle {
         let source: Arc<dyn Source> = Arc::new(source);
         let length = step_01_measure(&*source)?;
         // Steps 2 to 5.
-        let Pieces { manifest, attestations, config } = read_pieces(&*source, length)?;
+        let Parts { manifest, config, attestations } = read_parts(&*source, length)?;
         let parsed_config = ModelConfig::parse(&config)?;
         let layout = Layout::derive(&manifest, &config, &attestations)?;
-        step_06_compare_with_layout(&*source, length, &layout)?;
+        step_06_compare_with_layout(&*source, length, layout.form())?;
         Ok(Self { source, manifest, attestations, config: parsed_config, layout })
     }
 
@@ -69,7 +69,8 @@ impl SealedBundle {
     /// If the manifest has no layer `index`.
     pub fn copy_layer(&self, index: usize, out: &mut dyn Write) -> Result<(), BundleError> {
         let layer = &self.manifest.layers()[index];
-        copy_checked(layer, &*self.source, self.layout.layer_offset(index), out)
+        let start = self.layout.layer_offset(index);
+        copy_checked(layer.path.as_str(), layer.digest, layer.size, &*self.source, start, out)
     }
 
     /// The content of the manifest's layer `index`, to be written into another bundle, which checks its digest.
@@ -108,6 +109,14 @@ impl SealedBundle {
     #[must_use]
     pub fn unverified_config(&self) -> &ModelConfig {
         &self.config
+    }
+
+    /// All that the bundle is made of but the contents of its layers. CAUTION: unverified; for keeping it elsewhere.
+    #[must_use]
+    pub fn unverified_parts(&self) -> Parts {
+        // The config was read in its one spelling.
+        let config = self.config.to_bytes();
+        Parts { manifest: self.manifest.clone(), config, attestations: self.attestations.clone() }
     }
 
     /// The attestations. CAUTION: unverified; for `inspect`, export and messages only.

@@ -45,6 +45,15 @@ impl AdapterFile {
         Ok(AdapterFile { name: name.to_owned(), file })
     }
 
+    /// The same open file once more.
+    ///
+    /// # Errors
+    /// [`Error::Adapter`] when the system has no more descriptors.
+    pub fn again(&self) -> Result<AdapterFile, Error> {
+        let at = |source| Error::of_adapter(Error::OpenBundle { path: self.name.clone().into(), source });
+        Ok(AdapterFile { name: self.name.clone(), file: self.file.try_clone().map_err(at)? })
+    }
+
     /// The file itself, for whoever passes it on.
     pub fn into_file(self) -> File {
         self.file

@@ -22,7 +22,7 @@ use ampoule_bundle::statement::Endpoint;
 use ampoule_bundle::{
     AdmittedBundle, BundleIdentity, Digest, SealedBundle, Source, TrustRoot, VerifiedBundle, regular, without_waiting,
 };
-use ampoule_inference::{EngineConfig, EngineHandle, IfTaken, LoadOptions, LoadedModel};
+use ampoule_inference::{EngineConfig, EngineHandle, IfTaken, LoadOptions, LoadedModel, ReadyModel};
 use tokio::runtime::Runtime;
 
 use crate::adapters::{AdapterDesk, AdapterFile, AdmittedAdapter};
@@ -48,7 +48,7 @@ use crate::report;
 use crate::sandbox::{self, Loading, Reach};
 use crate::signals::StopSignals;
 use crate::state::Keeping;
-use crate::store::Store;
+use crate::store::{Record, Store, Trial};
 
 /// A trust root is a page of JSON with a few keys.
 const TRUST_ROOT_LIMIT_BYTES: u64 = 4 * 1024 * 1024;
@@ -60,19 +60,28 @@ const TRUST_ROOT_LIMIT_BYTES: u64 = 4 * 1024 * 1024;
 pub fn serve(layers: &Layers, config: RuntimeConfig) -> Result<Exit, Error> {
     // First of all, because it changes the environment, which only a process of one thread may.
     let inherited = Inherited::take()?;
+    let trial = match &config.source {
+        BundleSource::File(_) => None,
+        BundleSource::Store(folder) => Trial::begin(folder)?.map(Arc::new),
+    };
     let opened = Opened::open(&config)?;
     let doors = Doors::open(layers, &config, inherited)?;
     // While there is something to look into.
     host::facts()?;
     // Before there is a second thread, so that every thread is inside.
-    let sandbox = sandbox::enter(&doors.reach(opened.admission.keeping()), config.sandbox_required)?;
+    let sandbox = sandbox::enter(&doors.reach(opened.site.admission.keeping()), config.sandbox_required)?;
     let runtime = threads()?;
     let outcome = runtime.block_on(async {
         let mut stop = StopSignals::install()?;
         let layers = layers.clone();
-        let prepared = tokio::task::spawn_blocking(move || prepare(&layers, &config, opened, doors, sandbox));
+        let begun = trial.clone();
+        let prepared =
+            tokio::task::spawn_blocking(move || prepare(&layers, &config, opened, doors, sandbox, begun.as_deref()));
         let prepared = tokio::select! {
-            () = stop.requested() => return Ok(Exit::Ok),
+            () = stop.requested() => {
+                trial.inspect(|trial| trial.withdraw());
+                return Ok(Exit::Ok);
+            }
             prepared = prepared => prepared.map_err(|_| Error::Defect)??,
         };
         prepared.serve(async move { stop.requested().await }, |_| {}).await
@@ -89,24 +98,39 @@ pub fn serve(layers: &Layers, config: RuntimeConfig) -> Result<Exit, Error> {
 /// The first step that refuses.
 pub fn check(layers: &Layers, config: &RuntimeConfig) -> Result<Effective, Error> {
     PlannedListener::prepare(&config.listen)?;
-    let Opened { name, read, trust_root, admission, adapters, .. } = Opened::open(config)?;
-    let verified =
-        read().and_then(|sealed| verify(sealed, &trust_root, &name)).map_err(|error| explain(error, config))?;
-    let admitted = admission.admit_model(verified, &name)?;
+    let Opened { site, active, .. } = Opened::open(config)?;
+    let verified = (active.read)()
+        .and_then(|sealed| verify(sealed, &site.trust_root, &active.name))
+        .map_err(|error| explain(error, config))?;
+    let admitted = site.admission.admit_model(verified, &active.name)?;
     let settled = settle(layers, &admitted)?;
-    admit_adapters(adapters, &trust_root, &admission)?;
+    admit_adapters(&site.adapters, &site.trust_root, &site.admission)?;
     config.admin_socket.as_deref().map(AdminSocket::check).transpose()?;
     Ok(settled)
 }
 
 /// Everything that comes from files.  The site's own have been read, those that others made are only open.
 struct Opened {
-    name: String,
-    read: Box<dyn FnOnce() -> Result<SealedBundle, Error> + Send>,
+    site: Site,
+    active: Candidate,
+    /// What a store goes back to when the active bundle, being new, does not become ready.
+    previous: Option<Candidate>,
+}
+
+/// What the site gave.
+struct Site {
     trust_root: TrustRoot,
     admission: Admission,
     keys: KeyStore,
     adapters: Vec<AdapterFile>,
+}
+
+/// A bundle that may be served, and that nobody has looked at.
+struct Candidate {
+    name: String,
+    read: Box<dyn FnOnce() -> Result<SealedBundle, Error> + Send>,
+    /// The bundle of the store that is given up for this one.
+    reverted_from: Option<String>,
 }
 
 impl Opened {
@@ -117,20 +141,34 @@ impl Opened {
         }
         let trust_root = serving_root(&read_trust_root(&config.trust_root)?, &config.trust_root)?;
         let admission = Admission::of_site(config)?;
-        let (name, read): (_, Box<dyn FnOnce() -> _ + Send>) = match &config.source {
+        let (active, previous) = match &config.source {
             BundleSource::File(path) => {
                 let (file, name) = (open_file(path)?, path.display().to_string());
-                (name.clone(), Box::new(move || open_source(file, &name)))
+                let read = {
+                    let name = name.clone();
+                    Box::new(move || open_source(file, &name))
+                };
+                (Candidate { name, read, reverted_from: None }, None)
             }
             BundleSource::Store(folder) => {
                 let store = Store::open(folder)?;
-                let active = store.active()?.clone();
-                let file = store.open_file(&active)?;
-                (store.describe(&active), Box::new(move || store.read_bundle(&active, file)))
+                let catalogue = store.catalogue();
+                let (active, failed) = (store.active()?, catalogue.failed().map(Record::title));
+                let spare = |record| Candidate::in_store(&store, record, Some(active.title()));
+                let previous = catalogue.previous().map(spare);
+                (Candidate::in_store(&store, active, failed), previous)
             }
         };
         let adapters = config.adapters.iter().map(|path| AdapterFile::open(path)).collect::<Result<_, _>>()?;
-        Ok(Opened { name, read, trust_root, admission, keys, adapters })
+        Ok(Opened { site: Site { trust_root, admission, keys, adapters }, active, previous })
+    }
+}
+
+impl Candidate {
+    /// A bundle of a store, whose folder stays within reach: its blobs are opened when it is read.
+    fn in_store(store: &Store, record: &Record, reverted_from: Option<String>) -> Candidate {
+        let (store, record) = (store.clone(), record.clone());
+        Candidate { name: store.describe(&record), read: Box::new(move || store.open_bundle(&record)), reverted_from }
     }
 }
 
@@ -171,14 +209,56 @@ impl Doors {
     }
 }
 
+/// Takes what was opened to a model that is ready: the active bundle or, if that is on trial and refused, the one before
+/// it.  If both are, the new one is not at fault.
 fn prepare(
     layers: &Layers,
     config: &RuntimeConfig,
     opened: Opened,
     doors: Doors,
     sandbox: Loading,
+    trial: Option<&Trial>,
 ) -> Result<Prepared, Error> {
-    prepare_unexplained(layers, opened, doors, sandbox).map_err(|error| explain(error, config))
+    let Opened { site, active, previous } = opened;
+    let attempt = |candidate| make_ready(layers, &site, candidate).map_err(|error| explain(error, config));
+    let ready = match (attempt(active), trial, previous) {
+        (Ok(ready), trial, _) => {
+            trial.inspect(|trial| trial.confirm());
+            ready
+        }
+        (Err(refusal), None, _) => return Err(refusal),
+        (Err(refusal), Some(trial), Some(previous)) if trial.can_revert() => {
+            tracing::error!(error = %refusal, trying = trial.previous(), "the new bundle does not become ready");
+            match attempt(previous) {
+                Ok(ready) => {
+                    trial.revert(&refusal)?;
+                    ready
+                }
+                Err(_) => {
+                    trial.withdraw();
+                    return Err(refusal);
+                }
+            }
+        }
+        (Err(refusal), Some(trial), _) => return Err(trial.explain(refusal)),
+    };
+    let Ready { running, served, settings, reverted_from } = ready;
+    let Site { trust_root, admission, keys, .. } = site;
+    let keeping = admission.keeping().clone();
+    let desk = AdapterDesk { root: trust_root, admission, engine: running.engine.clone(), served: served.clone() };
+    Ok(Prepared {
+        running,
+        keeping,
+        keys,
+        listener: doors.listener,
+        metrics: doors.metrics,
+        admin: doors.admin.map(|socket| Admin { socket, desk }),
+        sandbox: Some(sandbox),
+        served,
+        reverted_from,
+        http_limits: http_limits(&settings.limits, settings.shutdown),
+        config_digest: settings.digest,
+    })
 }
 
 /// What to do about a refused bundle depends on where it came from.
@@ -189,40 +269,35 @@ fn explain(error: Error, config: &RuntimeConfig) -> Error {
     }
 }
 
-fn prepare_unexplained(layers: &Layers, opened: Opened, doors: Doors, sandbox: Loading) -> Result<Prepared, Error> {
-    let Opened { name, read, trust_root, admission, keys, adapters } = opened;
-    let verified = verify(read()?, &trust_root, &name)?;
+/// A model that has proven itself, under the name and the settings that it is served with.
+struct Ready {
+    running: Running,
+    served: String,
+    settings: RuntimeConfig,
+    reverted_from: Option<String>,
+}
+
+fn make_ready(layers: &Layers, site: &Site, candidate: Candidate) -> Result<Ready, Error> {
+    let Candidate { name, read, reverted_from } = candidate;
+    let verified = verify(read()?, &site.trust_root, &name)?;
     report::log(verified.identity());
-    let keeping = admission.keeping().clone();
+    let keeping = site.admission.keeping();
     if !keeping.protects() {
         tracing::warn!("{keeping}");
     }
-    let admitted = admission.admit_model(verified, &name)?;
+    let admitted = site.admission.admit_model(verified, &name)?;
     let settled = settle(layers, &admitted)?;
-    let config = RuntimeConfig::require(&settled)?;
-    let adapters = admit_adapters(adapters, &trust_root, &admission)?;
+    let settings = RuntimeConfig::require(&settled)?;
+    let adapters = admit_adapters(&site.adapters, &site.trust_root, &site.admission)?;
     let marks = admitted.marks().clone();
-    let running = start(admitted, &config.limits, &name)?;
+    let running = start(admitted, &settings.limits, &name)?;
     // The model has proven itself and nobody has been answered yet: from here on nothing older is served here.
     keeping.raise_for_model(&marks, &format!("{} {}", running.identity.name, running.identity.version))?;
-    let served = config.model_name.unwrap_or_else(|| running.identity.name.to_string());
+    let served = settings.model_name.clone().unwrap_or_else(|| running.identity.name.to_string());
     for adapter in adapters {
         adapter.bind(&running.engine, &served, IfTaken::Refuse)?;
     }
-    let desk = || AdapterDesk { root: trust_root, admission, engine: running.engine.clone(), served: served.clone() };
-    let admin = doors.admin.map(|socket| Admin { socket, desk: desk() });
-    Ok(Prepared {
-        running,
-        keeping,
-        keys,
-        listener: doors.listener,
-        metrics: doors.metrics,
-        admin,
-        sandbox: Some(sandbox),
-        served,
-        http_limits: http_limits(&config.limits, config.shutdown),
-        config_digest: config.digest,
-    })
+    Ok(Ready { running, served, settings, reverted_from })
 }
 
 /// Opens a bundle file, once, and reads its framing.
@@ -334,11 +409,11 @@ pub fn settle(layers: &Layers, admitted: &AdmittedBundle) -> Result<Effective, E
 
 /// All adapters before the model is loaded: a refusal costs a second then, and a minute afterwards.
 fn admit_adapters(
-    files: Vec<AdapterFile>,
+    files: &[AdapterFile],
     root: &TrustRoot,
     admission: &Admission,
 ) -> Result<Vec<AdmittedAdapter>, Error> {
-    files.into_iter().map(|file| file.admit(root, admission)).collect()
+    files.iter().map(|file| file.again()?.admit(root, admission)).collect()
 }
 
 /// A model that runs, and what is told about it.
@@ -360,12 +435,29 @@ pub struct Running {
 /// # Errors
 /// [`Error::Model`] with the defect, [`Error::Bundle`] when a weight is not what was signed.
 pub fn start(admitted: AdmittedBundle, limits: &Limits, name: &str) -> Result<Running, Error> {
-    let began = Instant::now();
-    let refused = |source| Error::from_inference(name, source);
     let identity = admitted.identity().clone();
     let expiry = Expiry { expires: admitted.release().expires, policy: admitted.release().expiry_policy };
     let endpoints = admitted.release().constraints.endpoints.clone();
     let defaults = sampling_defaults(&admitted, name)?;
+    let ready = prove(admitted, limits, name)?;
+    let config = EngineConfig {
+        queue_capacity: limits.queued_requests,
+        max_running: limits.running_requests,
+        token_budget: limits.token_budget,
+        max_adapters: limits.adapters,
+        ..EngineConfig::default()
+    };
+    let engine = ready.spawn(config).map_err(|source| Error::from_inference(name, source))?;
+    Ok(Running { engine, identity, expiry, defaults, endpoints })
+}
+
+/// Loads an admitted bundle's weights and proves the model.
+///
+/// # Errors
+/// As [`start`].
+pub fn prove(admitted: AdmittedBundle, limits: &Limits, name: &str) -> Result<ReadyModel, Error> {
+    let began = Instant::now();
+    let refused = |source| Error::from_inference(name, source);
     let progress = Arc::new(Progress::start("Loading", admitted.weight_bytes()));
     let told = Arc::clone(&progress);
     let options = LoadOptions {
@@ -384,15 +476,7 @@ pub fn start(admitted: AdmittedBundle, limits: &Limits, name: &str) -> Result<Ru
         seconds = began.elapsed().as_secs_f64(),
         "the model is loaded and proven"
     );
-    let config = EngineConfig {
-        queue_capacity: limits.queued_requests,
-        max_running: limits.running_requests,
-        token_budget: limits.token_budget,
-        max_adapters: limits.adapters,
-        ..EngineConfig::default()
-    };
-    let engine = ready.spawn(config).map_err(refused)?;
-    Ok(Running { engine, identity, expiry, defaults, endpoints })
+    Ok(ready)
 }
 
 fn sampling_defaults(admitted: &AdmittedBundle, name: &str) -> Result<SamplingDefaults, Error> {
@@ -421,6 +505,8 @@ pub struct Prepared {
     pub sandbox: Option<Loading>,
     /// The name that clients use.
     pub served: String,
+    /// The bundle that was activated and given up for this one.
+    pub reverted_from: Option<String>,
     /// The limits of the HTTP surface.
     pub http_limits: HttpLimits,
     /// The digest of the settled configuration.
@@ -449,6 +535,7 @@ impl Prepared {
             served: ServedModel {
                 name: name.clone(),
                 bundle: self.running.identity,
+                reverted_from: self.reverted_from,
                 config_digest: self.config_digest,
                 defaults: self.running.defaults,
                 endpoints: self.running.endpoints,

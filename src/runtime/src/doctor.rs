@@ -198,12 +198,10 @@ fn configured(config: &RuntimeConfig) -> Vec<Finding> {
             BundleSource::File(file) => finding("bundle", boot::open_file(file).map(|_| path(file))),
             BundleSource::Store(folder) => finding(
                 "store",
-                Store::open(folder)
-                    .and_then(|store| {
-                        let active = store.active()?;
-                        store.open_file(active).map(|_| store.describe(active))
-                    })
-                    .map_err(Error::from),
+                Store::open(folder).map_err(Error::from).and_then(|store| {
+                    let active = store.active()?;
+                    store.open_bundle(active).map(|_| store.describe(active))
+                }),
             ),
         },
     ];

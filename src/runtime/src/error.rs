@@ -30,6 +30,12 @@ pub enum Error {
         /// What the system says.
         source: std::io::Error,
     },
+    /// With --store a bundle is named, and this is no name.
+    #[error("with --store the bundle is NAME or NAME@VERSION: {reason}")]
+    NotAName {
+        /// What is wrong with it.
+        reason: BundleError,
+    },
     /// Something else than a file where a bundle is wanted.
     #[error("{} is {found}, not a .bundle file: {}", path.display(), cure_of(*found))]
     NotABundleFile {
@@ -282,7 +288,15 @@ impl Error {
                 StateError::Reason { .. } => Exit::Usage,
                 _ => Exit::State,
             },
-            Error::Store(StoreError::Io { .. } | StoreError::Busy { .. }) => Exit::Failure,
+            Error::Store(
+                StoreError::Io { .. }
+                | StoreError::Busy { .. }
+                | StoreError::AlreadyThere { .. }
+                | StoreError::Export { .. }
+                | StoreError::SelfTestNotStarted { .. },
+            ) => Exit::Failure,
+            Error::Store(StoreError::SelfTest { exit, .. }) => exit.unwrap_or(Exit::Model),
+            Error::Store(StoreError::Unconfirmed { source, .. }) => source.exit(),
             Error::Store(StoreError::WritableByAll { .. }) => Exit::Configuration,
             Error::Store(_) => Exit::State,
             // Another host or another configuration is what helps; a second try here is not.
@@ -290,6 +304,7 @@ impl Error {
             | Error::Configuration(_)
             | Error::NoKeys { .. }
             | Error::WritableTrustRoot { .. } => Exit::Configuration,
+            Error::NotAName { .. } => Exit::Usage,
             Error::Keys(source) if source.is_unusable_file() => Exit::Configuration,
             Error::Model { .. }
             | Error::GenerationConfig { .. }

@@ -80,6 +80,21 @@ impl Inherited {
         }
         Ok(inherited)
     }
+
+    /// The same listeners by other handles, for a second attempt to serve on them.
+    ///
+    /// # Errors
+    /// [`InheritedError::Unusable`] when the system gives no further handle.
+    pub fn try_clone(&self) -> Result<Inherited, InheritedError> {
+        let clone = |inherited: &Option<InheritedListener>, name| match inherited {
+            None => Ok(None),
+            Some(InheritedListener { listener, address }) => match listener.try_clone() {
+                Ok(listener) => Ok(Some(InheritedListener { listener, address: *address })),
+                Err(error) => Err(InheritedError::Unusable { name, reason: error.to_string() }),
+            },
+        };
+        Ok(Inherited { api: clone(&self.api, API)?, metrics: clone(&self.metrics, METRICS)? })
+    }
 }
 
 /// What each of `count` sockets is for.  One that has no name of its own is the API, if it is the only one.

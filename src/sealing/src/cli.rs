@@ -12,6 +12,7 @@ use crate::error::SealingError;
 use crate::keys::SigningKey;
 use crate::password::{Password, Prompt};
 
+mod diff;
 mod export;
 mod inspect;
 mod keygen;
@@ -40,6 +41,7 @@ The customer gets the archive, its .sig and vendor.pub, and by another way the k
 
 Beside that:
   ampoule-seal seal --adapter-of my-model.bundle --from ./adapter …    # a site seals its own adapter
+  ampoule-seal diff old.bundle new.bundle --out update.bundle          # for a site that holds the old one
   ampoule-seal export --dir ./plain my-model.bundle                    # then: model_signing verify key ./plain …
 
 A password is asked for on the terminal, or read with --password-file. Each command's --help says more.
@@ -66,6 +68,8 @@ enum Action {
     Trust(trust::Action),
     /// Seal a model folder or a GGUF file into a signed bundle.
     Seal(Box<seal::Arguments>),
+    /// Write what a new bundle has and an old one lacks: a thin bundle, which a site's store completes.
+    Diff(diff::Arguments),
     /// Unpack a bundle into a plain model folder with an OpenSSF signature beside it.
     Export(export::Arguments),
     /// Show what a bundle says about itself.  Nothing is verified unless --trust-root is given.
@@ -111,6 +115,7 @@ impl Command {
             Action::Keygen(arguments) => keygen::run(&arguments, output),
             Action::Trust(action) => trust::run(&action, output),
             Action::Seal(arguments) => seal::run(&arguments, output),
+            Action::Diff(arguments) => diff::run(&arguments, output),
             Action::Export(arguments) => export::run(&arguments, output),
             Action::Inspect(arguments) => inspect::run(&arguments, output),
             Action::Release(arguments) => release::release(&arguments, output),

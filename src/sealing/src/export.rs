@@ -5,17 +5,16 @@
 //! the manifest is authentic is known only when a trust root is given, or when that client has checked `model.sig`.
 //! With a trust root, `model.sig` is an attestation by a key that the root authorises for this bundle.
 
-use std::io::Write;
 use std::path::{Path, PathBuf};
 
-use ampoule_bundle::{Attestation, Digest, Manifest, Predicate, SealedBundle, TrustRoot};
+use ampoule_bundle::archive::PlacedFile;
+use ampoule_bundle::{Attestation, Digest, Predicate, SealedBundle, TrustRoot};
+
+pub use ampoule_bundle::archive::SIGNATURE_FILE;
 
 use crate::error::SealingError;
 use crate::files;
 use crate::progress::Progress;
-
-/// The attestation's name beside the model, as OpenSSF's client expects it.
-pub const SIGNATURE_FILE: &str = "model.sig";
 
 /// What was written.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -43,11 +42,13 @@ pub fn export(bundle: &Path, root: Option<&TrustRoot>, folder: &Path) -> Result<
     let partial = files::partial_name(folder);
     // Not `create_dir_all`: what an interrupted export left there would be exported too.
     std::fs::create_dir(&partial).map_err(|source| SealingError::Write { path: partial.clone(), source })?;
-    let written = write_folder(&sealed, &signature, &partial);
-    let placed = written.and_then(|files| {
+    let files = sealed.model_files(&signature);
+    let written = write_folder(&files, &partial);
+    let placed = written.and_then(|()| {
         let in_context = |source| SealingError::Write { path: folder.to_owned(), source };
         std::fs::rename(&partial, folder).map_err(in_context)?;
-        Ok(Exported { manifest: sealed.unverified_manifest().digest(), files })
+        let files = files.iter().map(|file| PathBuf::from(file.path)).filter(|path| path != Path::new(SIGNATURE_FILE));
+        Ok(Exported { manifest: sealed.unverified_manifest().digest(), files: files.collect() })
     });
     placed.inspect_err(|_| {
         // The error that is reported is the one that stopped the export; a leftover is only untidy.
@@ -55,27 +56,19 @@ pub fn export(bundle: &Path, root: Option<&TrustRoot>, folder: &Path) -> Result<
     })
 }
 
-fn write_folder(sealed: &SealedBundle, signature: &Attestation, folder: &Path) -> Result<Vec<PathBuf>, SealingError> {
-    let manifest = sealed.unverified_manifest();
-    let progress = Progress::of_bytes(total_bytes(manifest), "exporting");
-    let mut written = Vec::with_capacity(manifest.layers().len());
-    for (index, layer) in manifest.layers().iter().enumerate() {
-        // A BundlePath is relative and has no `..`, so this stays below the folder.
-        let path = folder.join(layer.path.as_str());
+fn write_folder(files: &[PlacedFile<'_>], folder: &Path) -> Result<(), SealingError> {
+    let progress = Progress::of_bytes(files.iter().map(|file| file.size).sum(), "exporting");
+    for file in files {
+        // Relative and without `..`, so this stays below the folder.
+        let path = folder.join(file.path);
         let parent = path.parent().unwrap_or(folder);
         std::fs::create_dir_all(parent).map_err(|source| SealingError::Write { path: parent.to_owned(), source })?;
         files::write_new(&path, |writer| {
-            let copied = sealed.copy_layer(index, &mut progress.counting(writer));
+            let copied = file.copy_to(&mut progress.counting(writer));
             copied.map_err(|error| SealingError::while_writing(&path, error))
         })?;
-        written.push(PathBuf::from(layer.path.as_str()));
     }
-    let path = folder.join(SIGNATURE_FILE);
-    files::write_new(&path, |writer| {
-        let written = writer.write_all(signature.bytes());
-        written.map_err(|source| SealingError::Write { path: path.clone(), source })
-    })?;
-    Ok(written)
+    Ok(())
 }
 
 /// Without a trust root one signature is as good as another.
@@ -83,8 +76,4 @@ fn first_model_signature(sealed: &SealedBundle) -> Result<Attestation, SealingEr
     let mut attestations = sealed.unverified_attestations().iter();
     let first = attestations.find(|attestation| attestation.predicate() == Predicate::ModelSigning);
     first.cloned().ok_or(SealingError::NoModelSignature)
-}
-
-fn total_bytes(manifest: &Manifest) -> u64 {
-    manifest.layers().iter().map(|layer| layer.size).sum()
 }

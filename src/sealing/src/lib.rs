@@ -2,8 +2,8 @@
 //!
 //! The modules in reading order: [`seal`] is the straight line; `source` decides what goes in, `links` how far the folder's
 //! links may lead, `weights` lays the tensors out, [`contract`] is what the vendor states beyond identity, [`keys`] sign,
-//! [`countersign`] adds another key's signatures, [`trust`] says whose count;
-//! [`export`] and `inspect` look at the result; [`release`] signs the appliance's own files; [`cli`] is the command line.
+//! [`countersign`] adds another key's signatures, [`trust`] says whose count; [`diff`] makes updates small, [`export`] and
+//! `inspect` look at the result; [`release`] signs the appliance's own files; [`cli`] is the command line.
 //! The format itself, types and bytes, lives in `ampoule-bundle`.
 
 pub mod seal;
@@ -20,6 +20,7 @@ pub mod keys;
 pub mod password;
 pub mod trust;
 
+pub mod diff;
 pub mod export;
 pub mod release;
 

@@ -12,10 +12,27 @@ use crate::manifest::{Manifest, check_limit};
 /// The canonical form of one bundle.
 #[derive(Clone)]
 pub(crate) struct Layout {
-    pieces: Vec<Piece>,
+    form: Form,
     layer_offsets: Vec<u64>,
-    length: u64,
     index_digest: Digest,
+}
+
+/// Every byte of a file, of which only the layers' contents are not known yet.
+#[derive(Clone)]
+pub(crate) struct Form {
+    pub(crate) pieces: Vec<Piece>,
+    /// The regular files in it, which are what another tool would unpack.
+    pub(crate) entries: Vec<Placed>,
+    pub(crate) length: u64,
+}
+
+/// One regular file of the archive and where its content lies.
+#[derive(Clone)]
+pub(crate) struct Placed {
+    pub(crate) name: String,
+    pub(crate) digest: Digest,
+    pub(crate) size: u64,
+    pub(crate) offset: u64,
 }
 
 /// A stretch of the file.
@@ -67,24 +84,18 @@ impl Layout {
         for (index, layer) in manifest.layers().iter().enumerate() {
             layer_offsets.push(builder.layer(index, layer.digest, layer.size));
         }
-        builder.fixed(&[0; 2 * tar::BLOCK as usize], "the end of the archive");
         let index_digest = Digest::of(&derived.index);
-        Ok(Self { pieces: builder.pieces, layer_offsets, length: builder.offset, index_digest })
+        Ok(Self { form: builder.end(), layer_offsets, index_digest })
     }
 
-    /// The stretches of the file, in order.
-    pub(crate) fn pieces(&self) -> &[Piece] {
-        &self.pieces
+    /// Every byte of the file.
+    pub(crate) fn form(&self) -> &Form {
+        &self.form
     }
 
     /// Where the data of the manifest's layer `index` starts.
     pub(crate) fn layer_offset(&self, index: usize) -> u64 {
         self.layer_offsets[index]
-    }
-
-    /// The length of the whole file in bytes.
-    pub(crate) fn length(&self) -> u64 {
-        self.length
     }
 
     /// The digest of `index.json`, which names manifest and attestations: all other bytes follow from these.
@@ -112,7 +123,7 @@ fn check_config(manifest: &Manifest, config: &[u8]) -> Result<(), BundleError> {
 }
 
 /// Sorts by statement (release, model signing, cosign) and then by digest.
-fn in_canonical_order(attestations: &[Attestation]) -> Result<Vec<&Attestation>, BundleError> {
+pub(super) fn in_canonical_order(attestations: &[Attestation]) -> Result<Vec<&Attestation>, BundleError> {
     check_limit("the number of attestations", attestations.len() as u64, limits::MAX_ATTESTATIONS as u64)?;
     let mut total = 0u64;
     for attestation in attestations {
@@ -133,8 +144,9 @@ fn in_canonical_order(attestations: &[Attestation]) -> Result<Vec<&Attestation>,
 
 /// Lays stretch after stretch.
 #[derive(Default)]
-struct Builder {
+pub(super) struct Builder {
     pieces: Vec<Piece>,
+    entries: Vec<Placed>,
     offset: u64,
     /// Where each blob's data lies. A blob that occurs again is not written again.
     blobs: HashMap<Digest, u64>,
@@ -149,14 +161,15 @@ impl Builder {
         self.offset += bytes.len() as u64;
     }
 
-    fn file(&mut self, name: &str, content: &[u8], what: &'static str) {
+    pub(super) fn file(&mut self, name: &str, content: &[u8], what: &'static str) {
         let entry = Entry { name: name.to_owned(), size: content.len() as u64 };
         self.fixed(&tar::file_header(&entry), what);
+        self.place(&entry, Digest::of(content));
         self.fixed(content, what);
         self.pad(entry.size);
     }
 
-    fn blob(&mut self, content: &[u8], what: &'static str) {
+    pub(super) fn blob(&mut self, content: &[u8], what: &'static str) {
         let digest = Digest::of(content);
         if self.blobs.contains_key(&digest) {
             return;
@@ -167,7 +180,7 @@ impl Builder {
     }
 
     /// Lays a layer and says where its data starts.
-    fn layer(&mut self, index: usize, digest: Digest, size: u64) -> u64 {
+    pub(super) fn layer(&mut self, index: usize, digest: Digest, size: u64) -> u64 {
         if let Some(&offset) = self.blobs.get(&digest) {
             return offset;
         }
@@ -175,11 +188,23 @@ impl Builder {
         self.fixed(&tar::padding_header(self.offset, &entry), "the PAX header of a layer");
         self.fixed(&tar::file_header(&entry), "the tar header of a layer");
         let offset = self.offset;
+        self.place(&entry, digest);
         self.pieces.push(Piece::Layer { index });
         self.offset += size;
         self.pad(size);
         self.blobs.insert(digest, offset);
         offset
+    }
+
+    pub(super) fn end(mut self) -> Form {
+        self.fixed(&[0; 2 * tar::BLOCK as usize], "the end of the archive");
+        Form { pieces: self.pieces, entries: self.entries, length: self.offset }
+    }
+
+    /// The content of this entry begins here.
+    fn place(&mut self, entry: &Entry, digest: Digest) {
+        let Entry { name, size } = entry;
+        self.entries.push(Placed { name: name.clone(), digest, size: *size, offset: self.offset });
     }
 
     fn pad(&mut self, size: u64) {

@@ -15,19 +15,33 @@
 //!
 //! Writer and reader share one function, `Layout::derive`: the reader finds the few pieces that are free (manifest,
 //! attestations, config), derives every other byte from them, and compares. So no byte of a file is free to differ.
+//!
+//! For the same reason a bundle need not lie in one file: [`Assembled`] presents the canonical file of parts that lie
+//! apart, in a store or in an OCI layout that [`gather`] reads, and [`ThinBundle`] is a file that lacks the layers which
+//! an older bundle has.
 
+mod assembled;
+mod gather;
 mod index;
 mod layout;
+mod placed;
 mod read;
 mod tar;
+mod thin;
+
+pub use assembled::{Assembled, read_blob};
+pub use gather::gather;
+pub use placed::{PlacedFile, SIGNATURE_FILE};
+pub use read::Parts;
+pub use thin::{Base, ThinBundle, write_thin};
 
 pub(crate) use layout::{Layout, Piece};
-pub(crate) use read::{Pieces, read_pieces, step_06_compare_with_layout};
+pub(crate) use read::{read_parts, step_06_compare_with_layout};
 
 use std::io::Write;
 
 use crate::attestation::Attestation;
-use crate::digest::Hasher;
+use crate::digest::{Digest, Hasher};
 use crate::error::BundleError;
 use crate::manifest::{Layer, Manifest};
 use crate::source::{Source, read_exact_at};
@@ -68,7 +82,7 @@ pub fn write(contents: &Contents<'_>, out: &mut dyn Write) -> Result<(), BundleE
         });
     }
     let layout = Layout::derive(contents.manifest, contents.config, contents.attestations)?;
-    for piece in layout.pieces() {
+    for piece in &layout.form().pieces {
         match piece {
             Piece::Fixed { bytes, .. } => write_all(out, bytes)?,
             Piece::Layer { index, .. } => {
@@ -81,6 +95,12 @@ pub fn write(contents: &Contents<'_>, out: &mut dyn Write) -> Result<(), BundleE
 
 /// Writes one layer from a file of its own.
 fn write_layer(layer: &Layer, source: &dyn Source, out: &mut dyn Write) -> Result<(), BundleError> {
+    check_length(layer, source)?;
+    copy_checked(layer.path.as_str(), layer.digest, layer.size, source, 0, out)
+}
+
+/// A layer's own file has the length that the manifest gives.
+fn check_length(layer: &Layer, source: &dyn Source) -> Result<(), BundleError> {
     let length = source.length().map_err(|source| BundleError::Io { what: layer.path.to_string(), source })?;
     if length != layer.size {
         return Err(BundleError::Disagreement {
@@ -91,29 +111,31 @@ fn write_layer(layer: &Layer, source: &dyn Source, out: &mut dyn Write) -> Resul
             right: length.to_string(),
         });
     }
-    copy_checked(layer, source, 0, out)
+    Ok(())
 }
 
-/// Copies a layer's content, which starts at `start`, and checks its digest on the way.
+/// Copies the `size` bytes that start at `start` and are called `what`, and checks their digest on the way.
 pub(crate) fn copy_checked(
-    layer: &Layer,
+    what: &str,
+    expected: Digest,
+    size: u64,
     source: &dyn Source,
     start: u64,
     out: &mut dyn Write,
 ) -> Result<(), BundleError> {
     let mut hasher = Hasher::new();
-    let mut buffer = vec![0; COPY_BYTES];
+    let mut buffer = vec![0; usize::try_from(size).map_or(COPY_BYTES, |size| size.min(COPY_BYTES))];
     let mut copied = 0;
-    while copied < layer.size {
-        let count = usize::try_from(layer.size - copied).map_or(COPY_BYTES, |rest| rest.min(COPY_BYTES));
-        read_exact_at(source, &mut buffer[..count], start + copied, layer.path.as_str())?;
+    while copied < size {
+        let count = usize::try_from(size - copied).map_or(COPY_BYTES, |rest| rest.min(COPY_BYTES));
+        read_exact_at(source, &mut buffer[..count], start + copied, what)?;
         hasher.update(&buffer[..count]);
         write_all(out, &buffer[..count])?;
         copied += count as u64;
     }
     let found = hasher.finish();
-    if found != layer.digest {
-        return Err(BundleError::DigestMismatch { what: layer.path.to_string(), found, expected: layer.digest });
+    if found != expected {
+        return Err(BundleError::DigestMismatch { what: what.to_owned(), found, expected });
     }
     Ok(())
 }

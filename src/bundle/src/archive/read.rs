@@ -3,8 +3,8 @@
 //! The reader walks from header to header only through the part that is small and bounded. Each header is generated anew
 //! from the name and the size in it and compared, so there is no second way to read one.
 
-use super::layout::{Layout, Piece, blob_name};
-use super::{Entry, index, tar};
+use super::layout::{Form, Piece, blob_name};
+use super::{Entry, index, tar, thin};
 use crate::attestation::Attestation;
 use crate::digest::Digest;
 use crate::error::BundleError;
@@ -12,27 +12,32 @@ use crate::limits;
 use crate::manifest::{Manifest, check_limit};
 use crate::source::{Source, read_exact_at};
 
-/// The pieces of a bundle that are free; nothing in them is trusted yet.
-pub(crate) struct Pieces {
-    pub(crate) manifest: Manifest,
-    pub(crate) attestations: Vec<Attestation>,
-    pub(crate) config: Vec<u8>,
+/// What is free in a bundle beside the contents of its layers; nothing in it is trusted yet.
+#[derive(Debug, Clone)]
+pub struct Parts {
+    /// The model manifest.
+    pub manifest: Manifest,
+    /// The ModelPack config's bytes.
+    pub config: Vec<u8>,
+    /// The attestations.
+    pub attestations: Vec<Attestation>,
 }
 
 /// FORMAT.md steps 2 to 5: reads manifest, attestations and config.
-pub(crate) fn read_pieces(source: &dyn Source, length: u64) -> Result<Pieces, BundleError> {
-    let mut walker = Walker { source, length, offset: 0 };
+pub(crate) fn read_parts(source: &dyn Source, length: u64) -> Result<Parts, BundleError> {
+    let mut walker = Walker::new(source, length);
     step_02_read_layout_files(&mut walker)?;
     let manifest = step_03_read_manifest(&mut walker)?;
     let attestations = step_04_read_attestations(&mut walker)?;
     let config = step_05_read_config(&mut walker)?;
-    Ok(Pieces { manifest, attestations, config })
+    Ok(Parts { manifest, config, attestations })
 }
 
 /// The layout's two files; what they say is compared later.
 fn step_02_read_layout_files(walker: &mut Walker<'_>) -> Result<(), BundleError> {
     if !walker.begins_with(b"oci-layout\0")? {
-        return Err(BundleError::NotABundle);
+        let is_thin = walker.begins_with(thin::FIRST_BYTES)?;
+        return Err(if is_thin { BundleError::ThinBundle } else { BundleError::NotABundle });
     }
     walker.named("oci-layout", limits::MAX_INDEX_BYTES)?;
     walker.named("index.json", limits::MAX_INDEX_BYTES)?;
@@ -66,15 +71,11 @@ fn step_05_read_config(walker: &mut Walker<'_>) -> Result<Vec<u8>, BundleError> 
     walker.blob("the model config", limits::MAX_CONFIG_BYTES)
 }
 
-/// Every byte that is not a layer's content is the one that the layout gives, and the file has exactly
-/// the layout's length.
-pub(crate) fn step_06_compare_with_layout(
-    source: &dyn Source,
-    length: u64,
-    layout: &Layout,
-) -> Result<(), BundleError> {
+/// Every byte that is not a layer's content is the one that the form gives, and the file has exactly
+/// the form's length.
+pub(crate) fn step_06_compare_with_layout(source: &dyn Source, length: u64, form: &Form) -> Result<(), BundleError> {
     let mut buffer = Vec::new();
-    for piece in layout.pieces() {
+    for piece in &form.pieces {
         let Piece::Fixed { offset, what, bytes } = piece else { continue };
         let needed = offset + bytes.len() as u64;
         if needed > length {
@@ -87,22 +88,26 @@ pub(crate) fn step_06_compare_with_layout(
             return Err(BundleError::NotCanonical { offset: offset + position as u64, what: (*what).to_owned() });
         }
     }
-    if length != layout.length() {
-        return Err(BundleError::TrailingBytes { found: length, expected: layout.length() });
+    if length != form.length {
+        return Err(BundleError::TrailingBytes { found: length, expected: form.length });
     }
     Ok(())
 }
 
 /// Walks from entry to entry.
-struct Walker<'a> {
+pub(super) struct Walker<'a> {
     source: &'a dyn Source,
     length: u64,
     offset: u64,
 }
 
-impl Walker<'_> {
+impl<'a> Walker<'a> {
+    pub(super) fn new(source: &'a dyn Source, length: u64) -> Self {
+        Self { source, length, offset: 0 }
+    }
+
     /// Whether the file begins with these bytes.
-    fn begins_with(&self, expected: &[u8]) -> Result<bool, BundleError> {
+    pub(super) fn begins_with(&self, expected: &[u8]) -> Result<bool, BundleError> {
         if self.length < expected.len() as u64 {
             return Ok(false);
         }
@@ -117,7 +122,7 @@ impl Walker<'_> {
     }
 
     /// Reads the entry that must have this name.
-    fn named(&mut self, name: &str, limit: u64) -> Result<Vec<u8>, BundleError> {
+    pub(super) fn named(&mut self, name: &str, limit: u64) -> Result<Vec<u8>, BundleError> {
         let (entry, bytes) = self.entry(&format!("`{name}`"), limit)?;
         if entry.name != name {
             return Err(self.unexpected(&entry, &format!("`{name}`")));
@@ -127,7 +132,7 @@ impl Walker<'_> {
     }
 
     /// Reads the entry that must be a blob named by its own digest.
-    fn blob(&mut self, what: &str, limit: u64) -> Result<Vec<u8>, BundleError> {
+    pub(super) fn blob(&mut self, what: &str, limit: u64) -> Result<Vec<u8>, BundleError> {
         let (entry, bytes) = self.entry(what, limit)?;
         let Some(expected) = entry.name.strip_prefix("blobs/sha256/").and_then(|hex| Digest::from_hex(hex).ok()) else {
             return Err(self.unexpected(&entry, &format!("{what} (`blobs/sha256/<digest>`)")));

@@ -18,6 +18,9 @@ mod tampering;
 /// Tar entries and layout documents that are not the canonical ones.
 mod canonical_form;
 
+/// Bundles whose parts do not lie in one file.
+mod apart;
+
 /// Manifests that contradict the format.
 mod manifests;
 

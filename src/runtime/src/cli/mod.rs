@@ -5,9 +5,12 @@ mod adapters;
 mod arguments;
 mod config;
 mod doctor;
+mod export;
 mod health;
 mod keys;
 mod output;
+mod prune;
+mod self_test;
 mod serve;
 mod state;
 mod store;
@@ -59,7 +62,7 @@ enum Command {
     Verify(verify::VerifyArguments),
     /// Print what a bundle says about itself, without trusting any of it.
     Inspect(verify::InspectArguments),
-    /// Bring a bundle into a store: copy it, verify every byte, stage it.
+    /// Bring a bundle into a store: copy what is new of it, verify every byte, stage it.
     Import(store::ImportArguments),
     /// List the bundles of a store and which one is active.
     List(store::ListArguments),
@@ -70,6 +73,12 @@ enum Command {
     /// Show, make or reset what an installation remembers, so that nothing older is taken into use.
     #[command(subcommand)]
     State(state::Command),
+    /// Write a bundle of a store to a file, to an OCI layout, or as a plain model folder.
+    Export(export::Arguments),
+    /// Take away the bundles of a store that nobody will go back to, and the files that none needs.
+    Prune(prune::Arguments),
+    /// Load a bundle of a store and replay its known answers, without serving it.
+    SelfTest(self_test::Arguments),
     /// List, load or unload the adapters of the running server.
     #[command(subcommand)]
     Adapters(adapters::Command),
@@ -113,6 +122,9 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> Result<Exit, Error>
         Command::Activate(arguments) => store::activate(&arguments, &mut output),
         Command::Rollback(arguments) => store::rollback(&arguments, &mut output),
         Command::State(command) => state::run(&command, &mut output),
+        Command::Export(arguments) => export::run(&arguments, &mut output),
+        Command::Prune(arguments) => prune::run(&arguments, &mut output),
+        Command::SelfTest(arguments) => self_test::run(&arguments, &mut output),
         Command::Adapters(command) => adapters::run(&command, &mut output),
         Command::Config(command) => config::run(&command, &mut output),
         Command::Keys(command) => keys::run(&command, &mut output),

@@ -95,10 +95,12 @@ pub(super) fn run(command: &Command, output: &mut Output) -> Result<Exit, Error>
 fn init(folder: &PathBuf) -> Result<(), Error> {
     // A store was made with a state, so one that has none has lost it.
     match Store::open(folder) {
-        Ok(_) | Err(StoreError::StateLost { .. } | StoreError::StateDamaged { .. }) => match State::open(folder) {
-            Err(StateError::Missing { folder }) => return Err(StateError::Lost { folder }.into()),
-            other => drop(other?),
-        },
+        Ok(_) | Err(StoreError::CatalogueLost { .. } | StoreError::CatalogueDamaged { .. }) => {
+            match State::open(folder) {
+                Err(StateError::Missing { folder }) => return Err(StateError::Lost { folder }.into()),
+                other => drop(other?),
+            }
+        }
         Err(_) => {}
     }
     std::fs::create_dir_all(folder).map_err(|source| StateError::Io { path: folder.clone(), source })?;

@@ -1,6 +1,7 @@
-//! `ampoule import`, `list`, `activate` and `rollback`: which bundles this host holds and which of them it serves.
+//! `ampoule import`, `list`, `activate` and `rollback`: which bundles this host holds and which of them it serves.  What
+//! leaves a store is `export` and `prune`.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use clap::Args;
 use indicatif::HumanBytes;
@@ -14,12 +15,17 @@ use crate::store::{self, Record, Standing, Store, Wanted};
 const IMPORT_EXAMPLES: &str = "\
 Examples:
   ampoule import model.bundle --store /var/lib/ampoule --trust-root root.json
+  ampoule import update.bundle --store /var/lib/ampoule --trust-root root.json   (a thin bundle)
+  ampoule import oci:./layout:1.1.0 --store /var/lib/ampoule --trust-root root.json
   ampoule activate my-model --store /var/lib/ampoule
 
-Copies the bundle into the store, verifies every signature and every byte of the copy, and admits
-it. Then it is staged: what is served changes with `ampoule activate` alone. A refused or
-interrupted import leaves the store as it was; the store is made if there is none. Exits as
-`ampoule verify` does, or with 13 if the state of the store cannot be used.";
+Copies what the store lacks of the bundle, verifies every signature and every byte of the copy, and
+admits it. Then it is staged: what is served changes with `ampoule activate` alone. Files that two
+bundles share are kept once; one that is damaged is replaced. A thin bundle, from `ampoule-seal
+diff`, is completed from the store; an OCI layout, as skopeo writes it, may have been rewritten: only
+its manifests and blobs count. A refused or interrupted import leaves the store as it was; the store
+is made if there is none. Exits as `ampoule verify` does, or with 13 if the store cannot be used or
+lacks what a thin bundle needs.";
 
 const LIST_EXAMPLES: &str = "\
 Examples:
@@ -29,6 +35,7 @@ Examples:
   active     what `ampoule serve --store` serves when it starts
   previous   what `ampoule rollback` goes back to
   staged     imported, and served once it is activated
+  failed     activated, and given up for the previous one because it did not become ready
 
 It prints what was verified at the import and verifies nothing now; `activate` and `serve` do.";
 
@@ -36,12 +43,20 @@ const ACTIVATE_EXAMPLES: &str = "\
 Examples:
   ampoule activate my-model --store /var/lib/ampoule            its highest counter
   ampoule activate my-model@1.1.0 --store /var/lib/ampoule      this version
+  ampoule activate my-model --store /var/lib/ampoule --config /etc/ampoule/ampoule.toml
   ampoule serve --store /var/lib/ampoule --trust-root root.json --keys-file keys.jsonl
 
-Verifies every byte and admits the bundle again, then switches in one step: a reader sees the old
-bundle or the new one, whatever interrupts the switch. The bundle that was active is kept as the
-previous one. A running server goes on with what it has loaded until it is restarted. Exits as
-`ampoule verify` does, or with 13 for a bundle that is not in the store or was exchanged there.";
+Verifies every byte and admits the bundle again; a process beside this one loads it and replays its
+known answers (`ampoule self-test`), under the site's configuration if --config names it; then it
+switches in one step: a reader sees the old bundle or the new one, whatever interrupts the switch.
+The bundle that was active is kept as the previous one. A running server goes on with what it has
+loaded until it is restarted.
+
+The first start that becomes ready confirms the new bundle. One that does not goes back to the
+previous bundle, serves that, and says so in its log and in /v1/metadata: at once when the new one is
+refused, at the next start when the server died of it. For that the server must be able to write to
+the store; where it cannot, it refuses to start instead. Exits as `ampoule verify` does, with the
+self-test's code (20: the model) or with 13 for a bundle that is not in the store or was changed.";
 
 const ROLLBACK_EXAMPLES: &str = "\
 Examples:
@@ -54,8 +69,8 @@ there is no previous bundle.";
 #[derive(Debug, Args)]
 #[command(after_help = IMPORT_EXAMPLES)]
 pub(super) struct ImportArguments {
-    /// The sealed bundle, as it was delivered.
-    #[arg(value_name = "FILE")]
+    /// The sealed bundle, as it was delivered: a file, whole or thin, or an OCI layout's folder.
+    #[arg(value_name = "FILE|oci:DIR[:TAG]")]
     bundle: PathBuf,
     #[command(flatten)]
     store: StoreFolder,
@@ -87,6 +102,9 @@ pub(super) struct ActivateArguments {
     store: StoreFolder,
     #[command(flatten)]
     root: OptionalRoot,
+    /// The configuration that it will be served under (TOML). May be given again: later files win.
+    #[arg(long = "config", value_name = "FILE")]
+    configuration: Vec<PathBuf>,
     /// Print JSON.
     #[arg(long)]
     json: bool,
@@ -105,18 +123,18 @@ pub(super) struct RollbackArguments {
 }
 
 #[derive(Debug, Args)]
-struct StoreFolder {
+pub(super) struct StoreFolder {
     /// The folder that holds the imported bundles.
     #[arg(long = "store", value_name = "DIR", env = "AMPOULE_STORE")]
-    folder: PathBuf,
+    pub(super) folder: PathBuf,
 }
 
 #[derive(Debug, Args)]
-struct OptionalRoot {
+pub(super) struct OptionalRoot {
     /// The root.json whose keys may sign the bundle. Without it the one that the import was verified against, which the
     /// store keeps; `serve` takes the configured one in any case.
     #[arg(long = "trust-root", value_name = "FILE", env = "AMPOULE_TRUST_ROOT")]
-    trust_root: Option<PathBuf>,
+    pub(super) trust_root: Option<PathBuf>,
 }
 
 pub(super) fn import(arguments: &ImportArguments, output: &mut Output) -> Result<Exit, Error> {
@@ -149,7 +167,8 @@ pub(super) fn list(arguments: &ListArguments, output: &mut Output) -> Result<Exi
 
 pub(super) fn activate(arguments: &ActivateArguments, output: &mut Output) -> Result<Exit, Error> {
     let folder = &arguments.store.folder;
-    let outcome = store::activate(&arguments.bundle, folder, arguments.root.trust_root.as_deref());
+    let outcome =
+        store::activate(&arguments.bundle, folder, arguments.root.trust_root.as_deref(), &arguments.configuration);
     tell(outcome, arguments.json, output, tell_active)
 }
 
@@ -159,7 +178,7 @@ pub(super) fn rollback(arguments: &RollbackArguments, output: &mut Output) -> Re
 }
 
 /// Tells how a change ended: as JSON, which a refusal is too, or for a person, to whom `main` tells the refusal.
-fn tell(
+pub(super) fn tell(
     outcome: Result<(Store, Record), Error>,
     json: bool,
     output: &mut Output,
@@ -188,7 +207,7 @@ fn tell_active((store, record): &(Store, Record), output: &mut Output) -> Result
     output.line("A server that is running takes it when it is restarted.")
 }
 
-fn tell_record(store: &Store, record: &Record, output: &mut Output) -> Result<(), Error> {
+pub(super) fn tell_record(store: &Store, record: &Record, output: &mut Output) -> Result<(), Error> {
     let numbers = format!("channel {}, counter {}, epoch {}", record.channel, record.counter, record.epoch);
     output.line(format_args!("  Bundle     {} ({numbers})", record.title()))?;
     output.line(format_args!("  Digest     {}", record.manifest))?;
@@ -196,8 +215,7 @@ fn tell_record(store: &Store, record: &Record, output: &mut Output) -> Result<()
     output.line(format_args!("  Standing   {}", store.catalogue().standing(record)))
 }
 
-fn to_json(store: &Store, record: &Record) -> Json {
-    let path = store.path(record);
+pub(super) fn to_json(store: &Store, record: &Record) -> Json {
     json!({
         "name": record.name,
         "version": record.version,
@@ -209,15 +227,14 @@ fn to_json(store: &Store, record: &Record) -> Json {
         "bytes": record.bytes,
         "imported": record.imported,
         "standing": store.catalogue().standing(record).to_string(),
-        "file": path.display().to_string(),
-        "file_is_there": is_there(&path),
+        "is_complete": is_complete(store, record),
     })
 }
 
 fn row(store: &Store, record: &Record, standing: Standing) -> [String; 7] {
-    let missing = if is_there(&store.path(record)) { "" } else { " (file missing)" };
+    let lacking = if is_complete(store, record) { "" } else { " (incomplete)" };
     [
-        format!("{standing}{missing}"),
+        format!("{standing}{lacking}"),
         record.title(),
         record.channel.to_string(),
         record.counter.to_string(),
@@ -227,8 +244,9 @@ fn row(store: &Store, record: &Record, standing: Standing) -> [String; 7] {
     ]
 }
 
-fn is_there(path: &Path) -> bool {
-    path.is_file()
+/// Whether all its files are there and as long as they must be; whether they are whole, `activate` and `serve` find out.
+fn is_complete(store: &Store, record: &Record) -> bool {
+    store.open_bundle(record).is_ok()
 }
 
 fn table<const COLUMNS: usize>(rows: &[[String; COLUMNS]]) -> String {

@@ -13,6 +13,7 @@ use crate::boot;
 use crate::error::Error;
 use crate::exit::Exit;
 use crate::report;
+use crate::store::Store;
 
 const VERIFY_EXAMPLES: &str = "\
 Examples:
@@ -27,6 +28,7 @@ is older than --accepted.";
 const INSPECT_EXAMPLES: &str = "\
 Examples:
   ampoule inspect model.bundle
+  ampoule inspect my-model@1.0.0 --store /var/lib/ampoule
 
 Nothing that it prints has been verified; `ampoule verify` does that.";
 
@@ -49,8 +51,12 @@ pub(super) struct VerifyArguments {
 #[derive(Debug, Args)]
 #[command(after_help = INSPECT_EXAMPLES)]
 pub(super) struct InspectArguments {
-    /// The sealed bundle.
+    /// The sealed bundle; with --store its name, and its version if not the one with the highest counter is meant.
+    #[arg(value_name = "FILE|NAME[@VERSION]")]
     bundle: PathBuf,
+    /// The store that holds the bundle.
+    #[arg(long, value_name = "DIR")]
+    store: Option<PathBuf>,
     /// Print JSON.
     #[arg(long)]
     json: bool,
@@ -90,7 +96,14 @@ fn judge(arguments: &VerifyArguments) -> Result<BundleIdentity, Error> {
 }
 
 pub(super) fn inspect(arguments: &InspectArguments, output: &mut Output) -> Result<Exit, Error> {
-    let sealed = boot::open_bundle(&arguments.bundle)?;
+    let sealed = match &arguments.store {
+        None => boot::open_bundle(&arguments.bundle)?,
+        Some(folder) => {
+            let store = Store::open(folder)?;
+            let wanted = arguments.bundle.display().to_string().parse().map_err(|reason| Error::NotAName { reason })?;
+            store.open_bundle(store.find(&wanted)?)?
+        }
+    };
     let claims = sealed.claims();
     if arguments.json {
         output.line(format_args!("{:#}", json!({ "verified": false, "claims": claims })))?;

@@ -174,6 +174,7 @@ fn prepare(listen: Option<SocketAddr>, metrics: Option<SocketAddr>) -> Result<(P
         // It asks itself over a connection of its own, which a server never may.
         sandbox: None,
         served,
+        reverted_from: None,
         http_limits: boot::http_limits(&limits, RuntimeConfig::shutdown(&settled)),
         config_digest: settled.digest(),
     };

@@ -25,6 +25,7 @@ pub(crate) async fn metadata(State(appliance): State<Appliance>) -> Json<Metadat
             trust_root: bundle.root_digest.to_string(),
             issued_at: bundle.issued_at.to_string(),
             expires: bundle.expires.as_ref().map(ToString::to_string),
+            reverted_from: served.reverted_from.clone(),
         },
         model: Model {
             id: served.name.clone(),
@@ -117,6 +118,8 @@ struct Bundle {
     trust_root: String,
     issued_at: String,
     expires: Option<String>,
+    /// What was activated and did not become ready.
+    reverted_from: Option<String>,
 }
 
 #[derive(Debug, Serialize)]

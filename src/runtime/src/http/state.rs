@@ -48,6 +48,8 @@ pub struct ServedModel {
     pub name: String,
     /// The bundle that was verified and admitted.
     pub bundle: BundleIdentity,
+    /// Name and version of the bundle that was activated and given up for this one, because it did not become ready.
+    pub reverted_from: Option<String>,
     /// The digest of the effective configuration.
     pub config_digest: Digest,
     /// The endpoints that the bundle's constraints allow; `None` for all.

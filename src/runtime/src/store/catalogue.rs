@@ -8,8 +8,8 @@ use std::fmt;
 use std::str::FromStr;
 
 use ampoule_bundle::{
-    BundleError, BundleIdentity, BundleName, BundleVersion, Channel, Counter, Digest, Epoch, HighWaterMarks, Timestamp,
-    json,
+    Attestation, BundleError, BundleIdentity, BundleName, BundleVersion, Channel, Counter, Digest, Epoch,
+    HighWaterMarks, SealedBundle, Timestamp, json,
 };
 use serde::{Deserialize, Serialize};
 
@@ -25,14 +25,28 @@ pub struct Catalogue {
     active: Option<Digest>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     previous: Option<Digest>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    trial: Option<TrialState>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    failed: Option<Digest>,
     bundles: Vec<Record>,
+}
+
+/// How far the first start of a bundle has come that took another one's place.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum TrialState {
+    /// No server has begun to load it.
+    Pending,
+    /// A server has begun to load it, and has not said yet that it became ready.
+    Started,
 }
 
 /// One imported bundle, as it was verified then.  For finding and listing: whatever is served is verified anew.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Record {
-    /// The digest of the file's `index.json`, which names the file in the store.
+    /// The digest of its file's `index.json`, of which there is one for each set of statements about a manifest.
     pub content: Digest,
     /// Its name.
     pub name: BundleName,
@@ -44,11 +58,13 @@ pub struct Record {
     pub epoch: Epoch,
     /// Its release channel.
     pub channel: Channel,
-    /// The digest of its manifest.
+    /// The digest of its manifest, which names config and layers.
     pub manifest: Digest,
+    /// The digests of its attestations.
+    pub attestations: Vec<Digest>,
     /// The trust root that it was verified against.
     pub trust_root: Digest,
-    /// The length of its file.
+    /// The length of its canonical file.
     pub bytes: u64,
     /// When it was imported.
     pub imported: Timestamp,
@@ -63,6 +79,8 @@ pub enum Standing {
     Previous,
     /// Imported and ready to be activated.
     Staged,
+    /// Activated once, and given up for the bundle before it because it did not become ready.
+    Failed,
 }
 
 impl fmt::Display for Standing {
@@ -71,6 +89,7 @@ impl fmt::Display for Standing {
             Standing::Active => "active",
             Standing::Previous => "previous",
             Standing::Staged => "staged",
+            Standing::Failed => "failed",
         })
     }
 }
@@ -93,6 +112,16 @@ impl FromStr for Wanted {
     }
 }
 
+impl Wanted {
+    /// As it is typed.
+    pub(super) fn argument(&self) -> String {
+        match &self.version {
+            None => self.name.to_string(),
+            Some(version) => format!("{}@{version}", self.name),
+        }
+    }
+}
+
 impl fmt::Display for Wanted {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.version {
@@ -104,9 +133,11 @@ impl fmt::Display for Wanted {
 
 impl Record {
     /// The record of a bundle that was imported now.
-    pub(super) fn of(identity: &BundleIdentity, content: Digest, bytes: u64, imported: Timestamp) -> Record {
+    pub(super) fn of(identity: &BundleIdentity, sealed: &SealedBundle, imported: Timestamp) -> Record {
+        let attestations = sealed.unverified_attestations().iter();
         Record {
-            content,
+            content: sealed.content_digest(),
+            attestations: attestations.map(Attestation::digest).collect(),
             name: identity.name.clone(),
             version: identity.version.clone(),
             counter: identity.counter,
@@ -114,7 +145,7 @@ impl Record {
             channel: identity.channel.clone(),
             manifest: identity.manifest,
             trust_root: identity.root_digest,
-            bytes,
+            bytes: sealed.file_bytes(),
             imported,
         }
     }
@@ -128,7 +159,7 @@ impl Record {
 impl Catalogue {
     /// The catalogue of a new store.
     pub(super) fn empty() -> Catalogue {
-        Catalogue { format: FORMAT, active: None, previous: None, bundles: Vec::new() }
+        Catalogue { format: FORMAT, active: None, previous: None, trial: None, failed: None, bundles: Vec::new() }
     }
 
     /// Reads a catalogue, or says in words why `document` is none.
@@ -137,12 +168,14 @@ impl Catalogue {
         if catalogue.format != FORMAT {
             return Err(format!("{document} has format {}, but this ampoule knows format {FORMAT}", catalogue.format));
         }
-        let dangling =
-            [catalogue.active, catalogue.previous].into_iter().flatten().find(|named| catalogue.get(*named).is_none());
-        match dangling {
-            Some(named) => Err(format!("{document} names the bundle {named}, which it does not list")),
-            None => Ok(catalogue),
+        let mut named = [catalogue.active, catalogue.previous, catalogue.failed].into_iter().flatten();
+        if let Some(dangling) = named.find(|named| catalogue.get(*named).is_none()) {
+            return Err(format!("{document} names the bundle {dangling}, which it does not list"));
         }
+        if catalogue.trial.is_some() && catalogue.previous.is_none() {
+            return Err(format!("{document} has a bundle on trial and none to go back to"));
+        }
+        Ok(catalogue)
     }
 
     /// The bytes of its file.
@@ -161,9 +194,21 @@ impl Catalogue {
             Standing::Active
         } else if self.previous == Some(record.content) {
             Standing::Previous
+        } else if self.failed == Some(record.content) {
+            Standing::Failed
         } else {
             Standing::Staged
         }
+    }
+
+    /// How far the first start of the active bundle has come; `None` once it became ready.
+    pub(super) fn trial(&self) -> Option<TrialState> {
+        self.trial
+    }
+
+    /// The bundle that was given up because it did not become ready, as long as nothing else was activated.
+    pub fn failed(&self) -> Option<&Record> {
+        self.get(self.failed?)
     }
 
     /// The bundle that is served.
@@ -212,18 +257,41 @@ impl Catalogue {
         next
     }
 
-    /// With this bundle active, and the one that was active kept as the previous one.
+    /// With this bundle active, and the one that was active kept as the previous one, to which a server goes back if the
+    /// new one does not become ready.
     pub(super) fn with_active(&self, record: &Record) -> Catalogue {
         if self.active == Some(record.content) {
             return self.clone();
         }
-        Catalogue { active: Some(record.content), previous: self.active, ..self.clone() }
+        let trial = self.active.map(|_| TrialState::Pending);
+        Catalogue { active: Some(record.content), previous: self.active, trial, failed: None, ..self.clone() }
+    }
+
+    /// With the trial of the active bundle come so far; `None` ends it well.
+    pub(super) fn with_trial(&self, trial: Option<TrialState>) -> Catalogue {
+        Catalogue { trial, ..self.clone() }
+    }
+
+    /// With the previous bundle active again, because the active one did not become ready.
+    pub(super) fn reverted(&self) -> Catalogue {
+        Catalogue { failed: self.active, ..self.rolled_back() }
+    }
+
+    /// Without the bundles that are neither active nor previous, but for the `keep` of them that were imported last.
+    pub(super) fn pruned(&self, keep: usize) -> Catalogue {
+        let is_spare = |record: &&Record| !matches!(self.standing(record), Standing::Active | Standing::Previous);
+        let spare: Vec<Digest> = self.bundles.iter().filter(is_spare).map(|record| record.content).collect();
+        let gone = &spare[..spare.len().saturating_sub(keep)];
+        let mut next = self.clone();
+        next.bundles.retain(|record| !gone.contains(&record.content));
+        next.failed = self.failed.filter(|failed| !gone.contains(failed));
+        next
     }
 
     /// With the previous bundle active again.  The one that is left is only staged then: going back twice does not end
     /// where it began, and nothing but its name brings it back.
     pub(super) fn rolled_back(&self) -> Catalogue {
-        Catalogue { active: self.previous, previous: None, ..self.clone() }
+        Catalogue { active: self.previous, previous: None, trial: None, failed: None, ..self.clone() }
     }
 
     fn get(&self, content: Digest) -> Option<&Record> {
@@ -247,6 +315,7 @@ mod tests {
             epoch: Epoch(1),
             channel: "stable".parse().unwrap(),
             manifest: digest,
+            attestations: vec![digest],
             trust_root: digest,
             bytes: 1,
             imported: "2026-11-23T12:00:00Z".parse().unwrap(),
@@ -295,6 +364,37 @@ mod tests {
     }
 
     #[test]
+    fn only_a_bundle_that_took_the_place_of_another_is_on_trial() {
+        let (one, two) = (record("m", "1.0.0", 1), record("m", "2.0.0", 2));
+        let first = Catalogue::empty().with(one.clone()).with(two.clone()).with_active(&one);
+        assert_eq!(first.trial(), None, "there is nothing to go back to");
+        let second = first.with_active(&two);
+        assert_eq!(second.trial(), Some(TrialState::Pending));
+        let started = second.with_trial(Some(TrialState::Started));
+        assert_eq!(started.with_active(&two), started, "activating it again forgets no start");
+        let reverted = started.reverted();
+        assert_eq!(
+            (standings(&reverted), reverted.trial()),
+            (vec!["1.0.0 active".into(), "2.0.0 failed".into()], None)
+        );
+        assert_eq!(standings(&reverted.with_active(&two)), ["1.0.0 previous", "2.0.0 active"]);
+        assert_eq!(started.rolled_back().trial(), None);
+    }
+
+    #[test]
+    fn pruning_keeps_what_is_served_what_was_and_the_newest_others() {
+        let versions: Vec<Record> = (1..=5).map(|number| record("m", &format!("{number}.0.0"), number)).collect();
+        let all = versions.iter().cloned().fold(Catalogue::empty(), |catalogue, record| catalogue.with(record));
+        let served = all.with_active(&versions[0]).with_active(&versions[2]);
+        assert_eq!(standings(&served.pruned(9)), standings(&served));
+        assert_eq!(standings(&served.pruned(1)), ["1.0.0 previous", "3.0.0 active", "5.0.0 staged"]);
+        assert_eq!(standings(&served.pruned(0)), ["1.0.0 previous", "3.0.0 active"]);
+        let failed = served.with_trial(Some(TrialState::Started)).reverted().pruned(0);
+        assert_eq!(standings(&failed), ["1.0.0 active"]);
+        assert!(Catalogue::parse("catalogue.json", &failed.to_bytes()).is_ok(), "it names nothing that went");
+    }
+
+    #[test]
     fn a_name_means_its_highest_counter_and_a_version_only_itself() {
         let catalogue = Catalogue::empty()
             .with(record("m", "2.0.0", 2))
@@ -315,17 +415,18 @@ mod tests {
     fn a_catalogue_is_read_whole_or_not_at_all() {
         let catalogue = Catalogue::empty().with(record("m", "1.0.0", 1)).with_active(&record("m", "1.0.0", 1));
         let bytes = catalogue.to_bytes();
-        assert_eq!(Catalogue::parse("state.json", &bytes).unwrap(), catalogue);
+        assert_eq!(Catalogue::parse("catalogue.json", &bytes).unwrap(), catalogue);
         for length in 0..bytes.len() {
-            assert!(Catalogue::parse("state.json", &bytes[..length]).is_err(), "cut after {length} bytes");
+            assert!(Catalogue::parse("catalogue.json", &bytes[..length]).is_err(), "cut after {length} bytes");
         }
         let text = String::from_utf8(bytes).unwrap();
         let check = |from: &str, to: &str, reason: &str| {
-            let refusal = Catalogue::parse("state.json", text.replace(from, to).as_bytes()).unwrap_err();
+            let refusal = Catalogue::parse("catalogue.json", text.replace(from, to).as_bytes()).unwrap_err();
             assert!(refusal.contains(reason), "{refusal}");
         };
         check("\"format\":1", "\"format\":2", "this ampoule knows format 1");
         check("\"bytes\":1,", "\"bytes\":1, ", "canonical");
+        check("\"format\":1", "\"format\":1,\"trial\":\"pending\"", "none to go back to");
         check("{\"active\":\"sha256:", "{\"active\":\"sha256:00", "");
         let other = Digest::of(b"other").to_string();
         check(

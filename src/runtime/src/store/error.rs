@@ -3,7 +3,8 @@
 use std::io;
 use std::path::PathBuf;
 
-use ampoule_bundle::Digest;
+use crate::error::Error;
+use crate::exit::Exit;
 
 use crate::state::StateError;
 
@@ -16,28 +17,69 @@ pub enum StoreError {
         /// The store.
         folder: PathBuf,
     },
-    /// The file under a bundle's name is another bundle.
+    /// What is to be exported would overwrite something.
+    #[error("{} is there already: name another place, or take it away first", path.display())]
+    AlreadyThere {
+        /// The file or folder.
+        path: PathBuf,
+    },
+    /// A thin bundle needs layers that no bundle of the store has.
     #[error(
-        "{} was exchanged: its content digest is {found}, but {title} was imported with {expected}; import that again \
-         from the file that was delivered",
-        path.display()
+        "{name} is a thin bundle, made to complete {base}; the store {} lacks {} of its layers: {}; import that bundle \
+         first, or the whole of the new one",
+        folder.display(),
+        missing.len(),
+        missing.join(", ")
     )]
-    Exchanged {
-        /// Name and version of what was imported.
-        title: String,
+    BaseMissing {
+        /// The thin bundle.
+        name: String,
+        /// Name, version and manifest digest of the bundle that it was made against.
+        base: String,
+        /// The store.
+        folder: PathBuf,
+        /// Path and digest of each layer that is nowhere.
+        missing: Vec<String>,
+    },
+    /// There is no blob under this digest.
+    #[error("the blob {} is missing", path.display())]
+    BlobMissing {
+        /// Where it would lie.
+        path: PathBuf,
+    },
+    /// The catalogue cannot be understood.
+    #[error(
+        "the catalogue of the store cannot be used: {reason}; restore that file from a backup, or move the whole store \
+         away and import the bundles again"
+    )]
+    CatalogueDamaged {
+        /// The file, and what is wrong with it.
+        reason: String,
+    },
+    /// There are blobs and no catalogue.
+    #[error(
+        "the store {folder} holds blobs but its catalogue, {folder}/catalogue.json, is missing; restore that file from a \
+         backup, or move the whole store away and import the bundles again",
+        folder = folder.display()
+    )]
+    CatalogueLost {
+        /// The store.
+        folder: PathBuf,
+    },
+    /// What is exported cannot be written.
+    #[error("cannot export to {}: {source}", path.display())]
+    Export {
         /// The file.
         path: PathBuf,
-        /// The content digest of the file.
-        found: Digest,
-        /// The content digest that was imported.
-        expected: Digest,
+        /// What the system says.
+        source: io::Error,
     },
-    /// A bundle's file is gone.
-    #[error("{title} is in the catalogue, but its file {} is missing: import it again", path.display())]
-    FileMissing {
+    /// A bundle lacks a blob.
+    #[error("{title} is in the catalogue, but {} is missing: import it again", path.display())]
+    Incomplete {
         /// Name and version.
         title: String,
-        /// The file.
+        /// The blob.
         path: PathBuf,
     },
     /// A file of the store cannot be read or written.
@@ -47,6 +89,14 @@ pub enum StoreError {
         path: PathBuf,
         /// What the system says.
         source: io::Error,
+    },
+    /// Something else than a file or folder of the store's own.
+    #[error("{} is {found}: a store has only files and folders of its own; take it away, then import again", path.display())]
+    Misplaced {
+        /// Where it lies.
+        path: PathBuf,
+        /// What it is.
+        found: String,
     },
     /// The folder is no store.
     #[error("there is no store in {}: `ampoule import FILE.bundle --store DIR` makes one", folder.display())]
@@ -73,24 +123,42 @@ pub enum StoreError {
     /// What was taken into use before cannot be read or noted.
     #[error(transparent)]
     HighWater(#[from] StateError),
-    /// The catalogue cannot be understood.
+    /// A store of whole files, as nothing that was ever released made it.
     #[error(
-        "the state of the store cannot be used: {reason}; restore that file from a backup, or move the whole store away \
-         and import the bundles again"
+        "the store {} holds whole bundle files in `bundles`, which an unreleased ampoule kept there: move it away and \
+         import the bundles again",
+        folder.display()
     )]
-    StateDamaged {
-        /// The file, and what is wrong with it.
-        reason: String,
-    },
-    /// There are bundles and no catalogue.
-    #[error(
-        "the store {folder} holds bundles but its state, {folder}/state.json, is missing; restore that file from a \
-         backup, or move the whole store away and import the bundles again",
-        folder = folder.display()
-    )]
-    StateLost {
+    OldLayout {
         /// The store.
         folder: PathBuf,
+    },
+    /// The child process that was to load and prove the model did not succeed.
+    #[error("{title} does not pass its self-test on this host, so nothing was switched: {reason}")]
+    SelfTest {
+        /// Name and version.
+        title: String,
+        /// How the child ended; what it said stands above.
+        reason: String,
+        /// Its exit code, if it has one of ours.
+        exit: Option<Exit>,
+    },
+    /// The child process cannot be started.
+    #[error("cannot start the self-test: {source}")]
+    SelfTestNotStarted {
+        /// What the system says.
+        source: io::Error,
+    },
+    /// A new active bundle was refused, and this process may not change the store to go back.
+    #[error(
+        "{source}; {title} was activated and has not become ready yet, and this server may not write to the store to go \
+         back by itself: run `ampoule rollback` where the store can be written, then start again"
+    )]
+    Unconfirmed {
+        /// Name and version.
+        title: String,
+        /// The refusal.
+        source: Box<Error>,
     },
     /// No bundle of this name, or not in this version.
     #[error(

@@ -1,15 +1,14 @@
 //! What `import`, `activate` and `rollback` do, each as a straight line of the steps of `boot` that ends in one change of
 //! the store.  Whatever is refused on the way leaves the store as it was.
 
-use std::fs::File;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-use ampoule_bundle::{AdmittedBundle, Timestamp, TrustRoot};
+use ampoule_bundle::{AdmittedBundle, Timestamp, TrustRoot, VerifiedBundle};
 
-use super::Store;
 use super::catalogue::{Record, Wanted};
 use super::error::StoreError;
-use super::writer::StoreWriter;
+use super::writer::{ReceiveError, StoreWriter};
+use super::{Store, delivery, self_test};
 use crate::admission::Admission;
 use crate::boot;
 use crate::error::Error;
@@ -20,44 +19,56 @@ use crate::state::State;
 ///
 /// # Errors
 /// Whatever a bundle can be refused for, or [`Error::Store`].
-pub fn import(bundle: &Path, folder: &Path, trust_root: &Path) -> Result<(Store, Record), Error> {
+pub fn import(delivered: &Path, folder: &Path, trust_root: &Path) -> Result<(Store, Record), Error> {
     let root_bytes = boot::read_trust_root(trust_root)?;
     let root = boot::serving_root(&root_bytes, trust_root)?;
-    let name = bundle.display().to_string();
+    let name = delivered.display().to_string();
+    let sealed = delivery::open(delivered, folder)?;
     // Without the weights this takes no time, and what is refused here has not been copied for nothing.
     let admission = match Store::open(folder) {
         Err(StoreError::NoStore { .. }) => Admission::of_host(),
         store => Admission::of_store(&store?),
     };
-    admission.admit_model(boot::verify(boot::open_bundle(bundle)?, &root, &name)?, &name)?;
+    admission.admit_model(boot::verify(sealed.clone(), &root, &name)?, &name)?;
 
     let mut writer = StoreWriter::open_or_create(folder)?;
-    let at = |source| Error::OpenBundle { path: bundle.to_owned(), source };
-    let source = File::open(bundle).map_err(at)?;
-    let progress = Progress::start("Copying", source.metadata().map_err(at)?.len());
-    let incoming = writer.receive(&source, &|bytes| progress.advance(bytes))?;
+    let mut incoming = writer.receive()?;
+    let progress = Progress::start("Copying", sealed.file_bytes());
+    let received = incoming.blobs_of(&sealed, &|bytes| progress.advance(bytes));
     progress.finish();
+    received.map_err(|error| match error {
+        ReceiveError::Store(error) => error.into(),
+        ReceiveError::Bundle(source) => Error::Bundle { name: name.clone(), source: Box::new(source) },
+    })?;
 
-    // The copy is judged and not what it was copied from: what is kept is what was verified.
-    let sealed = boot::open_source(incoming.reader()?, &name)?;
-    let content = sealed.content_digest();
-    let verified = boot::verify(sealed, &root, &name)?;
+    // The blobs are judged and not what they were copied from: what is kept is what was verified.
+    let parts = sealed.unverified_parts();
+    let attestations: Vec<_> = parts.attestations.iter().map(|attestation| attestation.digest()).collect();
+    let kept = incoming.store().assemble(parts.manifest.digest(), &attestations, &name)?;
+    let verified = boot::verify(kept.clone(), &root, &name)?;
     boot::check_every_byte(&verified, &name)?;
-    let admitted = Admission::of_store(writer.store()).admit_model(verified, &name)?;
+    let admitted = admit(incoming.store(), verified, &name)?;
     let now = Timestamp::new(jiff::Timestamp::now());
-    let record = Record::of(admitted.identity(), content, incoming.bytes()?, now);
-    writer.keep(incoming, record.clone(), &admitted, &root_bytes)?;
+    let record = Record::of(admitted.identity(), &kept, now);
+    incoming.keep(record.clone(), &admitted, &root_bytes)?;
     Ok((writer.store().clone(), record))
 }
 
-/// Makes an imported bundle the one that is served.
+/// Makes an imported bundle the one that is served, once a child process has loaded and proven it: under the
+/// configuration in `configuration`, if a file is named there.
 ///
 /// # Errors
 /// Whatever a bundle can be refused for, or [`Error::Store`].
-pub fn activate(wanted: &Wanted, folder: &Path, trust_root: Option<&Path>) -> Result<(Store, Record), Error> {
+pub fn activate(
+    wanted: &Wanted,
+    folder: &Path,
+    trust_root: Option<&Path>,
+    configuration: &[PathBuf],
+) -> Result<(Store, Record), Error> {
     let mut writer = StoreWriter::open(folder)?;
     let record = writer.store().find(wanted)?.clone();
     let admitted = admit_again(writer.store(), &record, trust_root)?;
+    self_test::in_a_child(&record, wanted, folder, trust_root, configuration)?;
     writer.activate(&record, &admitted)?;
     settle(writer.store(), &admitted, &record)?;
     Ok((writer.store().clone(), record))
@@ -76,15 +87,25 @@ pub fn roll_back(folder: &Path, trust_root: Option<&Path>) -> Result<(Store, Rec
     Ok((writer.store().clone(), record))
 }
 
-/// Verifies every byte of a bundle in the store and admits it: since its import its file, its trust root, this host and
-/// the time may have changed.  Without a root of the caller's the one of its import counts; `serve` always takes the
-/// configured one.
+/// Verifies every byte of a bundle in the store and admits it: since its import its blobs, its trust root, this host and
+/// the time may have changed.
 fn admit_again(store: &Store, record: &Record, trust_root: Option<&Path>) -> Result<AdmittedBundle, Error> {
-    let root = open_root(trust_root.unwrap_or(&store.trust_root(record)))?;
     let name = store.describe(record);
-    let verified = boot::verify(store.open_bundle(record)?, &root, &name).map_err(Error::in_store)?;
+    let verified = verify_again(store, record, trust_root)?;
     boot::check_every_byte(&verified, &name).map_err(Error::in_store)?;
-    Admission::of_store(store).admit_model(verified, &name)
+    admit(store, verified, &name)
+}
+
+/// Verifies a bundle of the store but for its weights.  Without a root of the caller's the one of its import counts;
+/// `serve` always takes the configured one.
+pub(super) fn verify_again(store: &Store, record: &Record, trust_root: Option<&Path>) -> Result<VerifiedBundle, Error> {
+    let root = open_root(trust_root.unwrap_or(&store.trust_root(record)))?;
+    boot::verify(store.open_bundle(record)?, &root, &store.describe(record)).map_err(Error::in_store)
+}
+
+/// The one admission of everything that a store holds.
+pub(super) fn admit(store: &Store, verified: VerifiedBundle, name: &str) -> Result<AdmittedBundle, Error> {
+    Admission::of_store(store).admit_model(verified, name)
 }
 
 /// Notes what follows from a switch that is done: the catalogue says which counters nothing may be below any more.  A cut
@@ -92,7 +113,7 @@ fn admit_again(store: &Store, record: &Record, trust_root: Option<&Path>) -> Res
 fn settle(store: &Store, admitted: &AdmittedBundle, record: &Record) -> Result<(), Error> {
     let mut seen = store.catalogue().settled();
     seen.raise(&admitted.marks().without_counters());
-    Ok(State::open(&store.folder)?.raise(&seen, &format!("{} becoming active", record.title()))?)
+    Ok(State::open(&store.path)?.raise(&seen, &format!("{} becoming active", record.title()))?)
 }
 
 fn open_root(path: &Path) -> Result<TrustRoot, Error> {

@@ -127,6 +127,7 @@ impl Setup {
         let served = ServedModel {
             name: bundle.name.to_string(),
             bundle,
+            reverted_from: None,
             config_digest: Digest::of(b"a test's configuration"),
             defaults,
             endpoints: self.endpoints.clone(),

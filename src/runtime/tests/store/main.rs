@@ -2,119 +2,29 @@
 //! that a bundle which changed in the store is never served.
 #![allow(clippy::unwrap_used)]
 
+#[path = "../support/mod.rs"]
 mod support;
 
+mod shelf;
+
+/// What leaves a store and comes back: files, OCI layouts, thin bundles.
+mod carrying;
+/// Blobs that changed, moved or are missing.
+mod damage;
+/// What two versions share, and what nobody needs any more.
+mod room;
+/// The self-test before a switch, and the way back from one.
+mod switching;
+
 use std::fs;
-use std::net::TcpStream;
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::process::Stdio;
 use std::time::Duration;
 
 use serde_json::Value as Json;
-use support::{Server, Site, ampoule, chat, code, exchange, get, run, text, workspace};
-
-/// A site with a store beside its keys.
-struct Shelf {
-    site: Site,
-    store: String,
-}
-
-impl Shelf {
-    fn new() -> Shelf {
-        let site = Site::new();
-        let store = site.folder.path().join("store").display().to_string();
-        Shelf { site, store }
-    }
-
-    /// A store with both versions of the generator, the first one active.
-    fn with_two_versions() -> Shelf {
-        let shelf = Shelf::new();
-        shelf.import("generator.bundle");
-        shelf.import("generator-next.bundle");
-        shelf.done(&["activate", "fixture-generator@1.0.0"]);
-        shelf
-    }
-
-    fn fixture(name: &str) -> String {
-        workspace().join("bundles/fixtures/serve").join(name).display().to_string()
-    }
-
-    fn import(&self, name: &str) {
-        self.done(&["import", &Shelf::fixture(name), "--trust-root", &self.site.root]);
-    }
-
-    /// Runs a command on this store to its end and returns its exit code and what it told.
-    fn run(&self, arguments: &[&str]) -> (i32, String) {
-        let output = run(&[arguments, &["--store", &self.store]].concat());
-        (code(&output), format!("{}{}", text(&output.stdout), text(&output.stderr)))
-    }
-
-    fn done(&self, arguments: &[&str]) -> String {
-        let (code, told) = self.run(arguments);
-        assert_eq!(code, 0, "{arguments:?}\n{told}");
-        told
-    }
-
-    fn refused(&self, arguments: &[&str], expected: i32, words: &[&str]) {
-        let (code, told) = self.run(arguments);
-        assert_eq!(code, expected, "{arguments:?}\n{told}");
-        for word in words {
-            assert!(told.contains(word), "missing: {word}\nin: {told}");
-        }
-    }
-
-    fn list(&self) -> Vec<Json> {
-        let listed: Json = serde_json::from_str(&self.done(&["list", "--json"])).unwrap();
-        listed["bundles"].as_array().unwrap().clone()
-    }
-
-    /// Each bundle as `version standing`, in the order of their import.
-    fn standings(&self) -> Vec<String> {
-        let word = |bundle: &Json, key: &str| bundle[key].as_str().unwrap().to_owned();
-        self.list().iter().map(|bundle| format!("{} {}", word(bundle, "version"), word(bundle, "standing"))).collect()
-    }
-
-    /// The file of an imported version.
-    fn file(&self, version: &str) -> PathBuf {
-        let listed = self.list();
-        let bundle = listed.iter().find(|bundle| bundle["version"] == version).unwrap();
-        PathBuf::from(bundle["file"].as_str().unwrap())
-    }
-
-    /// Replaces the file of an imported version, as somebody with the rights of its owner could.
-    fn tamper(&self, version: &str, change: impl FnOnce(&mut Vec<u8>)) {
-        let path = self.file(version);
-        let mut bytes = fs::read(&path).unwrap();
-        change(&mut bytes);
-        fs::remove_file(&path).unwrap();
-        fs::write(&path, bytes).unwrap();
-    }
-
-    fn state(&self) -> PathBuf {
-        PathBuf::from(&self.store).join("state.json")
-    }
-
-    fn serve_arguments(&self) -> Vec<&str> {
-        vec!["serve", "--trust-root", &self.site.root, "--keys-file", &self.site.keys, "--listen", "127.0.0.1:0"]
-    }
-
-    fn serve(&self) -> Server {
-        let mut command = ampoule();
-        command.args(self.serve_arguments()).args(["--store", &self.store]);
-        Server::start(command)
-    }
-
-    /// The version that a server of this store serves.
-    fn served_version(&self) -> String {
-        let server = self.serve();
-        let ask = |request: &str| exchange(&mut TcpStream::connect(server.address).unwrap(), request);
-        let (status, body) = ask(&chat("fixture-generator", &self.site.key, 4));
-        assert_eq!(status, 200, "{body}");
-        let metadata: Json = serde_json::from_str(&ask(&get("/v1/metadata", Some(&self.site.key))).1).unwrap();
-        metadata["bundle"]["version"].as_str().unwrap_or_else(|| panic!("{metadata}")).to_owned()
-    }
-}
+use shelf::Shelf;
+use support::{ampoule, code, run, workspace};
 
 #[test]
 fn a_bundle_is_imported_activated_served_updated_and_taken_back() {
@@ -154,7 +64,7 @@ fn a_program_is_told_as_much_as_a_person() {
     assert_eq!((exit, &refused["exit_code"]), (13, &13.into()));
     let (_, active) = json(&["activate", "fixture-generator"]);
     assert_eq!(active["bundle"]["standing"], "active");
-    assert_eq!(active["bundle"]["file_is_there"], true);
+    assert_eq!(active["bundle"]["is_complete"], true);
 }
 
 #[test]
@@ -184,6 +94,7 @@ fn a_refused_import_leaves_no_trace() {
     import("/nonexistent.bundle", 10, &["/nonexistent.bundle"]);
     assert!(!PathBuf::from(&shelf.store).exists(), "not even a store");
     shelf.import("generator.bundle");
+    let before = shelf.blobs();
     // This one is found out only when its weights are read, which is after they were copied.
     import(&defect("weights-digest"), 11, &["digest"]);
     assert_eq!(shelf.standings(), ["1.0.0 staged"]);
@@ -192,72 +103,32 @@ fn a_refused_import_leaves_no_trace() {
     shelf.refused(&["import", &bundle, "--trust-root", &root], 78, &["the demo's root"]);
     let mut left: Vec<_> = fs::read_dir(&shelf.store).unwrap().map(|entry| entry.unwrap().file_name()).collect();
     left.sort();
-    assert_eq!(left, ["bundles", "high-water.json", "high-water.log", "lock", "roots", "state.json"]);
-    assert_eq!(fs::read_dir(PathBuf::from(&shelf.store).join("bundles")).unwrap().count(), 1);
-}
-
-#[test]
-fn a_bundle_that_changed_in_the_store_is_neither_activated_nor_served() {
-    let check = |change: fn(&mut Vec<u8>), exit: i32, words: &[&str]| {
-        let shelf = Shelf::with_two_versions();
-        shelf.tamper("1.1.0", change);
-        shelf.refused(&["activate", "fixture-generator@1.1.0"], exit, words);
-        assert_eq!(shelf.standings(), ["1.0.0 active", "1.1.0 staged"], "a refusal changes nothing");
-        shelf.tamper("1.0.0", change);
-        shelf.refused(&shelf.serve_arguments(), exit, words);
-        let again = ["activate", "fixture-generator@1.0.0"];
-        shelf.refused(&again, exit, words);
-        // The delivered file heals the store.
-        shelf.import("generator.bundle");
-        shelf.done(&again);
-        assert_eq!(shelf.served_version(), "1.0.0");
-    };
-    let hint = "import the bundle again as it was delivered";
-    let last_weight = |bytes: &mut Vec<u8>| {
-        // The end of the archive is 1024 zero bytes, and before it there may be padding.
-        let last = bytes.iter().rposition(|byte| *byte != 0).unwrap();
-        bytes[last] ^= 1;
-    };
-    check(last_weight, 11, &["has digest", "must have", hint]);
-    check(|bytes| bytes.truncate(bytes.len() / 2), 10, &["cut short", hint]);
-    check(|bytes| bytes[0] ^= 1, 10, &["is refused", hint]);
-    // Well signed, and still not what was imported under this name.
-    let other = |bytes: &mut Vec<u8>| *bytes = fs::read(Shelf::fixture("encoder.bundle")).unwrap();
-    check(other, 13, &["was exchanged", "content digest"]);
-}
-
-#[test]
-fn a_missing_file_is_told_by_list_and_refused() {
-    let shelf = Shelf::with_two_versions();
-    fs::remove_file(shelf.file("1.0.0")).unwrap();
-    assert!(shelf.done(&["list"]).contains("active (file missing)"));
-    for arguments in [&["activate", "fixture-generator@1.0.0"][..], &shelf.serve_arguments()] {
-        shelf.refused(arguments, 13, &["fixture-generator 1.0.0 is in the catalogue", "is missing: import it again"]);
-    }
+    assert_eq!(left, ["blobs", "catalogue.json", "high-water.json", "high-water.log", "lock", "roots"]);
+    assert_eq!(shelf.blobs(), before);
 }
 
 #[test]
 fn what_an_interrupted_writer_left_behind_means_nothing() {
     let shelf = Shelf::with_two_versions();
     let store = PathBuf::from(&shelf.store);
-    let state = fs::read(shelf.state()).unwrap();
+    let state = fs::read(shelf.catalogue()).unwrap();
     // Killed while it wrote the state, while it copied, and between the copy's rename and the state's.
-    fs::write(store.join("state.partial"), &state[..state.len() / 2]).unwrap();
+    fs::write(store.join("catalogue.partial"), &state[..state.len() / 2]).unwrap();
     fs::write(store.join("incoming.partial"), "half a bundle").unwrap();
     fs::set_permissions(store.join("incoming.partial"), fs::Permissions::from_mode(0o444)).unwrap();
-    fs::write(store.join("bundles").join(format!("{}.bundle", "0".repeat(64))), "nobody's").unwrap();
+    fs::write(store.join("blobs/sha256").join("0".repeat(64)), "nobody's").unwrap();
     assert_eq!(shelf.standings(), ["1.0.0 active", "1.1.0 staged"]);
     assert_eq!(shelf.served_version(), "1.0.0");
     shelf.import("encoder.bundle");
     shelf.done(&["activate", "fixture-generator"]);
     assert_eq!(shelf.standings(), ["1.0.0 previous", "1.1.0 active", "1.0.0 staged"]);
-    assert!(!store.join("state.partial").exists() && !store.join("incoming.partial").exists());
+    assert!(!store.join("catalogue.partial").exists() && !store.join("incoming.partial").exists());
 }
 
 #[test]
-fn a_state_that_is_damaged_or_lost_is_no_first_start() {
+fn a_catalogue_that_is_damaged_or_lost_is_no_first_start() {
     let shelf = Shelf::with_two_versions();
-    let state = fs::read(shelf.state()).unwrap();
+    let state = fs::read(shelf.catalogue()).unwrap();
     let check = |exit: i32, words: &[&str]| {
         let bundle = Shelf::fixture("encoder.bundle");
         let import = ["import", &bundle, "--trust-root", &shelf.site.root];
@@ -266,15 +137,18 @@ fn a_state_that_is_damaged_or_lost_is_no_first_start() {
         }
         shelf.refused(&shelf.serve_arguments(), exit, words);
     };
-    fs::write(shelf.state(), &state[..state.len() / 2]).unwrap();
-    check(13, &["state.json", "cannot be used", "backup"]);
-    fs::remove_file(shelf.state()).unwrap();
-    check(13, &["state.json, is missing", "backup"]);
-    fs::write(shelf.state(), &state).unwrap();
-    fs::set_permissions(shelf.state(), fs::Permissions::from_mode(0o646)).unwrap();
+    fs::write(shelf.catalogue(), &state[..state.len() / 2]).unwrap();
+    check(13, &["catalogue.json", "cannot be used", "backup"]);
+    fs::remove_file(shelf.catalogue()).unwrap();
+    check(13, &["catalogue.json, is missing", "backup"]);
+    fs::write(shelf.catalogue(), &state).unwrap();
+    fs::set_permissions(shelf.catalogue(), fs::Permissions::from_mode(0o646)).unwrap();
     check(78, &["written by everybody", "chmod o-w"]);
-    fs::set_permissions(shelf.state(), fs::Permissions::from_mode(0o644)).unwrap();
+    fs::set_permissions(shelf.catalogue(), fs::Permissions::from_mode(0o644)).unwrap();
     assert_eq!(shelf.standings(), ["1.0.0 active", "1.1.0 staged"]);
+    fs::remove_file(shelf.catalogue()).unwrap();
+    fs::create_dir(PathBuf::from(&shelf.store).join("bundles")).unwrap();
+    check(13, &["an unreleased ampoule", "import the bundles again"]);
 }
 
 #[test]

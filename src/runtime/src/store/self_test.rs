@@ -1,0 +1,56 @@
+//! The self-test before a switch: another process of this binary loads the bundle and proves it on this host.
+//!
+//! A model that does not fit into the memory ends the process that loads it, and a child may end without harm; the store
+//! is changed by its parent alone, which has seen it succeed.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use super::catalogue::{Record, Wanted};
+use super::error::StoreError;
+use super::{Store, steps};
+use crate::boot;
+use crate::config::{Layers, RuntimeConfig};
+use crate::error::Error;
+use crate::exit::Exit;
+
+/// Loads a bundle of the store and replays its known answers, under the limits of the site's configuration and of the
+/// bundle's contract.  Changes nothing.
+///
+/// # Errors
+/// Whatever keeps the bundle from being served.
+pub fn self_test(wanted: &Wanted, folder: &Path, trust_root: Option<&Path>, layers: &Layers) -> Result<Record, Error> {
+    let store = Store::open(folder)?;
+    let record = store.find(wanted)?.clone();
+    let name = store.describe(&record);
+    let admitted = steps::admit(&store, steps::verify_again(&store, &record, trust_root)?, &name)?;
+    let settled = boot::settle(layers, &admitted)?;
+    boot::prove(admitted, &RuntimeConfig::limits(&settled), &name).map_err(Error::in_store)?;
+    Ok(record)
+}
+
+/// Runs `ampoule self-test` and waits for its end.  What it tells goes where ours goes.
+pub(super) fn in_a_child(
+    record: &Record,
+    wanted: &Wanted,
+    folder: &Path,
+    trust_root: Option<&Path>,
+    configuration: &[PathBuf],
+) -> Result<(), StoreError> {
+    let not_started = |source| StoreError::SelfTestNotStarted { source };
+    let mut command = Command::new(std::env::current_exe().map_err(not_started)?);
+    command.arg("self-test").arg(wanted.argument()).arg("--store").arg(folder);
+    if let Some(root) = trust_root {
+        command.arg("--trust-root").arg(root);
+    }
+    for file in configuration {
+        command.arg("--config").arg(file);
+    }
+    // Only its verdict counts: standard output is the parent's, for one answer.
+    let status = command.stdin(Stdio::null()).stdout(Stdio::null()).status().map_err(not_started)?;
+    if status.success() {
+        return Ok(());
+    }
+    let exit = status.code().and_then(|code| u64::try_from(code).ok()).and_then(Exit::of_code);
+    Err(StoreError::SelfTest { title: record.title(), reason: status.to_string(), exit })
+}
