@@ -14,9 +14,9 @@ const SENDING: [&str; 3] = ["sendto(", "sendmsg(", "sendmmsg("];
 /// Calls that open a file by its name, or make another program or process.
 const OPENING: [&str; 8] = ["open(", "openat(", "openat2(", "creat(", "execve(", "execveat(", "fork(", "vfork("];
 
-/// What a tensor library asks for before each product, to learn how many processors there are.  That it is refused is no
-/// harm, and that it asks is no sign of an intruder.
-const ASKED_IN_VAIN: &str = "\"/proc/cpuinfo\"";
+/// What a tensor library asks for before each product, and once, to learn how many processors there are.  That it is
+/// refused is no harm, and that it asks is no sign of an intruder.
+const ASKED_IN_VAIN: [&str; 2] = ["\"/proc/cpuinfo\"", "\"/proc/self/cgroup\""];
 
 /// What a trace shows.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -42,7 +42,8 @@ pub(crate) fn opened(trace: &str) -> Trace {
     judge(trace, |call, is_serving| {
         let is_refused = call.contains(" = -1 EPERM");
         let is_resumed = call.starts_with("<... open");
-        let asks = call.contains(ASKED_IN_VAIN) && (is_refused || call.ends_with("<unfinished ...>"));
+        let asks =
+            ASKED_IN_VAIN.iter().any(|path| call.contains(path)) && (is_refused || call.ends_with("<unfinished ...>"));
         let opens = OPENING.iter().any(|name| call.starts_with(name));
         is_serving && ((opens && !asks) || (is_resumed && !is_refused))
     })
