@@ -13,7 +13,7 @@ use crate::trace::{Trace, opened};
 pub(super) const CASES: &[Case] = &[
     Case::installed(
         "AMP-SBX-01",
-        "Once it accepts, the appliance opens no file and starts no program",
+        "Once it accepts, the appliance opens no file but of its state and starts no program",
         nothing_is_opened,
     ),
     Case::installed("AMP-SBX-02", "Every thread of it filters its system calls and has no capability", every_thread),
@@ -26,6 +26,7 @@ const LAYERS: [&str; 5] = ["no_new_privileges", "core_dumps", "capabilities", "l
 /// The exit code of a server that a host cannot confine as it is configured.
 const REFUSED: i32 = 78;
 
+// The server that is traced keeps no state.
 fn nothing_is_opened(site: &Site) -> anyhow::Result<()> {
     let calls = "execve,execveat,fork,vfork,open,openat,openat2,creat,accept,accept4";
     let Trace { accepted, calls } = opened(&egress::traced(site, calls)?);

@@ -22,13 +22,15 @@ pub(super) enum Stage {
     Serving,
 }
 
-/// Whether a file may still be opened by its name.
+/// What may still be done to a file by its name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Paths {
-    /// No.
-    Never,
-    /// In the folders that were named.
-    OfFolders,
+    /// Nothing.
+    Unused,
+    /// It is removed, from the folders that were named for it.
+    Removed,
+    /// It is opened, written and moved too, in the folders that were named.
+    Used,
 }
 
 /// Reading and writing what is open, memory, threads, time.
@@ -102,10 +104,13 @@ const ALWAYS: &[c_long] = &[
 #[cfg(target_arch = "x86_64")]
 const OLDER_ALWAYS: &[c_long] = &[libc::SYS_poll, libc::SYS_epoll_wait, libc::SYS_time];
 #[cfg(target_arch = "x86_64")]
-const OLDER_IN_FOLDERS: &[c_long] =
-    &[libc::SYS_open, libc::SYS_mkdir, libc::SYS_rmdir, libc::SYS_rename, libc::SYS_unlink];
+const REMOVING: &[c_long] = &[libc::SYS_unlink, libc::SYS_unlinkat];
+#[cfg(target_arch = "x86_64")]
+const OLDER_IN_FOLDERS: &[c_long] = &[libc::SYS_open, libc::SYS_mkdir, libc::SYS_rmdir, libc::SYS_rename];
 #[cfg(not(target_arch = "x86_64"))]
 const OLDER_ALWAYS: &[c_long] = &[];
+#[cfg(not(target_arch = "x86_64"))]
+const REMOVING: &[c_long] = &[libc::SYS_unlinkat];
 #[cfg(not(target_arch = "x86_64"))]
 const OLDER_IN_FOLDERS: &[c_long] = &[];
 
@@ -129,7 +134,6 @@ const IN_FOLDERS: &[c_long] = &[
     libc::SYS_mkdirat,
     libc::SYS_renameat,
     libc::SYS_renameat2,
-    libc::SYS_unlinkat,
     libc::SYS_ftruncate,
     libc::SYS_fallocate,
     libc::SYS_flock,
@@ -169,11 +173,12 @@ fn apply(
 /// Each call that is left, with what its arguments must be; no rule lets every argument pass.
 fn rules(stage: Stage, paths: Paths) -> Result<BTreeMap<i64, Vec<SeccompRule>>, BackendError> {
     let of_stage = if stage == Stage::Loading { WHILE_LOADING } else { &[] };
-    let (of_folders, older) = match paths {
-        Paths::OfFolders => (IN_FOLDERS, OLDER_IN_FOLDERS),
-        Paths::Never => (&[][..], &[][..]),
+    let (removing, of_folders, older): (&[c_long], &[c_long], &[c_long]) = match paths {
+        Paths::Unused => (&[], &[], &[]),
+        Paths::Removed => (REMOVING, &[], &[]),
+        Paths::Used => (REMOVING, IN_FOLDERS, OLDER_IN_FOLDERS),
     };
-    let lists = [ALWAYS, OLDER_ALWAYS, of_stage, of_folders, older];
+    let lists = [ALWAYS, OLDER_ALWAYS, of_stage, removing, of_folders, older];
     let mut rules: BTreeMap<i64, Vec<SeccompRule>> =
         lists.into_iter().flatten().map(|call| (*call, Vec::new())).collect();
 
@@ -244,7 +249,7 @@ mod tests {
     #[test]
     fn no_list_holds_what_is_never_to_be_had() {
         for stage in [Stage::Loading, Stage::Serving] {
-            for paths in [Paths::Never, Paths::OfFolders] {
+            for paths in [Paths::Unused, Paths::Removed, Paths::Used] {
                 let rules = rules(stage, paths).unwrap();
                 for call in NEVER {
                     assert!(!rules.contains_key(&call), "call {call} is left while {stage:?} with {paths:?}");
@@ -256,11 +261,13 @@ mod tests {
     #[test]
     fn serving_keeps_less_than_loading_and_opens_nothing_without_a_folder() {
         let count = |stage, paths| rules(stage, paths).unwrap().len();
-        assert!(count(Stage::Serving, Paths::Never) < count(Stage::Loading, Paths::Never));
-        let serving = rules(Stage::Serving, Paths::Never).unwrap();
+        assert!(count(Stage::Serving, Paths::Unused) < count(Stage::Loading, Paths::Unused));
+        let serving = rules(Stage::Serving, Paths::Unused).unwrap();
         for call in [libc::SYS_openat, libc::SYS_openat2, libc::SYS_seccomp, libc::SYS_socketpair, libc::SYS_unlinkat] {
             assert!(!serving.contains_key(&call), "call {call}");
         }
-        assert!(rules(Stage::Serving, Paths::OfFolders).unwrap().contains_key(&libc::SYS_openat));
+        let tidying = rules(Stage::Serving, Paths::Removed).unwrap();
+        assert!(tidying.contains_key(&libc::SYS_unlinkat) && !tidying.contains_key(&libc::SYS_openat));
+        assert!(rules(Stage::Serving, Paths::Used).unwrap().contains_key(&libc::SYS_openat));
     }
 }

@@ -142,7 +142,11 @@ pub struct Loading {
 /// # Errors
 /// [`SandboxError::Missing`] when a layer cannot be put up and it must be.
 pub fn enter(reach: &Reach, required: bool) -> Result<Loading, SandboxError> {
-    let paths = if *reach == Reach::default() { Paths::Never } else { Paths::OfFolders };
+    let paths = match (reach.folders.is_empty(), reach.tidied.is_empty()) {
+        (true, true) => Paths::Unused,
+        (true, false) => Paths::Removed,
+        (false, _) => Paths::Used,
+    };
     let others = other_threads();
     let of_thread = |put_up: &dyn Fn() -> Result<String, String>| match others {
         0 => put_up(),
