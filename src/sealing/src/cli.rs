@@ -13,6 +13,7 @@ use crate::error::SealingError;
 mod export;
 mod inspect;
 mod keygen;
+mod oms;
 mod release;
 mod seal;
 mod statement;
@@ -38,7 +39,8 @@ The customer gets the archive, its .sig and vendor.pub, and by another way the k
 
 Beside that:
   ampoule-seal seal --adapter-of my-model.bundle --from ./adapter …    # a site seals its own adapter
-  ampoule-seal export --dir ./plain my-model.bundle                    # then: model_signing verify key ./plain …
+  ampoule-seal export --dir ./plain my-model.bundle                    # then: ampoule-seal oms verify ./plain …
+  ampoule-seal oms sign ./my-model --key model.key --signature my-model.sig   # a plain folder, as OpenSSF signs it
 
 A password is asked for on the terminal, or read with --password-file. Each command's --help says more.
 
@@ -72,6 +74,9 @@ enum Action {
     Release(release::ReleaseArguments),
     /// Sign one file, such as the archive of a release.
     Sign(release::SignArguments),
+    /// Sign a plain model folder, or verify one, in OpenSSF's format.
+    #[command(subcommand)]
+    Oms(oms::Action),
 }
 
 /// How a command reports its result.
@@ -106,6 +111,7 @@ impl Command {
             Action::Inspect(arguments) => inspect::run(&arguments, output),
             Action::Release(arguments) => release::release(&arguments, output),
             Action::Sign(arguments) => release::sign(&arguments, output),
+            Action::Oms(action) => oms::run(&action, output),
         }
     }
 }

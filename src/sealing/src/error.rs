@@ -6,6 +6,8 @@ use std::path::{Path, PathBuf};
 use ampoule_bundle::{BundleError, BundlePath, ErrorClass, NotAFile, WeightHeaderError};
 use sigstore::errors::SigstoreError;
 
+use crate::oms::OmsError;
+
 /// Why a command of `ampoule-seal` did not do what was asked.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -101,6 +103,9 @@ pub enum SealingError {
     /// Standard input is no terminal and no password file was named.
     #[error("no password: name a file with --password-file, or run this on a terminal")]
     NoTerminal(#[source] io::Error),
+    /// A model signature of OpenSSF's format, or the folder that it is about, is not as it must be.
+    #[error(transparent)]
+    Oms(#[from] OmsError),
     /// Standard output does not take the result.
     #[error("cannot write to standard output: {0}")]
     Output(#[source] io::Error),
@@ -324,6 +329,7 @@ impl SealingError {
                 ErrorClass::Unreadable => 10,
                 ErrorClass::Signature => 11,
             },
+            SealingError::Oms(error) => error.exit_code(),
             SealingError::NotABundleFile { .. } => 10,
             _ => 1,
         }

@@ -2,7 +2,8 @@
 //!
 //! The modules in reading order: [`seal`] is the straight line; `source` decides what goes in, `links` how far the folder's
 //! links may lead, `weights` lays the tensors out, [`contract`] is what the vendor states beyond identity, [`keys`] sign;
-//! [`export`] and `inspect` look at the result; [`release`] signs the appliance's own files; [`cli`] is the command line.
+//! [`export`] and `inspect` look at the result; [`release`] signs the appliance's own files; [`oms`] signs and verifies plain
+//! model folders; [`cli`] is the command line.
 //! The format itself, types and bytes, lives in `ampoule-bundle`.
 
 pub mod seal;
@@ -19,12 +20,14 @@ pub mod password;
 pub mod trust;
 
 pub mod export;
+pub mod oms;
 pub mod release;
 
 pub mod cli;
 mod clock;
 pub mod error;
 mod files;
+mod folder;
 mod progress;
 
 pub use error::SealingError;
