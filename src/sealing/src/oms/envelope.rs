@@ -38,7 +38,7 @@ impl SignatureFile {
     /// # Errors
     /// `SigstoreMethod`, `OtherStatement` for another media or payload type, `Malformed`, and what strict JSON refuses.
     pub(crate) fn read(bytes: &[u8]) -> Result<SignatureFile, SealingError> {
-        let wire: Wire = json::parse("signature", bytes)?;
+        let wire: Wire = json::parse_foreign("signature", bytes)?;
         for (field, found, expected) in [
             ("mediaType", wire.media_type, BUNDLE_MEDIA_TYPE),
             ("payloadType", wire.dsse_envelope.payload_type, PAYLOAD_TYPE),

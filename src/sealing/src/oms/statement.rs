@@ -155,7 +155,7 @@ impl Statement {
     /// # Errors
     /// `OtherStatement`, `UnknownHashing`, `Name`, `Root`, `Malformed`, and what strict JSON refuses.
     pub(crate) fn read(payload: &[u8]) -> Result<Statement, SealingError> {
-        let head: Head = json::parse("statement", payload)?;
+        let head: Head = json::parse_foreign("statement", payload)?;
         for (field, found, expected) in [
             ("_type", head.kind, STATEMENT_TYPE),
             ("predicateType", head.predicate_type, Predicate::ModelSigning.uri()),
@@ -164,7 +164,7 @@ impl Statement {
                 return Err(OmsError::OtherStatement { field, found, expected }.into());
             }
         }
-        let WireStatement { subject: [subject], predicate, .. } = json::parse("statement", payload)?;
+        let WireStatement { subject: [subject], predicate, .. } = json::parse_foreign("statement", payload)?;
         let serialization = Serialization::read(predicate.serialization)?;
         let resources = read_resources(predicate.resources, &serialization)?;
         let statement = Statement { subject: subject.name, resources, serialization };
