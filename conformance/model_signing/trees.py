@@ -30,7 +30,7 @@ class Tree:
         self.shards = number // 6 % 2 == 1
         self.ignored = []
         self.signed = []
-        self.allow_symlinks = number % 8 == 5
+        self.allow_symlinks = number % 5 == 3
         self._write()
 
     def _write(self):
@@ -89,7 +89,8 @@ class Tree:
     def change(self):
         """Changes one thing; returns its name, and whether a client must refuse the folder after it."""
         kinds = [self._flip, self._shorten, self._lengthen, self._grow, self._remove, self._rename, self._link, self._git]
-        return kinds[self.number % len(kinds)]()
+        # Shifted each time around, so that every kind meets every way of signing.
+        return kinds[(self.number + self.number // len(kinds)) % len(kinds)]()
 
     def _victim(self):
         return self.random.choice(self.full())

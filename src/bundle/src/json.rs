@@ -130,6 +130,9 @@ fn malformed(document: &str, error: &serde_json::Error) -> BundleError {
     BundleError::MalformedJson { document: document.to_owned(), reason: crate::digest::shorten(&error.to_string()) }
 }
 
+/// The parser reads a fraction to within some units in the last place, which are less than 1 below this.
+const EXACT_BELOW: f64 = (1_u64 << 50) as f64;
+
 /// Which spellings of a number are taken.
 #[derive(Clone, Copy)]
 enum Numbers {
@@ -201,7 +204,7 @@ impl<'de> Visitor<'de> for StrictValue<'_> {
     }
 
     fn visit_f64<E: Error>(self, value: f64) -> Result<Value, E> {
-        let is_exact = value.fract() == 0.0 && value.abs() <= limits::MAX_JSON_INTEGER as f64;
+        let is_exact = value.fract() == 0.0 && value.abs() < EXACT_BELOW;
         match self.numbers {
             Numbers::Whole if is_exact => Ok((value as i64).into()),
             _ => Err(E::custom("a number is not a plain integer")),
@@ -292,13 +295,11 @@ mod tests {
     #[test]
     fn a_foreign_number_may_have_a_fraction_of_zero_and_no_other() {
         let read = |text: &str| parse_foreign::<u64>("test", text.as_bytes());
-        for (text, expected) in
-            [("1000.0", 1000), ("1e3", 1000), ("7", 7), ("9007199254740991.0", limits::MAX_JSON_INTEGER)]
-        {
+        for (text, expected) in [("1000.0", 1000), ("1e3", 1000), ("7", 7), ("1125899906842623.0", (1 << 50) - 1)] {
             assert_eq!(read(text).expect("whole"), expected, "{text}");
             assert_eq!(parse::<u64>("test", text.as_bytes()).is_ok(), text == "7", "{text}");
         }
-        for text in ["1000.5", "1e-3", "9007199254740992.0", "1e999", "1.0 ", "NaN", "-1.0"] {
+        for text in ["1000.5", "1e-3", "1125899906842624.0", "9007199254740991.0", "1e999", "1.0 ", "NaN", "-1.0"] {
             assert_eq!(read(text).is_ok(), text == "1.0 ", "{text}");
         }
     }

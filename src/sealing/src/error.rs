@@ -155,6 +155,12 @@ pub enum SealingError {
         /// What was named.
         path: PathBuf,
     },
+    /// An adapter that would compute nothing but nonsense.
+    #[error("the adapter's tensor {tensor} has an infinity or a NaN in it: it cannot be served, train it anew")]
+    NotFinite {
+        /// The tensor's name.
+        tensor: String,
+    },
     /// A file that ends in `.json` and is something else.
     #[error("{path} is not JSON")]
     NotJson {

@@ -11,8 +11,10 @@ pub mod seal;
 mod content;
 pub mod contract;
 mod describe;
+mod finite;
+mod folder;
 mod links;
-pub mod source;
+mod source;
 mod weights;
 
 pub mod keys;
@@ -27,7 +29,7 @@ pub mod cli;
 mod clock;
 pub mod error;
 mod files;
-mod folder;
 mod progress;
 
 pub use error::SealingError;
+pub use finite::first_not_finite;

@@ -139,7 +139,7 @@ pub fn sign(
 /// # Errors
 /// [`OmsError`] by what is wrong; nothing in the folder is opened before the signature holds.
 pub fn verify(selection: &Selection, trust: &Trust, ignore_unsigned: bool) -> Result<Signed, SealingError> {
-    let file = SignatureFile::read(&files::read_capped(&selection.signature, MAX_SIGNATURE_FILE_BYTES)?)?;
+    let file = read_signature(&selection.signature)?;
     let (key, signer) = trusted_key(&file.material, trust)?;
     let statement = Statement::read(file.payload_signed_by(&key, &signer)?)?;
 
@@ -159,6 +159,17 @@ pub fn verify(selection: &Selection, trust: &Trust, ignore_unsigned: bool) -> Re
     }
     let names_key = !matches!(file.material, Material::Key { hint: None });
     Ok(Signed { root: statement.root(), resources: found.len(), bytes, key, names_key })
+}
+
+fn read_signature(path: &Path) -> Result<SignatureFile, SealingError> {
+    let bytes = files::read_capped(path, MAX_SIGNATURE_FILE_BYTES).map_err(|error| match error {
+        SealingError::TooLarge { found_bytes, limit_bytes, .. } => {
+            let reason = format!("it is {found_bytes} bytes long, at most {limit_bytes} are read");
+            OmsError::Malformed { document: "signature", reason }.into()
+        }
+        other => other,
+    })?;
+    SignatureFile::read(&bytes)
 }
 
 /// The key that must have signed, and what it is called in messages.
