@@ -7,7 +7,7 @@ use serde_json::json;
 
 use super::{KeyArguments, Output};
 use crate::error::SealingError;
-use crate::oms::{self, OmsKey, OmsPublicKey, Selection, Signed, Signer, Trust, read_certificates};
+use crate::oms::{self, OmsError, OmsKey, OmsPublicKey, Selection, Signed, Signer, Trust, read_certificates};
 use crate::password::{Password, Prompt};
 
 /// The reference client's own choice.
@@ -60,7 +60,7 @@ struct Selected {
     #[arg(long, value_name = "FILE")]
     signature: PathBuf,
     /// A file or folder that is no part of the model, as a path from here; may be given several times.
-    #[arg(long, value_name = "PATH", num_args = 1..)]
+    #[arg(long, value_name = "PATH")]
     ignore_paths: Vec<PathBuf>,
     /// Leave out .git, .gitattributes, .github and .gitignore of the top level; so it is unless said otherwise.
     #[arg(long, overrides_with = "no_ignore_git_paths")]
@@ -83,8 +83,9 @@ pub(super) struct SignArguments {
     /// By what verifiers know who signed.
     #[arg(long, value_enum, default_value_t = Method::Key)]
     method: Method,
-    /// With --method certificate: PEM files, the signing certificate first, then those above it, five at most.
-    #[arg(long, value_name = "FILE", num_args = 1.., required_if_eq("method", "certificate"))]
+    /// With --method certificate: a PEM file, the signing certificate first, then those above it, five at most; may be given
+    /// several times.
+    #[arg(long, value_name = "FILE", required_if_eq("method", "certificate"))]
     certificate_chain: Vec<PathBuf>,
     /// What is hashed: whole files, or shards of them, which many cores hash at once where a file is very large.
     #[arg(long, value_enum, default_value_t = Serialized::Files)]
@@ -102,8 +103,8 @@ pub(super) struct VerifyArguments {
     /// The public key that must have signed.
     #[arg(long, value_name = "FILE", group = "trust")]
     public_key: Option<PathBuf>,
-    /// PEM files with the authorities to one of which the signature's certificates must lead.
-    #[arg(long, value_name = "FILE", num_args = 1.., group = "trust")]
+    /// A PEM file with authorities, to one of which the signature's certificates must lead; may be given several times.
+    #[arg(long, value_name = "FILE", group = "trust")]
     certificate_chain: Vec<PathBuf>,
     /// Take no notice of files that were not signed.
     #[arg(long)]
@@ -150,9 +151,12 @@ pub(super) fn run(action: &Action, output: Output) -> Result<(), SealingError> {
 
 fn sign(arguments: &SignArguments, output: Output) -> Result<(), SealingError> {
     let signer = match arguments.method {
+        Method::Key if !arguments.certificate_chain.is_empty() => {
+            return Err(OmsError::CertificatesWithoutMethod.into());
+        }
         Method::Key => Signer::Key,
         Method::Certificate => Signer::Certificates(read_certificates(&arguments.certificate_chain)?),
-        Method::Sigstore => return Err(oms::OmsError::SigstoreMethod.into()),
+        Method::Sigstore => return Err(OmsError::SigstoreMethod.into()),
     };
     let KeyArguments { key, password_file } = &arguments.key;
     let key = OmsKey::open(key, || Password::obtain(password_file.as_deref(), Prompt::Once))?;

@@ -1,5 +1,6 @@
 //! What can be wrong with a model signature of OpenSSF's format, or with the folder that it is about.
 
+use std::io;
 use std::path::PathBuf;
 
 use super::compare::Differences;
@@ -8,6 +9,9 @@ use super::compare::Differences;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum OmsError {
+    /// Certificates for a method that takes none.
+    #[error("--certificate-chain goes with --method certificate: say that, or leave the certificates out")]
+    CertificatesWithoutMethod,
     /// The chain of certificates is not one that the named authorities stand for.
     #[error("the signature's certificate is not to be trusted: {reason}")]
     Certificate {
@@ -128,6 +132,14 @@ pub enum OmsError {
         /// What there is.
         known: &'static str,
     },
+    /// A file or folder that could not be read.
+    #[error("cannot read {path}")]
+    Unreadable {
+        /// The file or folder.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
     /// A key of another kind.
     #[error(
         "{path} is not a key that model signing knows: expected ECDSA on P-256, P-384 or P-521, the point uncompressed"
@@ -147,7 +159,8 @@ impl OmsError {
             | OmsError::UnknownHashing { .. }
             | OmsError::Link { .. }
             | OmsError::Special { .. }
-            | OmsError::Moved { .. } => 10,
+            | OmsError::Moved { .. }
+            | OmsError::Unreadable { .. } => 10,
             OmsError::Certificate { .. }
             | OmsError::Changed(_)
             | OmsError::NotSigned { .. }
@@ -156,6 +169,7 @@ impl OmsError {
             | OmsError::OtherStatement { .. }
             | OmsError::Root { .. }
             | OmsError::SigstoreMethod => 11,
+            OmsError::CertificatesWithoutMethod => 2,
             OmsError::CertificateOfAnotherKey
             | OmsError::Certificates { .. }
             | OmsError::Empty { .. }

@@ -167,6 +167,7 @@ fn read_signature(path: &Path) -> Result<SignatureFile, SealingError> {
             let reason = format!("it is {found_bytes} bytes long, at most {limit_bytes} are read");
             OmsError::Malformed { document: "signature", reason }.into()
         }
+        SealingError::Read { path, source } => OmsError::Unreadable { path, source }.into(),
         other => other,
     })?;
     SignatureFile::read(&bytes)

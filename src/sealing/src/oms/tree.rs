@@ -34,7 +34,7 @@ pub(crate) struct Found {
 impl Tree {
     pub(crate) fn open(path: &Path, allow_symlinks: bool) -> Result<Tree, SealingError> {
         let opened = Folder::open(path);
-        let folder = opened.map_err(|source| SealingError::Read { path: path.to_owned(), source })?;
+        let folder = opened.map_err(|source| OmsError::Unreadable { path: path.to_owned(), source })?;
         Ok(Tree { folder, path: path.to_owned(), allow_symlinks })
     }
 
@@ -102,7 +102,7 @@ impl Tree {
     }
 
     pub(crate) fn unreadable(&self, relative: &Path, source: io::Error) -> SealingError {
-        SealingError::Read { path: self.path.join(relative), source }
+        OmsError::Unreadable { path: self.path.join(relative), source }.into()
     }
 
     fn measure(&self, relative: &Path) -> Result<Found, SealingError> {
@@ -132,7 +132,7 @@ pub(crate) fn within<'a>(
 ) -> Result<BTreeSet<String>, SealingError> {
     let in_context = |path: &Path| {
         let path = path.to_owned();
-        |source| SealingError::Read { path, source }
+        |source| SealingError::from(OmsError::Unreadable { path, source })
     };
     let root = folder.canonicalize().map_err(in_context(folder))?;
     let mut names = BTreeSet::new();

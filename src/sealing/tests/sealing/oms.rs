@@ -5,11 +5,12 @@ use std::os::unix::fs::symlink;
 use std::path::Path;
 use std::process::{Command, Output};
 
-use ampoule_bundle::Digest;
+use ampoule_bundle::{BUNDLE_MEDIA_TYPE, Digest, KeyId, PAYLOAD_TYPE, pre_authentication_encoding};
 use ampoule_sealing::SealingError;
 use ampoule_sealing::keys::SigningKey;
 use ampoule_sealing::oms::{self, OmsError, OmsKey, Selection, Signer, Trust};
-use ampoule_sealing::seal::attest;
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 
 use crate::support::{fixtures, on_path, other_key, test_key, time, tool};
@@ -79,7 +80,17 @@ fn resource(name: &str, content: &[u8]) -> Value {
 
 /// Puts a signature of `payload` by the key that the verifier trusts, or by another, beside the model.
 fn forge(place: &Path, payload: &str, key: &SigningKey) {
-    fs::write(place.join("sig"), attest(payload.as_bytes(), key).unwrap().bytes()).unwrap();
+    let signature = key.sign(&pre_authentication_encoding(PAYLOAD_TYPE, payload.as_bytes())).unwrap();
+    let file = json!({
+        "mediaType": BUNDLE_MEDIA_TYPE,
+        "verificationMaterial": {"publicKey": {"hint": KeyId::of_pem(key.public_pem()).to_string()}},
+        "dsseEnvelope": {
+            "payload": STANDARD.encode(payload),
+            "payloadType": PAYLOAD_TYPE,
+            "signatures": [{"sig": STANDARD.encode(signature)}],
+        },
+    });
+    fs::write(place.join("sig"), file.to_string()).unwrap();
 }
 
 #[test]
@@ -163,7 +174,10 @@ fn c10_c14_nobody_else_has_signed() {
     }
     expect(&sign(place, &["--method", "sigstore"]), 11, "needs a transparency log");
     expect(&sign(place, &["--method", "certificate"]), 2, "--certificate-chain");
+    expect(&sign(place, &["--certificate-chain", "sig"]), 2, "--method certificate");
     expect(&verify(place, &["--certificate-chain", "sig"]), 2, "cannot be used with");
+    fs::remove_file(place.join("sig")).unwrap();
+    expect(&verify(place, &[]), 10, "cannot read sig");
 }
 
 #[test]
