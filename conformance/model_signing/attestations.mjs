@@ -1,7 +1,7 @@
 // Holds the attestations of a sealed bundle against Sigstore's own verifier: attestations.mjs LAYOUT PUBLIC_KEY.
 //
-// LAYOUT is the folder that a bundle unpacks to. Each of its three statements must be there and verify with the key; after
-// one change to its payload, or with another key, none may. A key needs no transparency log and no timestamp.
+// LAYOUT is the folder that a bundle unpacks to. Each of its three statements must be there and verify with the key;
+// after one change to its payload, or with another key, none may. A key needs no transparency log and no timestamp.
 
 import crypto from "node:crypto";
 import fs from "node:fs";

@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
 """Holds `ampoule-seal oms` against the reference client on generated folders: compare.py BINARY [TREES].
 
-Each folder is signed by both and verified by both, then changed in one thing, and verified by both again. Any difference
-between the two verdicts, or to the one that is right, is a failure; the differences that are meant are in differences.py,
-each with its reason, and each is shown to be there. The result is printed as a table.
+Each folder is signed by both and verified by both, then changed in one thing, and verified by both again. A verdict that
+is not the right one is a failure; the differences that are meant are in differences.py, each with its reason, and each is
+shown to be there. The result is printed as a table.
 """
 
 import collections
@@ -49,11 +49,13 @@ def compare(tree, identity, clients, counts):
             failures.append(f"folder {tree.number}, {' '.join(kind)}: {what}: accepted is {accepted}: {told[:300]}")
 
     # Inside the folder for every second one, where it must not count as a part of the model.
-    signatures = {who: (tree.folder if tree.number % 2 else tree.folder.parent) / f"{who} {tree.number}.sig" for who in WHO}
+    place = tree.folder if tree.number % 2 else tree.folder.parent
+    signatures = {who: place / f"{who} {tree.number}.sig" for who in WHO}
     if tree.allow_symlinks:
         tree.allow_symlinks = False
         for who in WHO:
-            expect(f"signed by {who} with links that are not allowed", clients[who].sign(tree, signatures[who], identity), False)
+            refused = clients[who].sign(tree, signatures[who], identity)
+            expect(f"signed by {who} with links that are not allowed", refused, False)
         tree.allow_symlinks = True
     for who in WHO:
         expect(f"signed by {who}", clients[who].sign(tree, signatures[who], identity), True)
@@ -66,7 +68,8 @@ def compare(tree, identity, clients, counts):
     ])
     changed, must_refuse = tree.change()
     with_each(signatures, lambda who, path: [
-        expect(f"signed by {who}, {changed}, verified by {by}", clients[by].verify(tree, path, identity), not must_refuse)
+        expect(f"signed by {who}, {changed}, verified by {by}", clients[by].verify(tree, path, identity),
+               not must_refuse)
         for by in WHO
     ])
     if changed == "a file added" and not tree.shards:

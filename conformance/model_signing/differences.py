@@ -127,8 +127,9 @@ def before_the_standard(case):
         payload["subject"] = [{"name": each["name"], "digest": {"sha256": each["digest"]}} for each in resources]
         raw = json.dumps(payload).encode()
         key = serialization.load_pem_private_key(case.identity.private.read_bytes(), None)
+        signature = key.sign(pae(raw), ec.ECDSA(hashes.SHA256()))
         value["dsseEnvelope"]["payload"] = base64.b64encode(raw).decode()
-        value["dsseEnvelope"]["signatures"][0]["sig"] = base64.b64encode(key.sign(pae(raw), ec.ECDSA(hashes.SHA256()))).decode()
+        value["dsseEnvelope"]["signatures"][0]["sig"] = base64.b64encode(signature).decode()
         return json.dumps(value)
     case.edit(change)
 
@@ -136,18 +137,21 @@ def before_the_standard(case):
 # (what, how it is made, ours, theirs, why)
 CASES = [
     ("a key twice in the signature file", duplicate_key, REFUSED, ACCEPTED, "two readers could take another one each"),
-    ("two signatures in one envelope", two_signatures, REFUSED, ACCEPTED, "the format allows one; theirs reads the first"),
+    ("two signatures in one envelope", two_signatures, REFUSED, ACCEPTED,
+     "the format allows one; theirs reads the first"),
     ("base64 with other characters in it", loose_base64, REFUSED, ACCEPTED, "one text for one content"),
     ("a backslash in a name", backslash, REFUSED, ACCEPTED, "elsewhere it separates folders and leads out of this one"),
     ("an expired certificate", expired, REFUSED, ACCEPTED, "theirs judges a certificate at the moment when it began"),
     ("an authority with an RSA key", rsa_authority, REFUSED, ACCEPTED, "elliptic curves alone, as for the keys"),
     ("a signature about no file", empty, REFUSED, ACCEPTED, "the format wants one resource or more"),
-    ("shards, with unsigned files ignored", unsigned_in_shards, ACCEPTED, REFUSED, "theirs looks for a file with a shard's name"),
+    ("shards, with unsigned files ignored", unsigned_in_shards, ACCEPTED, REFUSED,
+     "theirs looks for a file with a shard's name"),
     ("BLAKE2b", blake2, ACCEPTED, REFUSED, "theirs signs with it; its command line verifies SHA-256 alone"),
     ("BLAKE3", blake3, ACCEPTED, REFUSED, "theirs signs with it; its command line verifies SHA-256 alone"),
     ("a signed file below a link, with unsigned files ignored", below_a_link, REFUSED, ACCEPTED,
      "theirs looks at the last part of a path alone"),
-    ("the statement from before the standard", before_the_standard, REFUSED, ACCEPTED, "it says neither how nor what was left out"),
+    ("the statement from before the standard", before_the_standard, REFUSED, ACCEPTED,
+     "it says neither how nor what was left out"),
 ]
 
 

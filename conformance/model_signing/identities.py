@@ -8,7 +8,11 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-CURVES = {"P-256": (ec.SECP256R1, hashes.SHA256), "P-384": (ec.SECP384R1, hashes.SHA384), "P-521": (ec.SECP521R1, hashes.SHA512)}
+CURVES = {
+    "P-256": (ec.SECP256R1, hashes.SHA256),
+    "P-384": (ec.SECP384R1, hashes.SHA384),
+    "P-521": (ec.SECP521R1, hashes.SHA512),
+}
 DAY = datetime.timedelta(days=1)
 
 

@@ -7,10 +7,10 @@ import shutil
 
 # Each is one file name of a POSIX system. A colon separates the range of a shard and is added for whole files only.
 NAMES = [
-    "weights.safetensors", "config.json", "two words", " leading space", "trailing space ", "a..b", "..two dots", ".hidden",
-    "-rf", "--help", "caf\u00e9", "cafe\u0301", "\u6a21\u578b", "\U0001f600", "\u202eright to left", "quote\"'", "tab\there",
-    "line\nfeed", "\x01control", "$HOME", "%2e%2e", "a,b;c", "*?[x]", "~", "@", "#", "model.sig.old", "UPPER", "upper", "n" * 200,
-    "\u00df", "\u017f", "\ufb01", "\u1e9e", "a-b", "a", "a b",
+    "weights.safetensors", "config.json", "two words", " leading space", "trailing space ", "a..b", "..two dots",
+    ".hidden", "-rf", "--help", "caf\u00e9", "cafe\u0301", "\u6a21\u578b", "\U0001f600", "\u202eright to left",
+    "quote\"'", "tab\there", "line\nfeed", "\x01control", "$HOME", "%2e%2e", "a,b;c", "*?[x]", "~", "@", "#",
+    "model.sig.old", "UPPER", "upper", "n" * 200, "\u00df", "\u017f", "\ufb01", "\u1e9e", "a-b", "a", "a b",
 ]
 FOLDERS = ["sub", "a", "deep folder", "\u00e9", "e\u0301", ".cache", "-dash", "x.git", "sub-1"]
 SHARD_SIZE = 1000

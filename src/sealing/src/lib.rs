@@ -2,8 +2,8 @@
 //!
 //! The modules in reading order: [`seal`] is the straight line; `source` decides what goes in, `links` how far the folder's
 //! links may lead, `weights` lays the tensors out, [`contract`] is what the vendor states beyond identity, [`keys`] sign;
-//! [`export`] and `inspect` look at the result; [`release`] signs the appliance's own files; [`oms`] signs and verifies plain
-//! model folders; [`cli`] is the command line.
+//! [`export`] and `inspect` look at the result; [`release`] signs the appliance's own files; [`oms`] signs and verifies
+//! plain model folders; [`cli`] is the command line.
 //! The format itself, types and bytes, lives in `ampoule-bundle`.
 
 pub mod seal;

@@ -148,7 +148,8 @@ struct WireMaterial {
 struct WireKey {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     hint: Option<String>,
-    // Before version 1.1 the client wrote the key itself. A key that comes with its signature proves nothing: it is not read.
+    // Before version 1.1 the client wrote the key itself. A key that comes with its signature proves nothing, so it is
+    // not read.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     raw_bytes: Option<Value>,
     #[serde(default, skip_serializing_if = "Option::is_none")]

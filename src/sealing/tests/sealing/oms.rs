@@ -1,4 +1,5 @@
-//! `ampoule-seal oms`: what a signature of OpenSSF's format must not be able to do, by exit code; and whose certificates hold.
+//! `ampoule-seal oms`: what a signature of OpenSSF's format must not be able to do, by exit code, and whose certificates
+//! hold.
 
 use std::fs;
 use std::os::unix::fs::symlink;
