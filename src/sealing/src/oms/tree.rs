@@ -40,6 +40,12 @@ impl Tree {
 
     /// All files, sorted by name, but for those at or below a path of `ignored`.
     pub(crate) fn survey(&self, ignored: &BTreeSet<String>) -> Result<Vec<Found>, SealingError> {
+        // Without its last slash, which would follow the link.
+        let named: PathBuf = self.path.components().collect();
+        let is_link = std::fs::symlink_metadata(&named).is_ok_and(|found| found.is_symlink());
+        if is_link && !self.allow_symlinks {
+            return Err(OmsError::Link { name: shown(&named) }.into());
+        }
         let ignored: Vec<&Path> = ignored.iter().map(Path::new).collect();
         let mut found = Vec::new();
         let mut folders = vec![PathBuf::new()];

@@ -119,8 +119,13 @@ fn a_folder_is_signed_and_verified_and_every_change_is_told_by_name() {
     expect(&verify(place, &[]), 11, r"not signed: new\u{1b}[31m");
     expect(&verify(place, &["--ignore-unsigned-files"]), 0, "");
     expect(&verify(place, &["--ignore-paths", "model/new\u{1b}[31m"]), 0, "");
-    assert!(Command::new("mkfifo").arg(place.join("model/pipe")).status().unwrap().success());
-    expect(&verify(place, &[]), 10, "pipe is neither a file nor a folder");
+    fs::remove_file(place.join("model/new\u{1b}[31m")).unwrap();
+    fs::rename(place.join("model"), place.join("moved")).unwrap();
+    symlink("moved", place.join("model")).unwrap();
+    expect(&verify(place, &[]), 10, "model is a symbolic link");
+    expect(&verify(place, &["--allow-symlinks"]), 0, "");
+    assert!(Command::new("mkfifo").arg(place.join("moved/pipe")).status().unwrap().success());
+    expect(&verify(place, &["--allow-symlinks"]), 10, "pipe is neither a file nor a folder");
 }
 
 #[test]
