@@ -12,6 +12,7 @@ mod edges;
 mod fuzz;
 mod image;
 mod kubernetes;
+mod model_signing;
 mod process;
 mod reproducible;
 mod systemd;
@@ -57,6 +58,12 @@ enum Command {
     Fuzz(fuzz::Options),
     /// Check the Kubernetes manifests and the systemd unit with kubectl and systemd-analyze.
     Deployment,
+    /// Compare the built `ampoule-seal oms` with OpenSSF's client, and let Sigstore's verify a bundle's attestations.
+    ModelSigning {
+        /// How many folders are made, signed, verified, changed and verified again.
+        #[arg(long, value_name = "N", default_value_t = 200)]
+        folders: u32,
+    },
     /// Check what no compiler checks: file headers, file lengths, stray paths, the top level of the tree.
     Tidy,
     /// Install the outside tools that the tests use (Debian packages, and some by cargo).
@@ -80,6 +87,10 @@ fn main() -> anyhow::Result<()> {
         Command::Deployment => {
             let binary = Path::new(test::BINARY);
             kubernetes::run(binary).and_then(|()| systemd::run(binary))
+        }
+        Command::ModelSigning { folders } => {
+            let seal = Path::new(test::BINARY).with_file_name("ampoule-seal");
+            model_signing::compare(&clients::venv()?, &seal, folders).and_then(|()| model_signing::attestations())
         }
         Command::Tidy => tidy::run(),
         Command::Tools => tools::install(),

@@ -11,7 +11,9 @@ use std::time::Instant;
 
 use anyhow::{Context, bail};
 
-use crate::{airgap, alerts, bundle, clients, dist, edges, fuzz, image, kubernetes, process, systemd, tidy, tools};
+use crate::{
+    airgap, alerts, bundle, clients, dist, edges, fuzz, image, kubernetes, model_signing, process, systemd, tidy, tools,
+};
 
 /// The prefix with which a test says that it did not do its work.
 const SKIP_PREFIX: &str = "skipped: ";
@@ -21,6 +23,9 @@ pub(crate) const BINARY: &str = "target/x86_64-unknown-linux-gnu/release/ampoule
 
 /// What a skip that CI allows contains: the shared fixtures lie beside the checkout or nowhere.
 const ALLOWED_SKIP: &str = "../shared is missing";
+
+/// On so many folders are model signatures compared here; `cargo xtask model-signing` takes 200.
+const FOLDERS_COMPARED: u32 = 24;
 
 /// Runs all checks and sums up.
 pub(crate) fn run() -> anyhow::Result<()> {
@@ -68,6 +73,13 @@ pub(crate) fn run() -> anyhow::Result<()> {
         step("systemd", || systemd::run(Path::new(BINARY)))?;
     }
     skips.extend(step("tests", || cargo_test(venv.as_deref()))?);
+    if let Some(venv) = &venv {
+        let seal = Path::new(BINARY).with_file_name("ampoule-seal");
+        step("model signing", || model_signing::compare(venv, &seal, FOLDERS_COMPARED))?;
+    }
+    if ["node", "npm", "tar"].into_iter().all(is_installed) {
+        step("attestations", model_signing::attestations)?;
+    }
     if let Some(venv) = &venv {
         step("clients", || {
             let bundles = Path::new("target/bundles");

@@ -38,6 +38,8 @@ pub(crate) const TOOLS: &[Tool] = &[
         used_for: "the alert rules, the dashboard and the metrics page",
     },
     Tool { program: "chromium", package: Some("chromium"), used_for: "the status page in a browser" },
+    Tool { program: "node", package: Some("nodejs"), used_for: "Sigstore's own client on a bundle's attestations" },
+    Tool { program: "npm", package: Some("npm"), used_for: "the packages of that client" },
     Tool { program: "cargo-deny", package: None, used_for: "licences, sources and bans of the dependencies" },
     Tool { program: "cargo-fuzz", package: None, used_for: "fuzzing the parsers" },
 ];

@@ -22,7 +22,21 @@ use crate::limits;
 /// # Panics
 /// As [`canonical`].
 pub fn parse<T: DeserializeOwned + Serialize>(document: &str, bytes: &[u8]) -> Result<T, BundleError> {
-    let tree = parse_value(document, bytes)?;
+    parse_tree(document, parse_value(document, bytes)?)
+}
+
+/// As [`parse`], for what other tools wrote: a whole number may be spelled `1000.0`, as protobuf's `Struct` has no other.
+///
+/// # Errors
+/// As [`parse`].
+///
+/// # Panics
+/// As [`canonical`].
+pub fn parse_foreign<T: DeserializeOwned + Serialize>(document: &str, bytes: &[u8]) -> Result<T, BundleError> {
+    parse_tree(document, read_tree(document, bytes, Numbers::Whole)?)
+}
+
+fn parse_tree<T: DeserializeOwned + Serialize>(document: &str, tree: Value) -> Result<T, BundleError> {
     let value: T = T::deserialize(&tree).map_err(|error| malformed(document, &error))?;
     if !has_objects_of(&tree, &to_tree(&value)) {
         return Err(malformed(document, &Error::custom("a list stands where an object must")));
@@ -99,9 +113,13 @@ fn has_ascii_keys(tree: &Value) -> bool {
 /// # Errors
 /// [`BundleError::MalformedJson`].
 pub fn parse_value(document: &str, bytes: &[u8]) -> Result<Value, BundleError> {
+    read_tree(document, bytes, Numbers::Integers)
+}
+
+fn read_tree(document: &str, bytes: &[u8], numbers: Numbers) -> Result<Value, BundleError> {
     let mut deserializer = serde_json::Deserializer::from_slice(bytes);
     let mut remaining = limits::MAX_JSON_VALUES;
-    let value = StrictValue { depth: 0, remaining: &mut remaining }
+    let value = StrictValue { depth: 0, numbers, remaining: &mut remaining }
         .deserialize(&mut deserializer)
         .map_err(|error| malformed(document, &error))?;
     deserializer.end().map_err(|error| malformed(document, &error))?;
@@ -112,15 +130,28 @@ fn malformed(document: &str, error: &serde_json::Error) -> BundleError {
     BundleError::MalformedJson { document: document.to_owned(), reason: crate::digest::shorten(&error.to_string()) }
 }
 
+/// The parser reads a fraction to within some units in the last place, which are less than 1 below this.
+const EXACT_BELOW: f64 = (1_u64 << 50) as f64;
+
+/// Which spellings of a number are taken.
+#[derive(Clone, Copy)]
+enum Numbers {
+    /// Digits alone.
+    Integers,
+    /// With a fraction of zero, or an exponent, too.
+    Whole,
+}
+
 /// One value at a depth, with the number of values that may still come.
 struct StrictValue<'a> {
     depth: usize,
+    numbers: Numbers,
     remaining: &'a mut usize,
 }
 
 impl StrictValue<'_> {
     fn inner(&mut self) -> StrictValue<'_> {
-        StrictValue { depth: self.depth + 1, remaining: self.remaining }
+        StrictValue { depth: self.depth + 1, numbers: self.numbers, remaining: self.remaining }
     }
 
     fn check_depth<E: Error>(&self) -> Result<(), E> {
@@ -172,8 +203,12 @@ impl<'de> Visitor<'de> for StrictValue<'_> {
         Ok(value.into())
     }
 
-    fn visit_f64<E: Error>(self, _: f64) -> Result<Value, E> {
-        Err(E::custom("a number is not a plain integer"))
+    fn visit_f64<E: Error>(self, value: f64) -> Result<Value, E> {
+        let is_exact = value.fract() == 0.0 && value.abs() < EXACT_BELOW;
+        match self.numbers {
+            Numbers::Whole if is_exact => Ok((value as i64).into()),
+            _ => Err(E::custom("a number is not a plain integer")),
+        }
     }
 
     fn visit_str<E: Error>(self, value: &str) -> Result<Value, E> {
@@ -255,6 +290,18 @@ mod tests {
             assert!(parse_value("test", text.as_bytes()).is_err(), "{}", crate::digest::shorten(text));
         }
         assert!(parse_value("test", b"[\"\xff\"]").is_err(), "invalid UTF-8");
+    }
+
+    #[test]
+    fn a_foreign_number_may_have_a_fraction_of_zero_and_no_other() {
+        let read = |text: &str| parse_foreign::<u64>("test", text.as_bytes());
+        for (text, expected) in [("1000.0", 1000), ("1e3", 1000), ("7", 7), ("1125899906842623.0", (1 << 50) - 1)] {
+            assert_eq!(read(text).expect("whole"), expected, "{text}");
+            assert_eq!(parse::<u64>("test", text.as_bytes()).is_ok(), text == "7", "{text}");
+        }
+        for text in ["1000.5", "1e-3", "1125899906842624.0", "9007199254740991.0", "1e999", "1.0 ", "NaN", "-1.0"] {
+            assert_eq!(read(text).is_ok(), text == "1.0 ", "{text}");
+        }
     }
 
     #[test]

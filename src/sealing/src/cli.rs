@@ -16,6 +16,7 @@ mod diff;
 mod export;
 mod inspect;
 mod keygen;
+mod oms;
 mod release;
 mod seal;
 mod statement;
@@ -42,7 +43,8 @@ The customer gets the archive, its .sig and vendor.pub, and by another way the k
 Beside that:
   ampoule-seal seal --adapter-of my-model.bundle --from ./adapter …    # a site seals its own adapter
   ampoule-seal diff old.bundle new.bundle --out update.bundle          # for a site that holds the old one
-  ampoule-seal export --dir ./plain my-model.bundle                    # then: model_signing verify key ./plain …
+  ampoule-seal export --dir ./plain my-model.bundle                    # then: ampoule-seal oms verify ./plain …
+  ampoule-seal oms sign ./my-model --key model.key --signature my-model.sig   # a plain folder, as OpenSSF signs it
 
 A password is asked for on the terminal, or read with --password-file. Each command's --help says more.
 
@@ -78,6 +80,9 @@ enum Action {
     Release(release::ReleaseArguments),
     /// Sign a bundle with one more key, or one plain file, such as the archive of a release.
     Sign(release::SignArguments),
+    /// Sign a plain model folder, or verify one, in OpenSSF's format.
+    #[command(subcommand)]
+    Oms(oms::Action),
 }
 
 /// How a command reports its result.
@@ -120,6 +125,7 @@ impl Command {
             Action::Inspect(arguments) => inspect::run(&arguments, output),
             Action::Release(arguments) => release::release(&arguments, output),
             Action::Sign(arguments) => release::sign(&arguments, output),
+            Action::Oms(action) => oms::run(&action, output),
         }
     }
 }

@@ -41,11 +41,10 @@ pub(crate) struct Content {
 }
 
 impl OpenFile {
-    pub(crate) fn open(path: &Path) -> Result<OpenFile, SealingError> {
-        let in_context = |source| SealingError::Read { path: path.to_owned(), source };
-        let file = File::open(path).map_err(in_context)?;
-        let length = file.metadata().map_err(in_context)?.len();
-        Ok(OpenFile { file: Arc::new(file), path: Arc::new(path.to_owned()), length })
+    /// Takes a regular file that was opened; `path` names it in messages.
+    pub(crate) fn of(file: File, path: &Path) -> Result<OpenFile, SealingError> {
+        let found = file.metadata().map_err(|source| SealingError::Read { path: path.to_owned(), source })?;
+        Ok(OpenFile { file: Arc::new(file), path: Arc::new(path.to_owned()), length: found.len() })
     }
 
     /// Reads exactly `length` bytes from `offset`; the caller has capped `length`.
@@ -58,10 +57,11 @@ impl OpenFile {
 }
 
 impl Content {
-    /// The SHA-256 of all bytes, in one pass over them.
-    pub(crate) fn digest(&self, progress: &Progress) -> Result<Digest, SealingError> {
+    /// The SHA-256 of all bytes, in one pass over them; `look_at` sees the same bytes in the same order.
+    pub(crate) fn digest(&self, progress: &Progress, mut look_at: impl FnMut(&[u8])) -> Result<Digest, SealingError> {
         let mut hasher = Hasher::new();
         hasher.update(&self.head);
+        look_at(&self.head);
         progress.advance(self.head.len() as u64);
         let mut block = vec![0; BLOCK_BYTES];
         for piece in &self.pieces {
@@ -71,6 +71,7 @@ impl Content {
                 let count =
                     count.map_err(|source| SealingError::Read { path: piece.file.path.to_path_buf(), source })?;
                 hasher.update(&block[..count]);
+                look_at(&block[..count]);
                 progress.advance(count as u64);
                 position += count as u64;
             }
@@ -129,7 +130,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("data");
         std::fs::write(&path, b"0123456789").unwrap();
-        let file = OpenFile::open(&path).unwrap();
+        let file = OpenFile::of(File::open(&path).unwrap(), &path).unwrap();
         let piece = |offset, length| Piece { file: file.clone(), offset, length };
         let content = Content { head: b"head:".to_vec(), pieces: vec![piece(7, 3), piece(0, 0), piece(0, 2)] };
         for offset in 0..=10 {
@@ -140,7 +141,7 @@ mod tests {
             assert_eq!(read, b"head:78901"[offset..]);
         }
         assert_eq!(content.length(), 10);
-        assert_eq!(content.digest(&Progress::hidden()).unwrap(), Digest::of(b"head:78901"));
+        assert_eq!(content.digest(&Progress::hidden(), |_| {}).unwrap(), Digest::of(b"head:78901"));
     }
 
     #[test]
@@ -148,9 +149,9 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("data");
         std::fs::write(&path, b"0123456789").unwrap();
-        let file = OpenFile::open(&path).unwrap();
+        let file = OpenFile::of(File::open(&path).unwrap(), &path).unwrap();
         let content = Content { head: Vec::new(), pieces: vec![Piece { file, offset: 0, length: 10 }] };
         std::fs::write(&path, b"01234").unwrap();
-        assert!(matches!(content.digest(&Progress::hidden()), Err(SealingError::Read { .. })));
+        assert!(matches!(content.digest(&Progress::hidden(), |_| {}), Err(SealingError::Read { .. })));
     }
 }

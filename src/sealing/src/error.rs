@@ -7,6 +7,8 @@ use ampoule_bundle::trust::MinimumCounter;
 use ampoule_bundle::{BundleError, BundleName, BundlePath, ErrorClass, KeyId, NotAFile, Timestamp, WeightHeaderError};
 use sigstore::errors::SigstoreError;
 
+use crate::oms::OmsError;
+
 /// Why a command of `ampoule-seal` did not do what was asked.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -152,6 +154,9 @@ pub enum SealingError {
     /// Standard input is no terminal and no password file was named.
     #[error("no password: name a file with --password-file, or run this on a terminal")]
     NoTerminal(#[source] io::Error),
+    /// A model signature of OpenSSF's format, or the folder that it is about, is not as it must be.
+    #[error(transparent)]
+    Oms(#[from] OmsError),
     /// Standard output does not take the result.
     #[error("cannot write to standard output: {0}")]
     Output(#[source] io::Error),
@@ -221,6 +226,12 @@ pub enum SealingError {
     NotAnEncryptedKey {
         /// What was named.
         path: PathBuf,
+    },
+    /// An adapter that would compute nothing but nonsense.
+    #[error("the adapter's tensor {tensor} has an infinity or a NaN in it: it cannot be served, train it anew")]
+    NotFinite {
+        /// The tensor's name.
+        tensor: String,
     },
     /// A file that ends in `.json` and is something else.
     #[error("{path} is not JSON")]
@@ -402,6 +413,7 @@ impl SealingError {
                 ErrorClass::Unreadable => 10,
                 ErrorClass::Signature => 11,
             },
+            SealingError::Oms(error) => error.exit_code(),
             SealingError::NotABundleFile { .. } | SealingError::NotATrustDocument { .. } => 10,
             _ => 1,
         }

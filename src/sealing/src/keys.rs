@@ -64,20 +64,7 @@ impl SigningKey {
     /// encrypted cosign key; `UnsupportedCurve` for a P-521 key.
     pub fn open(path: &Path, password: &Password) -> Result<SigningKey, SealingError> {
         let pem = Zeroizing::new(files::read_capped(path, KEY_FILE_LIMIT_BYTES)?);
-        // The crate would also take an unencrypted key; we do not, so that no such file ever becomes a habit.
-        if !contains(&pem, b"-----BEGIN ENCRYPTED ") {
-            return Err(SealingError::NotAnEncryptedKey { path: path.to_owned() });
-        }
-        let unusable = |source| SealingError::UnusableKey { path: path.to_owned(), source: Box::new(source) };
-        // The crate asserts this length and would end the process instead of reporting it.
-        if nonce_bytes(&pem) != Some(NONCE_BYTES) {
-            let reason = format!("it holds no secretbox with a nonce of {NONCE_BYTES} bytes");
-            return Err(unusable(SigstoreError::PrivateKeyDecryptError(reason)));
-        }
-        let keys = ECDSAKeys::from_encrypted_pem(&pem, password.as_bytes()).map_err(|error| match error {
-            SigstoreError::PrivateKeyEncryptError(_) => SealingError::WrongPassword { path: path.to_owned() },
-            source => unusable(source),
-        })?;
+        let keys = open_encrypted(path, &pem, password)?;
         if matches!(keys, ECDSAKeys::P521(_)) {
             return Err(SealingError::UnsupportedCurve { path: path.to_owned(), found: "P-521" });
         }
@@ -162,6 +149,24 @@ pub fn read_public_pem(path: &Path) -> Result<String, SealingError> {
         return Err(SealingError::NotAPublicKey { path: path.to_owned() });
     }
     Ok(unix_lines(&text))
+}
+
+/// Opens the encrypted private key that `pem` is, on any curve; `path` names it in errors.
+pub(crate) fn open_encrypted(path: &Path, pem: &[u8], password: &Password) -> Result<ECDSAKeys, SealingError> {
+    // The crate would also take an unencrypted key; we do not, so that no such file ever becomes a habit.
+    if !contains(pem, b"-----BEGIN ENCRYPTED ") {
+        return Err(SealingError::NotAnEncryptedKey { path: path.to_owned() });
+    }
+    let unusable = |source| SealingError::UnusableKey { path: path.to_owned(), source: Box::new(source) };
+    // The crate asserts this length and would end the process instead of reporting it.
+    if nonce_bytes(pem) != Some(NONCE_BYTES) {
+        let reason = format!("it holds no secretbox with a nonce of {NONCE_BYTES} bytes");
+        return Err(unusable(SigstoreError::PrivateKeyDecryptError(reason)));
+    }
+    ECDSAKeys::from_encrypted_pem(pem, password.as_bytes()).map_err(|error| match error {
+        SigstoreError::PrivateKeyEncryptError(_) => SealingError::WrongPassword { path: path.to_owned() },
+        source => unusable(source),
+    })
 }
 
 fn key_generation(error: SigstoreError) -> SealingError {

@@ -3,7 +3,8 @@
 //! The modules in reading order: [`seal`] is the straight line; `source` decides what goes in, `links` how far the folder's
 //! links may lead, `weights` lays the tensors out, [`contract`] is what the vendor states beyond identity, [`keys`] sign,
 //! [`countersign`] adds another key's signatures, [`trust`] says whose count; [`diff`] makes updates small, [`export`] and
-//! `inspect` look at the result; [`release`] signs the appliance's own files; [`cli`] is the command line.
+//! `inspect` look at the result; [`release`] signs the appliance's own files; [`oms`] signs and verifies plain model
+//! folders; [`cli`] is the command line.
 //! The format itself, types and bytes, lives in `ampoule-bundle`.
 
 pub mod seal;
@@ -12,8 +13,10 @@ mod content;
 pub mod contract;
 pub mod countersign;
 mod describe;
+mod finite;
+mod folder;
 mod links;
-pub mod source;
+mod source;
 mod weights;
 
 pub mod keys;
@@ -22,6 +25,7 @@ pub mod trust;
 
 pub mod diff;
 pub mod export;
+pub mod oms;
 pub mod release;
 
 pub mod cli;
@@ -31,3 +35,4 @@ mod files;
 mod progress;
 
 pub use error::SealingError;
+pub use finite::first_not_finite;

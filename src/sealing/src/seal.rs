@@ -8,17 +8,17 @@
 //! Packing needs no key and is deterministic: the same files and the same request give the same manifest, byte for byte.
 //! Only the signatures differ from run to run, because ECDSA draws a fresh nonce for each.
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::BufWriter;
 use std::path::{Path, PathBuf};
 
 use ampoule_bundle::archive;
-use ampoule_bundle::limits::MAX_SMALL_LAYER_BYTES;
 use ampoule_bundle::statement::{AdapterBinding, ExpiryPolicy, WeightHeaderDigest};
 use ampoule_bundle::{
     Attestation, BundleName, BundlePath, BundleVersion, Channel, CosignStatement, Counter, Digest, Epoch, Layer,
     LayerKind, Manifest, ModelConfig, OmsStatement, PAYLOAD_TYPE, PublicKey, ReleaseStatement, SealedBundle, Source,
-    Statement, Timestamp, TrustRoot, pre_authentication_encoding,
+    Statement, TensorInfo, Timestamp, TrustRoot, pre_authentication_encoding,
 };
 
 use crate::content::Content;
@@ -26,9 +26,10 @@ use crate::contract::Contract;
 use crate::describe;
 use crate::error::SealingError;
 use crate::files;
+use crate::finite::FiniteCheck;
 use crate::keys::SigningKey;
 use crate::progress::Progress;
-use crate::source::{ModelSource, SmallFileKind};
+use crate::source::{ModelSource, SmallFile, SmallFileKind};
 use crate::trust;
 use crate::weights::{self, WeightLayout};
 
@@ -99,16 +100,25 @@ impl PackedBundle {
     pub fn pack(request: &SealRequest) -> Result<PackedBundle, SealingError> {
         let source = ModelSource::survey(&request.from, &request.leave_out, &request.contract.files())?;
         let layout = weights::lay_out(&source.weights, request.shard_bytes)?;
-        let mut files = read_small_files(&source)?;
+        let mut files = small_files(source.small_files)?;
         if let Some(index) = &layout.index {
             let path = BundlePath::try_from("model.safetensors.index.json").expect("a fixed, valid path");
             files.push((path, LayerKind::Config, Content { head: index.clone(), pieces: Vec::new() }));
         }
         let model = describe::model(request, &layout, &files);
         let header_digests = header_digests(&layout);
-        files.extend(layout.layers.into_iter().map(|layer| (layer.path, LayerKind::Weight, layer.content)));
+        let mut tensors = BTreeMap::new();
+        for layer in layout.layers {
+            // A base is put to the proof where it is served; an adapter would spoil a base that is sound.
+            if request.adapter.is_some() {
+                let mut ordered = layer.tensors;
+                ordered.sort_by_key(|tensor| tensor.offset);
+                tensors.insert(layer.path.clone(), ordered);
+            }
+            files.push((layer.path, LayerKind::Weight, layer.content));
+        }
 
-        let (layers, contents) = digest_all(files)?;
+        let (layers, contents) = digest_all(files, &tensors)?;
         let config = ModelConfig::new(model.descriptor, model.properties, &layers).to_bytes();
         let manifest = Manifest::new(&config, layers)?;
         let contents = in_manifest_order(&manifest, contents);
@@ -191,32 +201,39 @@ pub fn attest(payload: &[u8], key: &SigningKey) -> Result<Attestation, SealingEr
 
 type UnsealedFile = (BundlePath, LayerKind, Content);
 
-fn read_small_files(source: &ModelSource) -> Result<Vec<UnsealedFile>, SealingError> {
-    let read = |file: &crate::source::SmallFile| {
-        let head = files::read_capped(&file.from, MAX_SMALL_LAYER_BYTES)?;
+fn small_files(source: Vec<SmallFile>) -> Result<Vec<UnsealedFile>, SealingError> {
+    let take = |file: SmallFile| {
         if file.path.as_str().ends_with(".json") {
-            let parsed = serde_json::from_slice::<serde::de::IgnoredAny>(&head);
-            parsed.map_err(|source| SealingError::NotJson { path: file.from.clone(), source })?;
+            let parsed = serde_json::from_slice::<serde::de::IgnoredAny>(&file.content);
+            parsed.map_err(|source| SealingError::NotJson { path: file.from, source })?;
         }
         let kind = match file.kind {
             SmallFileKind::Configuration => LayerKind::Config,
             SmallFileKind::Documentation => LayerKind::Doc,
         };
-        Ok((file.path.clone(), kind, Content { head, pieces: Vec::new() }))
+        Ok((file.path, kind, Content { head: file.content, pieces: Vec::new() }))
     };
-    source.small_files.iter().map(read).collect()
+    source.into_iter().map(take).collect()
 }
 
 /// Contents by path, in the order in which they were read.
 type Contents = Vec<(BundlePath, Content)>;
 
-fn digest_all(files: Vec<UnsealedFile>) -> Result<(Vec<Layer>, Contents), SealingError> {
+/// Digests all files; those weights whose `tensors` are given must be finite in the very bytes that are digested.
+fn digest_all(
+    files: Vec<UnsealedFile>,
+    tensors: &BTreeMap<BundlePath, Vec<TensorInfo>>,
+) -> Result<(Vec<Layer>, Contents), SealingError> {
     let total = files.iter().map(|(_, _, content)| content.length()).sum();
     let progress = Progress::of_bytes(total, "hashing");
     let mut layers = Vec::with_capacity(files.len());
     let mut contents = Vec::with_capacity(files.len());
     for (path, kind, content) in files {
-        let (digest, size) = (content.digest(&progress)?, content.length());
+        let mut check = FiniteCheck::of(tensors.get(&path).map_or(&[], Vec::as_slice));
+        let (digest, size) = (content.digest(&progress, |bytes| check.update(bytes))?, content.length());
+        if let Some(tensor) = check.finish() {
+            return Err(SealingError::NotFinite { tensor: tensor.to_owned() });
+        }
         layers.push(Layer { path: path.clone(), kind, digest, size });
         contents.push((path, content));
     }

@@ -3,19 +3,22 @@
 //! A Hugging Face folder holds more than a runtime needs, and sometimes files that execute when they are loaded
 //! (pickles, custom code). Known files are taken; unknown ones are left out by name, in the report; a file of a kind
 //! that can execute stops the sealing until the vendor says `--leave-out` for it. Symbolic links are followed as far as
-//! `links` lets them lead: what is sealed is the content that this machine reads now.
+//! `links` lets them lead. Each file is opened once, here: small ones are read at once, weights stay open until they are
+//! packed, and no path is looked at again.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
-use ampoule_bundle::BundlePath;
+use ampoule_bundle::limits::MAX_SMALL_LAYER_BYTES;
+use ampoule_bundle::{BundlePath, regular, without_waiting};
 
+use crate::content::OpenFile;
 use crate::error::SealingError;
 use crate::links::{Entry, Reach};
 
 /// Where the model's description ends up in the manifest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum SmallFileKind {
+pub(crate) enum SmallFileKind {
     /// Configuration, tokenizer, template: the runtime reads it.
     Configuration,
     /// Licence and model card: people read it.
@@ -23,45 +26,47 @@ pub enum SmallFileKind {
 }
 
 /// A small file that is sealed as it stands.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct SmallFile {
+#[derive(Clone, Debug)]
+pub(crate) struct SmallFile {
     /// Its name inside the bundle.
-    pub path: BundlePath,
+    pub(crate) path: BundlePath,
     /// What it is for.
-    pub kind: SmallFileKind,
-    /// Where it lies now.
-    pub from: PathBuf,
+    pub(crate) kind: SmallFileKind,
+    /// Where it lies, for messages.
+    pub(crate) from: PathBuf,
+    /// All of it.
+    pub(crate) content: Vec<u8>,
 }
 
 /// A file that the contract names: it is sealed although it is on no list.
 #[derive(Clone, Copy, Debug)]
-pub struct NamedFile<'a> {
+pub(crate) struct NamedFile<'a> {
     /// The contract's member that names it.
-    pub member: &'static str,
+    pub(crate) member: &'static str,
     /// Its name in the folder and inside the bundle.
-    pub path: &'a BundlePath,
+    pub(crate) path: &'a BundlePath,
     /// What it is for.
-    pub kind: SmallFileKind,
+    pub(crate) kind: SmallFileKind,
 }
 
 /// The weight files of a model, in one of the two formats.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum WeightFiles {
+#[derive(Clone, Debug)]
+pub(crate) enum WeightFiles {
     /// One or more safetensors files, in the order of their names.
-    Safetensors(Vec<PathBuf>),
+    Safetensors(Vec<OpenFile>),
     /// One GGUF file.
-    Gguf(PathBuf),
+    Gguf(OpenFile),
 }
 
 /// What will be sealed, and what will not.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ModelSource {
+#[derive(Clone, Debug)]
+pub(crate) struct ModelSource {
     /// Small files, sorted by their name inside the bundle.
-    pub small_files: Vec<SmallFile>,
+    pub(crate) small_files: Vec<SmallFile>,
     /// The weights.
-    pub weights: WeightFiles,
+    pub(crate) weights: WeightFiles,
     /// Files that lie in the folder and stay outside, each with the reason.
-    pub left_out: Vec<(String, &'static str)>,
+    pub(crate) left_out: Vec<(String, &'static str)>,
 }
 
 /// Files of the folder's top level that the runtime reads.
@@ -107,7 +112,11 @@ impl ModelSource {
     ///
     /// `NoWeights`, `SeveralGgufFiles`, `TwoWeightFormats`, `ExecutableFile`, `LinkLeadsElsewhere`, `ContractFileMissing`,
     /// `UnknownExclusion` (a name in `leave_out` that matches no file, so that a typing error cannot let one in).
-    pub fn survey(from: &Path, leave_out: &[String], named: &[NamedFile<'_>]) -> Result<ModelSource, SealingError> {
+    pub(crate) fn survey(
+        from: &Path,
+        leave_out: &[String],
+        named: &[NamedFile<'_>],
+    ) -> Result<ModelSource, SealingError> {
         let found = std::fs::metadata(from).map_err(|source| SealingError::Read { path: from.to_owned(), source })?;
         let source = if found.is_dir() {
             survey_folder(from, leave_out, named)?
@@ -132,18 +141,23 @@ impl ModelSource {
         if let Some(name) = leave_out.first() {
             return Err(SealingError::UnknownExclusion { name: name.clone() });
         }
-        Ok(ModelSource { small_files: Vec::new(), weights: WeightFiles::Gguf(from.to_owned()), left_out: Vec::new() })
+        let opened = regular(without_waiting().open(from), || from.metadata());
+        let opened = opened.map_err(|source| SealingError::Read { path: from.to_owned(), source })?;
+        let file = opened.map_err(|_| SealingError::NotAModelFile { path: from.to_owned() })?;
+        let weights = WeightFiles::Gguf(OpenFile::of(file, from)?);
+        Ok(ModelSource { small_files: Vec::new(), weights, left_out: Vec::new() })
     }
 }
 
 fn survey_folder(folder: &Path, leave_out: &[String], named: &[NamedFile<'_>]) -> Result<ModelSource, SealingError> {
     let excluded: BTreeSet<&str> = leave_out.iter().map(String::as_str).collect();
-    let names = list(folder, &excluded)?;
+    let reach = Reach::of(folder)?;
+    let names = list(&reach, &excluded)?;
     if let Some(name) = excluded.iter().find(|name| !names.contains(**name)) {
         return Err(SealingError::UnknownExclusion { name: (*name).to_owned() });
     }
-    let mut source =
-        ModelSource { small_files: Vec::new(), weights: WeightFiles::Safetensors(Vec::new()), left_out: Vec::new() };
+    let weights = WeightFiles::Safetensors(Vec::new());
+    let mut source = ModelSource { small_files: Vec::new(), weights, left_out: Vec::new() };
     let mut safetensors = Vec::new();
     let mut gguf = Vec::new();
     for name in &names {
@@ -151,7 +165,7 @@ fn survey_folder(folder: &Path, leave_out: &[String], named: &[NamedFile<'_>]) -
             source.left_out.push((name.clone(), "excluded by --leave-out"));
         } else if let Some(kind) = small_file_kind(name) {
             let path = BundlePath::try_from(name.as_str()).expect("every name on the closed lists is a bundle path");
-            source.small_files.push(SmallFile { path, kind, from: folder.join(name) });
+            source.small_files.push(read_small(&reach, path, kind)?);
         } else if has_ending(name, "safetensors") && !name.contains('/') {
             safetensors.push(name.as_str());
         } else if has_ending(name, "gguf") && !name.contains('/') {
@@ -163,22 +177,31 @@ fn survey_folder(folder: &Path, leave_out: &[String], named: &[NamedFile<'_>]) -
         } else if has_ending(name, "safetensors") || has_ending(name, "gguf") {
             return Err(SealingError::WeightsInSubfolder { path: folder.join(name), name: name.clone() });
         } else if let Some(file) = named.iter().find(|file| file.path.as_str() == name) {
-            let (path, kind, from) = (file.path.clone(), file.kind, folder.join(name));
-            source.small_files.push(SmallFile { path, kind, from });
+            source.small_files.push(read_small(&reach, file.path.clone(), file.kind)?);
         } else {
             source.left_out.push((name.clone(), "not a file that the runtime reads"));
         }
     }
-    source.weights = choose_weights(folder, safetensors, gguf, &mut source.left_out)?;
-    source.small_files.sort();
+    source.weights = choose_weights(folder, &reach, safetensors, gguf, &mut source.left_out)?;
+    source.small_files.sort_by(|left, right| left.path.cmp(&right.path));
     source.left_out.sort();
     Ok(source)
+}
+
+fn read_small(reach: &Reach, path: BundlePath, kind: SmallFileKind) -> Result<SmallFile, SealingError> {
+    let file = reach.open(path.as_str())?;
+    let (from, found_bytes) = (file.path.to_path_buf(), file.length);
+    if found_bytes > MAX_SMALL_LAYER_BYTES {
+        return Err(SealingError::TooLarge { path: from, found_bytes, limit_bytes: MAX_SMALL_LAYER_BYTES });
+    }
+    Ok(SmallFile { path, kind, from, content: file.read(0, found_bytes)? })
 }
 
 /// Some repositories carry the same weights twice (`consolidated.safetensors` beside `model.safetensors`): the names
 /// that Transformers itself loads win, and the rest is left out.
 fn choose_weights(
     folder: &Path,
+    reach: &Reach,
     safetensors: Vec<&str>,
     gguf: Vec<&str>,
     left_out: &mut Vec<(String, &'static str)>,
@@ -197,7 +220,7 @@ fn choose_weights(
                 first: (*first).to_owned(),
                 second: (*second).to_owned(),
             }),
-            None => Ok(WeightFiles::Gguf(folder.join(first))),
+            None => Ok(WeightFiles::Gguf(reach.open(first)?)),
         },
         (Some(_), None) => {
             let (loaded, others): (Vec<&str>, Vec<&str>) =
@@ -206,7 +229,8 @@ fn choose_weights(
             for name in others.into_iter().filter(|name| !chosen.contains(name)) {
                 left_out.push((name.to_owned(), "not among the weights that Transformers loads (model*.safetensors)"));
             }
-            Ok(WeightFiles::Safetensors(chosen.iter().map(|name| folder.join(name)).collect()))
+            let opened = chosen.iter().map(|name| reach.open(name)).collect::<Result<_, _>>()?;
+            Ok(WeightFiles::Safetensors(opened))
         }
     }
 }
@@ -228,40 +252,26 @@ fn is_module_configuration(name: &str) -> bool {
         && kind.bytes().all(|byte| byte.is_ascii_alphanumeric())
 }
 
-/// The regular files of `folder` and of its direct subfolders, by relative name.
+/// The regular files of the folder and of its direct subfolders, by relative name.
 ///
 /// Two levels are all that a model folder has; what lies deeper is named by its subfolder.
-fn list(folder: &Path, excluded: &BTreeSet<&str>) -> Result<BTreeSet<String>, SealingError> {
-    let reach = Reach::of(folder)?;
-    let look_at = |path: &Path, name: &str| reach.look_at(path, name, excluded.contains(name));
+fn list(reach: &Reach, excluded: &BTreeSet<&str>) -> Result<BTreeSet<String>, SealingError> {
+    let look_at = |name: &str| reach.look_at(name, excluded.contains(name));
     let mut names = BTreeSet::new();
-    for (name, path) in entries(folder)? {
-        if look_at(&path, &name)? == Entry::File {
+    for name in reach.names_in("")? {
+        if look_at(&name)? == Entry::File {
             names.insert(name);
         } else if name.starts_with('.') {
             names.insert(format!("{name}/"));
         } else {
-            for (inner, inner_path) in entries(&path)? {
+            for inner in reach.names_in(&name)? {
                 let inner = format!("{name}/{inner}");
-                let ending = if look_at(&inner_path, &inner)? == Entry::Folder { "/" } else { "" };
+                let ending = if look_at(&inner)? == Entry::Folder { "/" } else { "" };
                 names.insert(format!("{inner}{ending}"));
             }
         }
     }
     Ok(names)
-}
-
-fn entries(folder: &Path) -> Result<Vec<(String, PathBuf)>, SealingError> {
-    let in_context = |source| SealingError::Read { path: folder.to_owned(), source };
-    std::fs::read_dir(folder)
-        .map_err(in_context)?
-        .map(|entry| {
-            let entry = entry.map_err(in_context)?;
-            let name = entry.file_name().into_string();
-            let name = name.map_err(|_| SealingError::UnreadableName { path: entry.path() })?;
-            Ok((name, entry.path()))
-        })
-        .collect()
 }
 
 fn has_ending(name: &str, ending: &str) -> bool {
@@ -285,11 +295,11 @@ mod tests {
     }
 
     fn file_names(weights: &WeightFiles) -> Vec<String> {
-        let paths = match weights {
-            WeightFiles::Safetensors(paths) => paths.as_slice(),
-            WeightFiles::Gguf(path) => std::slice::from_ref(path),
+        let files = match weights {
+            WeightFiles::Safetensors(files) => files.as_slice(),
+            WeightFiles::Gguf(file) => std::slice::from_ref(file),
         };
-        paths.iter().map(|path| path.file_name().unwrap().to_string_lossy().into_owned()).collect()
+        files.iter().map(|file| file.path.file_name().unwrap().to_string_lossy().into_owned()).collect()
     }
 
     #[test]

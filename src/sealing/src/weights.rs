@@ -6,7 +6,7 @@
 //! parser that the runtime will use, so a file that the runtime would refuse is never sealed.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use ampoule_bundle::limits::{MAX_GGUF_HEADER_BYTES, MAX_WEIGHT_LAYER_BYTES};
 use ampoule_bundle::{BundlePath, GgufHeader, GgufValue, SafetensorsHeader, TensorInfo};
@@ -44,8 +44,8 @@ pub(crate) struct WeightLayout {
 /// that is longer gets a shard of its own.
 pub(crate) fn lay_out(files: &WeightFiles, shard_bytes: u64) -> Result<WeightLayout, SealingError> {
     match files {
-        WeightFiles::Safetensors(paths) => lay_out_safetensors(paths, shard_bytes),
-        WeightFiles::Gguf(path) => lay_out_gguf(path),
+        WeightFiles::Safetensors(files) => lay_out_safetensors(files, shard_bytes),
+        WeightFiles::Gguf(file) => lay_out_gguf(file),
     }
 }
 
@@ -55,12 +55,12 @@ struct PlacedTensor {
     piece: Piece,
 }
 
-fn lay_out_safetensors(paths: &[PathBuf], shard_bytes: u64) -> Result<WeightLayout, SealingError> {
+fn lay_out_safetensors(files: &[OpenFile], shard_bytes: u64) -> Result<WeightLayout, SealingError> {
     let mut tensors = Vec::new();
     let mut names: BTreeMap<String, PathBuf> = BTreeMap::new();
     let mut metadata = Metadata::default();
-    for path in paths {
-        let (file, header) = open_safetensors(path)?;
+    for file in files {
+        let (path, header) = (&*file.path, read_safetensors(file)?);
         metadata.add(header.metadata());
         for info in header.tensors() {
             if let Some(first) = names.insert(info.name.clone(), path.clone()) {
@@ -85,13 +85,11 @@ fn lay_out_safetensors(paths: &[PathBuf], shard_bytes: u64) -> Result<WeightLayo
     Ok(WeightLayout { format: "safetensors", architecture: None, layers, index })
 }
 
-fn open_safetensors(path: &Path) -> Result<(OpenFile, SafetensorsHeader), SealingError> {
-    let file = OpenFile::open(path)?;
-    let defect = |source| SealingError::WeightHeader { path: path.to_owned(), source };
+fn read_safetensors(file: &OpenFile) -> Result<SafetensorsHeader, SealingError> {
+    let defect = |source| SealingError::WeightHeader { path: file.path.to_path_buf(), source };
     let needed_bytes = SafetensorsHeader::needed_bytes(&file.read(0, file.length.min(8))?).map_err(defect)?;
     let bytes = file.read(0, needed_bytes.min(file.length))?;
-    let header = SafetensorsHeader::parse_prefix(&bytes, file.length).map_err(defect)?;
-    Ok((file, header))
+    SafetensorsHeader::parse_prefix(&bytes, file.length).map_err(defect)
 }
 
 /// Fills shards in order; the header's length counts as nothing, so a shard may exceed the limit by its header.
@@ -164,16 +162,15 @@ fn shard_index(layers: &[WeightLayer]) -> Vec<u8> {
     text
 }
 
-fn lay_out_gguf(from: &Path) -> Result<WeightLayout, SealingError> {
-    let file = OpenFile::open(from)?;
+fn lay_out_gguf(file: &OpenFile) -> Result<WeightLayout, SealingError> {
     let start = file.read(0, file.length.min(MAX_GGUF_HEADER_BYTES))?;
     let parsed = GgufHeader::parse_prefix(&start, file.length);
-    let parsed = parsed.map_err(|source| SealingError::WeightHeader { path: from.to_owned(), source })?;
+    let parsed = parsed.map_err(|source| SealingError::WeightHeader { path: file.path.to_path_buf(), source })?;
     let header_bytes = usize::try_from(parsed.length()).expect("it lies within what was read");
     // Named by what it is, and not by what it was called here, so that a copy elsewhere gives the same bundle.
     let path = BundlePath::try_from("model.gguf").expect("a fixed, valid path");
     check_length(&path, file.length)?;
-    let pieces = vec![Piece { offset: 0, length: file.length, file }];
+    let pieces = vec![Piece { offset: 0, length: file.length, file: file.clone() }];
     let content = Content { head: Vec::new(), pieces };
     let architecture = architecture_of(&parsed);
     let layer = WeightLayer { path, content, header: start[..header_bytes].to_vec(), tensors: parsed.tensors };

@@ -12,7 +12,8 @@ use crate::files;
 const EXAMPLES: &str = "\
 Example:
   ampoule-seal export --dir ./plain my-model.bundle
-  model_signing verify key ./plain --signature ./plain/model.sig --public_key vendor.pub";
+  model_signing verify key ./plain --signature ./plain/model.sig --public_key vendor.pub
+  ampoule-seal oms verify ./plain --signature ./plain/model.sig --public-key vendor.pub       # says the same";
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]

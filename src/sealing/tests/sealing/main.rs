@@ -15,6 +15,8 @@ mod exporting;
 mod identity;
 /// Other people's tools read what was sealed.
 mod interop;
+/// Model signatures on plain folders.
+mod oms;
 /// A release of the appliance itself.
 mod release;
 /// Roots, revocation lists and downgrade tokens, as a vendor makes them.

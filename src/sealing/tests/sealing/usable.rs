@@ -2,11 +2,12 @@
 
 use std::path::Path;
 
+use ampoule_bundle::statement::AdapterBinding;
 use ampoule_bundle::{BundleError, LayerKind, SealedBundle};
 use ampoule_sealing::SealingError;
 use ampoule_sealing::seal::{SealRequest, seal};
 
-use crate::support::{gguf, request, root, test_key, write_model};
+use crate::support::{gguf, request, root, safetensors, test_key, write_model};
 
 /// Seals and says why not; a refusal leaves nothing behind.
 fn refusal(request: &SealRequest, folder: &Path) -> SealingError {
@@ -77,4 +78,32 @@ fn weights_that_no_runtime_would_load_are_not_sealed() {
     let SealingError::UnusableBundle(source) = &refused else { panic!("{refused}") };
     assert!(matches!(**source, BundleError::WeightHeader { .. }), "{source}");
     assert_eq!(refused.exit_code(), 1);
+}
+
+#[test]
+fn an_adapter_that_is_not_finite_is_not_sealed_and_a_model_is_no_adapter() {
+    let folder = tempfile::tempdir().unwrap();
+    let base = folder.path().join("base");
+    write_model(&base);
+    let bundle = folder.path().join("base.bundle");
+    let base = seal(&request(&base), test_key(), &bundle).unwrap();
+
+    let adapter = folder.path().join("adapter");
+    std::fs::create_dir(&adapter).unwrap();
+    std::fs::write(adapter.join("adapter_config.json"), "{}").unwrap();
+    let mut request = request(&adapter);
+    request.adapter = AdapterBinding::to(base.manifest());
+    for (numbers, is_sealed) in [([1.0, f32::MAX], true), ([1.0, f32::NAN], false), ([f32::NEG_INFINITY, 0.0], false)] {
+        let bytes = numbers.map(f32::to_le_bytes).concat();
+        let file = safetensors(&[("q_proj.lora_A.weight", "F32", &[1, 2], &bytes)]);
+        std::fs::write(adapter.join("adapter_model.safetensors"), file).unwrap();
+        let out = folder.path().join("adapter.bundle");
+        match seal(&request, test_key(), &out) {
+            Ok(_) => assert!(is_sealed, "{numbers:?}"),
+            Err(SealingError::NotFinite { tensor }) => {
+                assert!(!is_sealed && tensor == "q_proj.lora_A.weight", "{numbers:?}");
+            }
+            Err(other) => panic!("{numbers:?}: {other}"),
+        }
+    }
 }

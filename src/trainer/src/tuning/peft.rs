@@ -6,8 +6,9 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::Path;
 
-use ampoule_inference::model::{Adapter, Config, LowRank, PEFT_DOWN, PEFT_PREFIX};
-use candle_core::{DType, Device, Tensor};
+use ampoule_inference::model::{Adapter, Config, PEFT_DOWN, PEFT_PREFIX};
+use ampoule_sealing::{SealingError, first_not_finite};
+use candle_core::{Device, Tensor};
 use serde_json::json;
 
 use crate::error::TrainerError;
@@ -46,14 +47,13 @@ pub fn read(folder: &Path, config: &Config) -> Result<Adapter, TrainerError> {
     let config_file = read_regular(&folder.join(CONFIG_FILE), MAX_CONFIG_BYTES)?;
     let adapter = Adapter::from_peft(config, &config_file, tensors)
         .map_err(|source| TrainerError::Adapter { path: folder.to_owned(), source })?;
-    for (module, LowRank { down, up, scale }) in adapter.modules() {
-        let largest = |matrix: &Tensor| matrix.abs()?.flatten_all()?.to_dtype(DType::F32)?.max(0)?.to_scalar::<f32>();
-        let sum = |matrix: &Tensor| matrix.flatten_all()?.to_dtype(DType::F32)?.sum_all()?.to_scalar::<f32>();
-        // A maximum passes over what is no number; a sum does not.
-        let is_finite = largest(down)?.is_finite() && largest(up)?.is_finite() && !(sum(down)? + sum(up)?).is_nan();
-        if !is_finite || !(*scale as f32).is_finite() {
-            return Err(TrainerError::NotFinite { path: folder.to_owned(), module: module.clone() });
-        }
+    let not_finite = |module: &str| TrainerError::NotFinite { path: folder.to_owned(), module: module.to_owned() };
+    let defect = |source| SealingError::WeightHeader { path: folder.join(WEIGHTS_FILE), source };
+    if let Some(tensor) = first_not_finite(&weights).map_err(defect)? {
+        return Err(not_finite(&tensor));
+    }
+    if let Some((module, _)) = adapter.modules().iter().find(|(_, matrices)| !(matrices.scale as f32).is_finite()) {
+        return Err(not_finite(module));
     }
     Ok(adapter)
 }
