@@ -7,6 +7,7 @@ mod airgap;
 mod alerts;
 mod bundle;
 mod clients;
+mod crash_sweep;
 mod dist;
 mod edges;
 mod image;
@@ -52,6 +53,11 @@ enum Command {
         #[arg(long, value_name = "FILE")]
         binary: Option<PathBuf>,
     },
+    /// Kill the commands that change a store at their system calls, or let those fail, and look at the store each time.
+    CrashSweep {
+        #[command(flatten)]
+        options: crash_sweep::Options,
+    },
     /// Check the Kubernetes manifests and the systemd unit with kubectl and systemd-analyze.
     Deployment,
     /// Check what no compiler checks: file headers, file lengths, stray paths, the top level of the tree.
@@ -73,6 +79,7 @@ fn main() -> anyhow::Result<()> {
         Command::Airgap { options, check } => airgap::run(&options, check),
         Command::Reproducible => reproducible::run(),
         Command::Image { binary } => image::run(binary).map(|skips| test::tell_skips(&skips)),
+        Command::CrashSweep { options } => crash_sweep::run(Path::new(test::BINARY), &options),
         Command::Deployment => {
             let binary = Path::new(test::BINARY);
             kubernetes::run(binary).and_then(|()| systemd::run(binary))

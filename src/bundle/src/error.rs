@@ -64,7 +64,9 @@ pub enum BundleError {
         found: String,
     },
     /// An OCI layout has several models, and nothing says which one is meant.
-    #[error("the OCI layout holds {found} sealed models; name the tag of one of them, as in oci:DIR:TAG (it has {tags})")]
+    #[error(
+        "the OCI layout holds {found} sealed models; name the tag of one of them, as in oci:DIR:TAG (it has {tags})"
+    )]
     SeveralModels {
         /// How many.
         found: usize,

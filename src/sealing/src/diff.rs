@@ -54,7 +54,9 @@ pub fn diff(old: &Path, new: &Path, out: &Path) -> Result<Difference, SealingErr
         let thin = ThinBundle::open(file)?;
         let (found, expected) = (thin.parts().manifest.digest(), manifest.digest());
         if found != expected {
-            return Err(BundleError::DigestMismatch { what: "the thin bundle's manifest".to_owned(), found, expected }.into());
+            return Err(
+                BundleError::DigestMismatch { what: "the thin bundle's manifest".to_owned(), found, expected }.into()
+            );
         }
         Ok(())
     })?;

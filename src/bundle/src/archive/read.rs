@@ -73,11 +73,7 @@ fn step_05_read_config(walker: &mut Walker<'_>) -> Result<Vec<u8>, BundleError> 
 
 /// Every byte that is not a layer's content is the one that the form gives, and the file has exactly
 /// the form's length.
-pub(crate) fn step_06_compare_with_layout(
-    source: &dyn Source,
-    length: u64,
-    form: &Form,
-) -> Result<(), BundleError> {
+pub(crate) fn step_06_compare_with_layout(source: &dyn Source, length: u64, form: &Form) -> Result<(), BundleError> {
     let mut buffer = Vec::new();
     for piece in &form.pieces {
         let Piece::Fixed { offset, what, bytes } = piece else { continue };

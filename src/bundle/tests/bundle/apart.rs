@@ -168,7 +168,10 @@ fn two_models_in_one_layout_are_told_apart_by_their_tags() {
     assert!(bytes_of(&assemble(&files, &find(&files, Some("new")).unwrap()).unwrap(), 4096) == second);
     let refusal = find(&files, None).err();
     let told = refusal.as_ref().map(ToString::to_string).unwrap_or_default();
-    assert!(matches!(refusal, Some(BundleError::SeveralModels { found: 2, .. })) && told.contains("new, old"), "{told}");
+    assert!(
+        matches!(refusal, Some(BundleError::SeveralModels { found: 2, .. })) && told.contains("new, old"),
+        "{told}"
+    );
 }
 
 #[test]
@@ -240,13 +243,15 @@ fn a_thin_bundle_and_the_old_one_give_the_new_one_byte_for_byte() {
     let opened = ThinBundle::open(thin).unwrap();
     assert_eq!((opened.base().name.as_str(), opened.base().version.to_string().as_str()), ("sample", "1.2.3"));
     let layers = opened.parts().manifest.layers().iter();
-    let layers: Vec<_> =
-        layers.map(|layer| opened.layer(layer.digest).unwrap_or_else(|| open_blob(&held, layer.digest).unwrap())).collect();
+    let layers: Vec<_> = layers
+        .map(|layer| opened.layer(layer.digest).unwrap_or_else(|| open_blob(&held, layer.digest).unwrap()))
+        .collect();
     let whole = Assembled::new(opened.parts(), &layers).unwrap();
     assert!(bytes_of(&whole, 4096) == new);
     // Against nothing in common, a thin bundle carries everything once.
     let (_, carried) = thin_of(&sealed(&Draft { files: vec![], ..draft() }).1, &old);
-    let distinct: BTreeMap<_, _> = with_shared_blobs().layers().into_iter().map(|layer| (layer.digest, layer.size)).collect();
+    let distinct: BTreeMap<_, _> =
+        with_shared_blobs().layers().into_iter().map(|layer| (layer.digest, layer.size)).collect();
     assert_eq!(carried, distinct.values().sum::<u64>());
 }
 
@@ -288,8 +293,9 @@ fn a_completed_bundle_is_verified_like_any_other() {
     *weights.last_mut().unwrap() ^= 1;
     held.insert(name, weights);
     let layers = opened.parts().manifest.layers().iter();
-    let layers: Vec<_> =
-        layers.map(|layer| opened.layer(layer.digest).unwrap_or_else(|| open_blob(&held, layer.digest).unwrap())).collect();
+    let layers: Vec<_> = layers
+        .map(|layer| opened.layer(layer.digest).unwrap_or_else(|| open_blob(&held, layer.digest).unwrap()))
+        .collect();
     let whole = bytes_of(&Assembled::new(opened.parts(), &layers).unwrap(), 4096);
     let refusal = open_and_verify(whole, &root(&[&signer], 1)).unwrap().check_weights(&|_| ()).unwrap_err();
     assert!(matches!(refusal, BundleError::DigestMismatch { .. }), "{refusal}");

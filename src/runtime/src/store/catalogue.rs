@@ -337,7 +337,10 @@ mod tests {
         let started = second.with_trial(Some(TrialState::Started));
         assert_eq!(started.with_active(&two), started, "activating it again forgets no start");
         let reverted = started.reverted();
-        assert_eq!((standings(&reverted), reverted.trial()), (vec!["1.0.0 active".into(), "2.0.0 failed".into()], None));
+        assert_eq!(
+            (standings(&reverted), reverted.trial()),
+            (vec!["1.0.0 active".into(), "2.0.0 failed".into()], None)
+        );
         assert_eq!(standings(&reverted.with_active(&two)), ["1.0.0 previous", "2.0.0 active"]);
         assert_eq!(started.rolled_back().trial(), None);
     }

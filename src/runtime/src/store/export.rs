@@ -44,9 +44,7 @@ pub fn export(
     let sealed = store.open_bundle(&record)?;
     let export = Export { name: store.describe(&record), progress: Progress::start("Exporting", record.bytes) };
     match destination {
-        Destination::File(path) => export.place(path, |partial| {
-            export.file(partial, |out| sealed.copy_to(out))
-        }),
+        Destination::File(path) => export.place(path, |partial| export.file(partial, |out| sealed.copy_to(out))),
         Destination::Layout(path) => export.place(path, |partial| export.folder(partial, &sealed.layout_files())),
         Destination::Model(path) => {
             let files = sealed.model_files(verified.model_signature());
@@ -91,11 +89,7 @@ impl Export {
         Ok(())
     }
 
-    fn file(
-        &self,
-        path: &Path,
-        write: impl FnOnce(&mut dyn Write) -> Result<(), BundleError>,
-    ) -> Result<(), Error> {
+    fn file(&self, path: &Path, write: impl FnOnce(&mut dyn Write) -> Result<(), BundleError>) -> Result<(), Error> {
         let file = File::create_new(path).map_err(|source| new(path, source))?;
         let mut out = Counting { out: BufWriter::with_capacity(1 << 20, file), progress: &self.progress };
         write(&mut out).map_err(|error| match error {

@@ -155,10 +155,10 @@ impl Store {
         let read = |digest: Digest, what: &str, limit| -> Result<Vec<u8>, Error> {
             read_blob(&*blobs.open(digest)?, digest, what, limit).map_err(refused)
         };
-        let manifest =
-            Manifest::parse(read(manifest, "the model manifest", MAX_MANIFEST_BYTES)?).map_err(refused)?;
+        let manifest = Manifest::parse(read(manifest, "the model manifest", MAX_MANIFEST_BYTES)?).map_err(refused)?;
         let config = read(manifest.config_digest(), "the model config", MAX_CONFIG_BYTES)?;
-        let too_large = |what: &str, found, limit| refused(BundleError::TooLarge { what: what.to_owned(), found, limit });
+        let too_large =
+            |what: &str, found, limit| refused(BundleError::TooLarge { what: what.to_owned(), found, limit });
         let count = attestations.len() as u64;
         if count > MAX_ATTESTATIONS as u64 {
             return Err(too_large("the number of attestations", count, MAX_ATTESTATIONS as u64));

@@ -15,10 +15,10 @@ use std::io;
 use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 
+use super::Store;
 use super::catalogue::{Catalogue, Record, TrialState};
 use super::error::StoreError;
 use super::writer::StoreWriter;
-use super::Store;
 use crate::error::Error;
 
 /// A trial that has begun.

@@ -47,7 +47,12 @@ impl StoreWriter {
         let store = match Store::open(path) {
             Err(StoreError::NoStore { .. }) => {
                 // The catalogue comes first: blobs without a catalogue are a store that has lost it.
-                replace(&Folder::open(path).map_err(at)?, CATALOGUE_FILE, &Catalogue::empty().to_bytes(), CATALOGUE_MODE)?;
+                replace(
+                    &Folder::open(path).map_err(at)?,
+                    CATALOGUE_FILE,
+                    &Catalogue::empty().to_bytes(),
+                    CATALOGUE_MODE,
+                )?;
                 Store::open(path)?
             }
             other => other?,

@@ -12,7 +12,8 @@ use crate::shelf::Shelf;
 fn a_second_version_writes_only_what_is_new() {
     let shelf = Shelf::new();
     shelf.import("generator.bundle");
-    let facts = |path: &Path| fs::metadata(path).map(|facts| (facts.ino(), facts.mtime_nsec(), facts.ctime_nsec())).unwrap();
+    let facts =
+        |path: &Path| fs::metadata(path).map(|facts| (facts.ino(), facts.mtime_nsec(), facts.ctime_nsec())).unwrap();
     let before: Vec<_> = shelf.blobs().iter().map(|(path, _)| (path.clone(), facts(path))).collect();
     let bytes = |shelf: &Shelf| shelf.blobs().iter().map(|(_, size)| size).sum::<u64>();
     let bytes_before = bytes(&shelf);
@@ -50,7 +51,9 @@ fn prune_takes_what_nobody_needs_and_nothing_else() {
     // What is left is what the active one needs: as much as a store that never had another.
     let fresh = Shelf::new();
     fresh.import("generator.bundle");
-    let names = |shelf: &Shelf| shelf.blobs().iter().map(|(path, size)| (path.file_name().unwrap().to_owned(), *size)).collect::<Vec<_>>();
+    let names = |shelf: &Shelf| {
+        shelf.blobs().iter().map(|(path, size)| (path.file_name().unwrap().to_owned(), *size)).collect::<Vec<_>>()
+    };
     assert_eq!(names(&shelf), names(&fresh));
     assert_eq!(shelf.served_version(), "1.0.0");
     let again: Json = serde_json::from_str(&shelf.done(&["prune", "--keep", "0", "--json"])).unwrap();

@@ -47,7 +47,11 @@ fn the_self_test_runs_under_the_configuration_that_is_named() {
     let file = shelf.path("site.toml");
     let activate = ["activate", "fixture-generator@1.1.0", "--config", &file];
     fs::write(&file, "[limits]\ncontext_tokens = 1\n").unwrap();
-    shelf.refused(&activate, 78, &["`limits.context_tokens` is 1", "does not pass its self-test", "nothing was switched"]);
+    shelf.refused(
+        &activate,
+        78,
+        &["`limits.context_tokens` is 1", "does not pass its self-test", "nothing was switched"],
+    );
     assert_eq!(shelf.standings(), ["1.0.0 active", "1.1.0 staged"]);
     fs::write(&file, "[limits]\ncontext_tokens = 64\n").unwrap();
     shelf.done(&activate);
@@ -75,8 +79,15 @@ fn a_new_bundle_that_is_refused_is_given_up_at_once() {
     Shelf::tamper(&shelf.manifest("1.1.0"), |bytes| bytes[20] ^= 1);
     let server = shelf.serve();
     let metadata = shelf.metadata_of(&server);
-    assert_eq!((&metadata["version"], &metadata["reverted_from"]), (&"1.0.0".into(), &"fixture-generator 1.1.0".into()));
-    assert!(server.told.iter().any(|line| line.contains("REVERTED") && line.contains("has digest")), "{:#?}", server.told);
+    assert_eq!(
+        (&metadata["version"], &metadata["reverted_from"]),
+        (&"1.0.0".into(), &"fixture-generator 1.1.0".into())
+    );
+    assert!(
+        server.told.iter().any(|line| line.contains("REVERTED") && line.contains("has digest")),
+        "{:#?}",
+        server.told
+    );
     drop(server);
     assert_eq!(shelf.standings(), ["1.0.0 active", "1.1.0 failed"]);
     // It stays given up, and told, until something is activated.
