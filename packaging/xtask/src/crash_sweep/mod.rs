@@ -3,7 +3,7 @@
 //!
 //! strace injects the faults into the shipped code, unchanged.  Each point begins from a copy of the same store.  The short
 //! form, which `cargo xtask test` runs, stops at the calls that change something; the full form at all of them, those of
-//! the self-test's process included.
+//! the self-test's process included.  It is the power cut of THREATS C16, as far as a process can be cut off.
 
 mod point;
 mod scene;

@@ -15,6 +15,8 @@ mod identity;
 mod interop;
 /// A release of the appliance itself.
 mod release;
+/// What a thin bundle carries.
+mod thin;
 /// What is sealed can be used.
 mod usable;
 
