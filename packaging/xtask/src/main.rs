@@ -7,6 +7,7 @@ mod airgap;
 mod alerts;
 mod bundle;
 mod clients;
+mod crash_sweep;
 mod dist;
 mod edges;
 mod fuzz;
@@ -56,6 +57,11 @@ enum Command {
     },
     /// Feed the parsers of untrusted bytes with invented inputs.
     Fuzz(fuzz::Options),
+    /// Kill the commands that change a store at their system calls, or let those fail, and look at the store each time.
+    CrashSweep {
+        #[command(flatten)]
+        options: crash_sweep::Options,
+    },
     /// Check the Kubernetes manifests and the systemd unit with kubectl and systemd-analyze.
     Deployment,
     /// Compare the built `ampoule-seal oms` with OpenSSF's client, and let Sigstore's verify a bundle's attestations.
@@ -84,6 +90,7 @@ fn main() -> anyhow::Result<()> {
         Command::Reproducible => reproducible::run(),
         Command::Image { binary } => image::run(binary).map(|skips| test::tell_skips(&skips)),
         Command::Fuzz(options) => fuzz::run(&options),
+        Command::CrashSweep { options } => crash_sweep::run(Path::new(test::BINARY), &options),
         Command::Deployment => {
             let binary = Path::new(test::BINARY);
             kubernetes::run(binary).and_then(|()| systemd::run(binary))

@@ -12,7 +12,8 @@ use std::time::Instant;
 use anyhow::{Context, bail};
 
 use crate::{
-    airgap, alerts, bundle, clients, dist, edges, fuzz, image, kubernetes, model_signing, process, systemd, tidy, tools,
+    airgap, alerts, bundle, clients, crash_sweep, dist, edges, fuzz, image, kubernetes, model_signing, process, systemd,
+    tidy, tools,
 };
 
 /// The prefix with which a test says that it did not do its work.
@@ -86,6 +87,9 @@ pub(crate) fn run() -> anyhow::Result<()> {
             let root = Path::new("bundles/fixtures/keys/root.json").to_path_buf();
             clients::run(venv, Path::new(BINARY), &bundles.join("all-minilm-l6-v2.bundle"), &root)
         })?;
+    }
+    if is_installed("strace") {
+        step("crash sweep", || crash_sweep::run(Path::new(BINARY), &crash_sweep::Options::default()))?;
     }
     if ["openssl", "curl", "ip", "nm"].into_iter().all(is_installed) {
         let binaries = Path::new(BINARY).parent().context("the binary lies in no folder")?;

@@ -21,6 +21,11 @@ const BY_CARGO: &[(&str, &str)] = &[("cargo-deny", "0.20.2"), ("cargo-fuzz", "0.
 pub(crate) const TOOLS: &[Tool] = &[
     Tool { program: "python3", package: Some("python3-venv"), used_for: "the client tests and the recipes of bundles" },
     Tool { program: "skopeo", package: Some("skopeo"), used_for: "carrying a bundle with other people's tools" },
+    Tool {
+        program: "docker-registry",
+        package: Some("docker-registry"),
+        used_for: "carrying a bundle through a registry",
+    },
     Tool { program: "umoci", package: Some("umoci"), used_for: "unpacking the container image" },
     Tool { program: "runc", package: Some("runc"), used_for: "starting the container image" },
     Tool { program: "kubectl", package: Some("kubernetes-client"), used_for: "building the Kubernetes manifests" },
@@ -30,7 +35,11 @@ pub(crate) const TOOLS: &[Tool] = &[
     Tool { program: "openssl", package: Some("openssl"), used_for: "the air-gapped tarball and its installation" },
     Tool { program: "curl", package: Some("curl"), used_for: "the commands of INSTALL.md" },
     Tool { program: "ip", package: Some("iproute2"), used_for: "networks of their own for the tests of the tarball" },
-    Tool { program: "strace", package: Some("strace"), used_for: "the proof that the appliance connects nowhere" },
+    Tool {
+        program: "strace",
+        package: Some("strace"),
+        used_for: "the proof that the appliance connects nowhere, and the crash sweep",
+    },
     Tool { program: "tar", package: Some("tar"), used_for: "listing a bundle with GNU tar" },
     Tool {
         program: "promtool",

@@ -56,13 +56,15 @@ struct Header {
     format: u32,
 }
 
+/// Where the layers lie that a thin bundle carries: offset and length of each.
+type Carried = HashMap<Digest, (u64, u64)>;
+
 /// An opened thin bundle; nothing in it is trusted yet.
 pub struct ThinBundle {
     source: Arc<dyn Source>,
     parts: Parts,
     base: Base,
-    /// Where the layers lie that it carries.
-    carried: HashMap<Digest, (u64, u64)>,
+    carried: Carried,
 }
 
 impl ThinBundle {
@@ -151,7 +153,7 @@ fn derive(
     parts: &Parts,
     base: &Base,
     is_carried: impl Fn(Digest) -> bool,
-) -> Result<(Form, HashMap<Digest, (u64, u64)>), BundleError> {
+) -> Result<(Form, Carried), BundleError> {
     let whole = Layout::derive(&parts.manifest, &parts.config, &parts.attestations)?;
     let attestations = in_canonical_order(&parts.attestations)?;
     let mut seen = HashSet::new();

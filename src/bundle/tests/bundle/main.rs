@@ -1,5 +1,5 @@
 //! Tests of the sealed format, from the outside: bundles are written, signed with throw-away keys, spoilt in exactly one
-//! way, and must be refused for exactly that reason. Names that begin with `c01` to `c20` answer THREATS.md.
+//! way, and must be refused for exactly that reason. Names that begin with `c01` to `c22` answer THREATS.md.
 
 #![allow(clippy::unwrap_used, missing_docs)]
 
@@ -17,6 +17,9 @@ mod tampering;
 
 /// Tar entries and layout documents that are not the canonical ones.
 mod canonical_form;
+
+/// What another reader of tar files sees in ours.
+mod differential;
 
 /// Bundles whose parts do not lie in one file.
 mod apart;

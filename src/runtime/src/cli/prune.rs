@@ -17,8 +17,8 @@ Examples:
 
 Takes away the bundles that are neither active nor previous, but for the --keep of them that were
 imported last; then every file that no bundle of the store needs, and what an interrupted import
-left. Files that two bundles share stay as long as one of them does. Interrupted, it leaves no bundle
-incomplete; run it again. Exits with 0, or with 13 if the store cannot be used.";
+left. Files that two bundles share stay as long as one of them does. Interrupted, it leaves no
+bundle incomplete; run it again. Exits with 0, or with 13 if the store cannot be used.";
 
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]

@@ -22,10 +22,10 @@ Examples:
 Copies what the store lacks of the bundle, verifies every signature and every byte of the copy, and
 admits it. Then it is staged: what is served changes with `ampoule activate` alone. Files that two
 bundles share are kept once; one that is damaged is replaced. A thin bundle, from `ampoule-seal
-diff`, is completed from the store; an OCI layout, as skopeo writes it, may have been rewritten: only
-its manifests and blobs count. A refused or interrupted import leaves the store as it was; the store
-is made if there is none. Exits as `ampoule verify` does, or with 13 if the store cannot be used or
-lacks what a thin bundle needs.";
+diff`, is completed from the store. An OCI layout, as skopeo writes it, may have been rewritten: its
+manifests and blobs alone count. A refused or interrupted import leaves the store as it was; the
+store is made if there is none. Exits as `ampoule verify` does, or with 13 if the store cannot be
+used or lacks what a thin bundle needs.";
 
 const LIST_EXAMPLES: &str = "\
 Examples:
@@ -53,10 +53,11 @@ The bundle that was active is kept as the previous one. A running server goes on
 loaded until it is restarted.
 
 The first start that becomes ready confirms the new bundle. One that does not goes back to the
-previous bundle, serves that, and says so in its log and in /v1/metadata: at once when the new one is
-refused, at the next start when the server died of it. For that the server must be able to write to
-the store; where it cannot, it refuses to start instead. Exits as `ampoule verify` does, with the
-self-test's code (20: the model) or with 13 for a bundle that is not in the store or was changed.";
+previous bundle, serves that, and says so in its log and in /v1/metadata: at once when the new one
+is refused, at the next start when the server died of it. For that the server must be able to write
+to the store; where it may only read it, it refuses to start with a bundle that is refused. Exits as
+`ampoule verify` does, with the self-test's code (20: the model), or with 13 for a bundle that is
+not in the store.";
 
 const ROLLBACK_EXAMPLES: &str = "\
 Examples:

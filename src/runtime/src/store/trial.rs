@@ -81,7 +81,8 @@ impl Trial {
     /// The bundle has become ready.
     pub fn confirm(&self) {
         match self.decide(|catalogue| catalogue.with_trial(None)) {
-            Ok(()) => tracing::info!(bundle = self.title, "the new bundle has become ready and is confirmed"),
+            Ok(false) => {}
+            Ok(true) => tracing::info!(bundle = self.title, "the new bundle has become ready and is confirmed"),
             // It serves, so this is no reason to end it; but it must not be a surprise either.
             Err(error) => tracing::error!(
                 bundle = self.title,
@@ -100,7 +101,8 @@ impl Trial {
         self.decide(|catalogue| {
             tell_reverted(catalogue, &refusal);
             catalogue.reverted()
-        })
+        })?;
+        Ok(())
     }
 
     /// Nothing was learned about the bundle: the server was told to stop, or would have refused any other too.
@@ -120,12 +122,12 @@ impl Trial {
         &self.previous
     }
 
-    /// Decides the trial, unless it is decided already.
-    fn decide(&self, next: impl FnOnce(&Catalogue) -> Catalogue) -> Result<(), StoreError> {
+    /// Decides the trial; `false` if it is decided already, or not ours to decide.
+    fn decide(&self, next: impl FnOnce(&Catalogue) -> Catalogue) -> Result<bool, StoreError> {
         let writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner).take();
-        writer.map_or(Ok(()), |mut writer| {
+        writer.map_or(Ok(false), |mut writer| {
             let catalogue = next(writer.store().catalogue());
-            writer.save(catalogue)
+            writer.save(catalogue).map(|()| true)
         })
     }
 }

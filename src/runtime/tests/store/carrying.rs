@@ -1,14 +1,17 @@
 //! What leaves a store and comes back is the same bundle, byte for byte, whatever carried it.
 
 use std::fs;
+use std::net::{TcpListener, TcpStream};
 use std::os::unix::fs::symlink;
 use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
 
 use serde_json::Value as Json;
 
 use crate::shelf::Shelf;
 use crate::support::adapters::{seal, succeeds};
-use crate::support::workspace;
+use crate::support::{PATIENCE, code, run, text, workspace};
 
 impl Shelf {
     fn export(&self, form: &str, to: &str) {
@@ -144,9 +147,9 @@ fn a_thin_bundle_becomes_the_whole_one_where_the_old_one_is() {
         "import that bundle",
     ];
     shelf.refused(&import, 13, &words);
-    let inspect = crate::support::run(&["inspect", &thin]);
-    assert_eq!(crate::support::code(&inspect), 10);
-    assert!(crate::support::text(&inspect.stderr).contains("this is a thin bundle"));
+    let inspect = run(&["inspect", &thin]);
+    assert_eq!(code(&inspect), 10);
+    assert!(text(&inspect.stderr).contains("this is a thin bundle"));
 
     shelf.import("generator.bundle");
     shelf.import_from(&thin);
@@ -164,4 +167,70 @@ fn what_is_in_the_store_is_inspected_by_name() {
     assert!(shelf.done(&["inspect", "fixture-generator@1.0.0"]).contains("NOT verified"));
     shelf.refused(&["inspect", "fixture-generator@3.0.0"], 13, &["is not in the store"]);
     shelf.refused(&["inspect", "a file.bundle"], 2, &["NAME or NAME@VERSION"]);
+}
+
+/// A registry of our own on loopback, until it is dropped.
+struct Registry {
+    child: Child,
+    address: String,
+}
+
+impl Registry {
+    fn start(folder: &Path) -> Registry {
+        let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
+        let (configuration, data) = (folder.join("registry.yml"), folder.join("registry"));
+        let text = format!(
+            "version: 0.1\nlog: {{accesslog: {{disabled: true}}, level: error}}\n\
+             storage: {{filesystem: {{rootdirectory: {}}}}}\nhttp: {{addr: \"{address}\"}}\n",
+            data.display()
+        );
+        fs::write(&configuration, text).unwrap();
+        let mut command = Command::new("docker-registry");
+        let child =
+            command.arg("serve").arg(configuration).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+        let registry = Registry { child, address };
+        let deadline = Instant::now() + PATIENCE;
+        while TcpStream::connect(&registry.address).is_err() {
+            assert!(Instant::now() < deadline, "no registry on {}", registry.address);
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        registry
+    }
+}
+
+impl Drop for Registry {
+    fn drop(&mut self) {
+        // It may have ended already.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+#[test]
+fn a_registry_and_skopeo_carry_a_bundle_with_its_attestations() {
+    let test = "a_registry_and_skopeo_carry_a_bundle_with_its_attestations";
+    for program in ["docker-registry", "skopeo"] {
+        let path = std::env::var_os("PATH").unwrap_or_default();
+        if !std::env::split_paths(&path).any(|folder| folder.join(program).is_file()) {
+            assert!(std::env::var_os("CI").is_none(), "{test}: {program} is missing");
+            eprintln!("skipped: {test}: {program} is missing");
+            return;
+        }
+    }
+    let shelf = Shelf::with_two_versions();
+    let registry = Registry::start(shelf.site.folder.path());
+    let layout = shelf.path("layout");
+    shelf.export("--oci", &layout);
+    let back = format!("oci:{}:1.0.0", shelf.path("back"));
+    let remote = format!("docker://{}/fixture-generator:1.0.0", registry.address);
+    let carry = |tls: &str, from: &str, to: &str| {
+        let mut skopeo = Command::new("skopeo");
+        skopeo.args(["--insecure-policy", "copy", "--all", tls, from, to]);
+        succeeds(skopeo);
+    };
+    carry("--dest-tls-verify=false", &format!("oci:{layout}:bundle"), &remote);
+    carry("--src-tls-verify=false", &remote, &back);
+    let other = Shelf::new();
+    other.import_from(&back);
+    assert!(other.exported("1.0.0") == delivered("generator.bundle"), "the same file, byte for byte");
 }

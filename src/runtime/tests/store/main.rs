@@ -11,6 +11,8 @@ mod shelf;
 mod carrying;
 /// Blobs that changed, moved or are missing.
 mod damage;
+/// Deliveries with a defect.
+mod hostile;
 /// What two versions share, and what nobody needs any more.
 mod room;
 /// The self-test before a switch, and the way back from one.
@@ -196,8 +198,9 @@ fn a_second_writer_is_turned_away_and_readers_are_not() {
     shelf.done(&["activate", "fixture-generator"]);
 }
 
+/// THREATS C16: a power cut at any moment. `cargo xtask crash-sweep` does the same at each system call.
 #[test]
-fn killed_at_any_moment_a_writer_leaves_the_old_store_or_the_new_one() {
+fn c16_killed_at_any_moment_a_writer_leaves_the_old_store_or_the_new_one() {
     let shelf = Shelf::with_two_versions();
     let (next, root) = (Shelf::fixture("generator-next.bundle"), shelf.site.root.clone());
     let commands: [&[&str]; 2] = [&["import", &next, "--trust-root", &root], &["activate", "fixture-generator@1.1.0"]];

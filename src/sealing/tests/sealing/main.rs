@@ -19,6 +19,8 @@ mod interop;
 mod oms;
 /// A release of the appliance itself.
 mod release;
+/// What a thin bundle carries.
+mod thin;
 /// Roots, revocation lists and downgrade tokens, as a vendor makes them.
 mod trust;
 /// What is sealed can be used.
