@@ -5,6 +5,7 @@
 
 mod adapters;
 mod dense;
+mod footprint;
 mod load;
 mod profile;
 mod proof;
@@ -29,6 +30,7 @@ pub use adapters::{Adapters, IfTaken, LoadedAdapter};
 pub use engine::{EngineConfig, EngineHandle, EngineState, EngineStats};
 pub use error::{InferenceError, SubmitError};
 pub use event::{EmbeddingTicket, Embeddings, FinishReason, Ticket, TokenEvent, TokenLogprobs, Usage};
+pub use footprint::footprint;
 pub use load::{LoadOptions, LoadedModel, ReadyModel};
 pub use profile::{ModelKind, ModelProfile};
 pub use request::{

@@ -16,9 +16,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
 
-use ampoule_bundle::statement::Endpoint;
+use ampoule_bundle::statement::{Endpoint, ReleaseStatement};
 use ampoule_bundle::{
-    AdmittedBundle, BundleIdentity, Digest, SealedBundle, Source, TrustRoot, VerifiedBundle, regular, without_waiting,
+    AdmittedBundle, BundleIdentity, Digest, Footprint, SealedBundle, Source, TrustRoot, VerifiedBundle, regular,
+    without_waiting,
 };
 use ampoule_inference::{EngineConfig, EngineHandle, IfTaken, LoadOptions, LoadedModel};
 use tokio::runtime::Runtime;
@@ -80,10 +81,12 @@ pub fn serve(layers: &Layers, config: RuntimeConfig) -> Result<Exit, Error> {
 pub fn check(layers: &Layers, config: &RuntimeConfig) -> Result<Effective, Error> {
     let opened = Opened::open(config, PlannedListener::prepare(&config.listen)?)?;
     let verified = verify(opened.bundle, &opened.trust_root, &opened.name).map_err(|error| explain(error, config))?;
-    let admitted = opened.admission.admit_model(verified, &opened.name)?;
-    let settled = settle(layers, &admitted)?;
+    let admission = opened.admission.with_footprint(foresee(layers, &verified).ok());
+    let admitted = admission.admit_model(verified, &opened.name)?;
+    let settled = settle(layers, admitted.release(), |path| admitted.file(path))?;
     let settled_config = RuntimeConfig::require(&settled)?;
-    admit_adapters(&settled_config.adapters, &opened.trust_root, &opened.admission)?;
+    let admission = admission.beside(admitted.adapter_binding());
+    admit_adapters(&settled_config.adapters, &opened.trust_root, &admission)?;
     settled_config.admin_socket.as_deref().map(AdminSocket::check).transpose()?;
     Ok(settled)
 }
@@ -104,8 +107,9 @@ impl Opened {
         if keys.is_empty() {
             return Err(Error::NoKeys { path: config.keys_file.clone() });
         }
-        let trust_root = serving_root(&read_trust_root(&config.trust_root)?, &config.trust_root)?;
-        let admission = Admission::of_site(config)?;
+        let path = &config.admission.trust_root;
+        let trust_root = serving_root(&read_trust_root(path)?, path)?;
+        let admission = Admission::of_site(&config.admission)?;
         let (name, bundle) = match &config.source {
             BundleSource::File(path) => (path.display().to_string(), open_bundle(path)?),
             BundleSource::Store(folder) => {
@@ -149,16 +153,18 @@ fn prepare_unexplained(layers: &Layers, config: &RuntimeConfig, inherited: Inher
     if !keeping.protects() {
         tracing::warn!("{keeping}");
     }
-    let admitted = opened.admission.admit_model(verified, &opened.name)?;
-    let settled = settle(layers, &admitted)?;
+    let admission = opened.admission.with_footprint(foresee(layers, &verified).ok());
+    let admitted = admission.admit_model(verified, &opened.name)?;
+    let settled = settle(layers, admitted.release(), |path| admitted.file(path))?;
     let config = RuntimeConfig::require(&settled)?;
+    let admission = admission.beside(admitted.adapter_binding());
     let listener = opened.listener.bind()?;
     let metrics = match inherited_metrics {
         Some(listener) => Some(BoundSocket::inherited(listener)),
         None => config.metrics.as_ref().map(BoundSocket::for_metrics).transpose()?,
     };
     let admin_socket = config.admin_socket.as_deref().map(AdminSocket::bind).transpose()?;
-    let adapters = admit_adapters(&config.adapters, &opened.trust_root, &opened.admission)?;
+    let adapters = admit_adapters(&config.adapters, &opened.trust_root, &admission)?;
     let marks = admitted.marks().clone();
     let running = start(admitted, &config.limits, &opened.name)?;
     // The model has proven itself and nobody has been answered yet: from here on nothing older is served here.
@@ -167,7 +173,7 @@ fn prepare_unexplained(layers: &Layers, config: &RuntimeConfig, inherited: Inher
     for adapter in adapters {
         adapter.bind(&running.engine, &served, IfTaken::Refuse)?;
     }
-    let (root, admission) = (opened.trust_root, opened.admission);
+    let root = opened.trust_root;
     let desk = || AdapterDesk { root, admission, engine: running.engine.clone(), served: served.clone() };
     let admin = admin_socket.map(|socket| Admin { socket, desk: desk() });
     Ok(Prepared {
@@ -265,14 +271,29 @@ pub fn check_every_byte(verified: &VerifiedBundle, name: &str) -> Result<(), Err
     outcome.map_err(|source| Error::Bundle { name: name.to_owned(), source: Box::new(source) })
 }
 
-/// Settles the configuration under the contract of an admitted bundle.
+/// Settles the configuration under the contract of a verified bundle, whose small files `file` finds.
 ///
 /// # Errors
 /// [`Error::Configuration`] when the site loosens what the bundle constrains.
-pub fn settle(layers: &Layers, admitted: &AdmittedBundle) -> Result<Effective, Error> {
-    let release = admitted.release();
-    let schema = release.settings_schema.as_ref().and_then(|path| admitted.file(path.as_str()));
+pub fn settle<'a>(
+    layers: &Layers,
+    release: &ReleaseStatement,
+    file: impl Fn(&str) -> Option<&'a [u8]>,
+) -> Result<Effective, Error> {
+    let schema = release.settings_schema.as_ref().and_then(|path| file(path.as_str()));
     Ok(Contract::of(release, schema)?.apply(layers)?)
+}
+
+/// Foresees what the model of a verified bundle takes under the settings that would hold.  A configuration or a model that
+/// is refused for itself is so later in the line, by its own error, and nothing is foreseen for it.
+///
+/// # Errors
+/// [`Error::Configuration`] and [`Error::Model`], as the later steps refuse.
+pub fn foresee(layers: &Layers, verified: &VerifiedBundle) -> Result<Footprint, Error> {
+    let settled = settle(layers, verified.release(), |path| verified.file(path))?;
+    let limits = RuntimeConfig::limits(&settled);
+    ampoule_inference::footprint(verified, limits.context_tokens, &engine_config(&limits))
+        .map_err(|source| Error::from_inference(&verified.identity().name.to_string(), source))
 }
 
 /// All adapters before the model is loaded: a refusal costs a second then, and a minute afterwards.
@@ -323,15 +344,18 @@ pub fn start(admitted: AdmittedBundle, limits: &Limits, name: &str) -> Result<Ru
         seconds = began.elapsed().as_secs_f64(),
         "the model is loaded and proven"
     );
-    let config = EngineConfig {
+    let engine = ready.spawn(engine_config(limits)).map_err(refused)?;
+    Ok(Running { engine, identity, expiry, defaults, endpoints })
+}
+
+fn engine_config(limits: &Limits) -> EngineConfig {
+    EngineConfig {
         queue_capacity: limits.queued_requests,
         max_running: limits.running_requests,
         token_budget: limits.token_budget,
         max_adapters: limits.adapters,
         ..EngineConfig::default()
-    };
-    let engine = ready.spawn(config).map_err(refused)?;
-    Ok(Running { engine, identity, expiry, defaults, endpoints })
+    }
 }
 
 fn sampling_defaults(admitted: &AdmittedBundle, name: &str) -> Result<SamplingDefaults, Error> {
