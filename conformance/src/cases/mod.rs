@@ -26,6 +26,7 @@ mod exits;
 mod installation;
 mod load;
 mod log;
+mod state;
 mod tampering;
 mod tls;
 
@@ -51,6 +52,7 @@ pub(crate) const GROUPS: &[&[Case]] = &[
     determinism::CASES,
     tampering::CASES,
     installation::CASES,
+    state::CASES,
     configuration::CASES,
     administration::CASES,
     exits::CASES,

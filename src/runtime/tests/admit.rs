@@ -53,7 +53,6 @@ fn every_rule_is_told_with_both_sides_and_where_they_came_from() {
         "trust root expiry",
         "revocation list version",
         "revocation list rollback",
-        "clock",
         "expiry",
         "rollback",
     ] {

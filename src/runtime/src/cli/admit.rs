@@ -23,15 +23,17 @@ const EXAMPLES: &str = "\
 Examples:
   ampoule admit new.bundle --config /etc/ampoule/ampoule.toml
   ampoule admit new.bundle --trust-root root.json --state /var/lib/ampoule-state --json
-  ampoule admit helpdesk.bundle --bundle my-model.bundle --trust-root root.json     an adapter, beside its base
+  An adapter, beside its base:
+    ampoule admit helpdesk.bundle --bundle my-model.bundle --trust-root root.json
 
-Verifies every signature and every byte, holds the bundle against every rule with what this host has,
-what the configuration says and what was taken into use before, settles the configuration under the
-bundle's constraints, and foresees the memory that the model takes. It runs nothing and notes nothing.
-Every rule is told; the exit code is that of the first refusal: 10 for a file that is no readable
-bundle, 11 for a wrong signature or digest, 12 for a bundle that may not run here, 13 for one that is
-older than what was accepted before or a state that cannot be used, 78 for a configuration that is
-wrong or wider than the bundle allows, 20 for a model that this runtime cannot compute.";
+Verifies every signature and every byte, holds the bundle against every rule with what this host
+has, what the configuration says and what was taken into use before, settles the configuration
+under the bundle's constraints, and foresees the memory that the model takes. It runs nothing and
+notes nothing. Every rule is told; the exit code is that of the first refusal: 10 for a file that
+is no readable bundle, 11 for a wrong signature or digest, 12 for a bundle that may not run here,
+13 for one that is older than what was accepted before or a state that cannot be used, 78 for a
+configuration that is wrong or wider than the bundle allows, 20 for a model that this runtime
+cannot compute.";
 
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]

@@ -19,11 +19,11 @@ Examples:
   ampoule verify model.bundle --trust-root root.json
   ampoule verify model.bundle --trust-root root.json --json
 
-Checks the canonical form, the signatures and every byte of every file, then every rule on whether the
-bundle may run on this host now, whatever is configured; runs nothing. `ampoule admit` judges by the
-configuration and by what was taken into use before, too. Exits with 0, or with 10 for a file that is no readable
-bundle, 11 for a wrong signature or digest, 12 for a bundle that may not run here, 13 for one that
-is older than --accepted.";
+Checks the canonical form, the signatures and every byte of every file, then every rule on whether
+the bundle may run on this host now, whatever is configured; runs nothing. `ampoule admit` judges
+by the configuration and by what was taken into use before, too. Exits with 0, or with 10 for a
+file that is no readable bundle, 11 for a wrong signature or digest, 12 for a bundle that may not
+run here, 13 for one that is older than --accepted.";
 
 const INSPECT_EXAMPLES: &str = "\
 Examples:
