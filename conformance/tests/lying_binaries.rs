@@ -51,6 +51,17 @@ const LIES: &[Lie] = &[
         &["AMP-INS-01", "AMP-INS-02"],
     ),
     Lie(
+        "nothing is remembered",
+        r#"kept=()
+           while [ $# -gt 0 ]; do
+               case "$1" in --state) shift 2;; *) kept+=("$1"); shift;; esac
+           done
+           [ "${kept[0]}" = state ] && { echo '{"counters":[],"records":[]}'; exit 0; }
+           [ "${kept[0]}" = admit ] && { echo '{"admitted":true}'; exit 0; }
+           exec "$REAL" "${kept[@]}""#,
+        &["AMP-STA-01", "AMP-STA-02", "AMP-STA-03", "AMP-STA-04"],
+    ),
+    Lie(
         "the configuration is never looked at",
         r#"[ "$1" = config ] && { echo '{}'; exit 0; }; exec "$REAL" "$@""#,
         &["AMP-CFG-02", "AMP-CFG-09", "AMP-CFG-10", "AMP-META-03"],

@@ -27,6 +27,7 @@ mod installation;
 mod load;
 mod log;
 mod sandbox;
+mod state;
 mod tampering;
 mod tls;
 
@@ -52,6 +53,7 @@ pub(crate) const GROUPS: &[&[Case]] = &[
     determinism::CASES,
     tampering::CASES,
     installation::CASES,
+    state::CASES,
     configuration::CASES,
     administration::CASES,
     exits::CASES,

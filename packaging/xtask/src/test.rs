@@ -12,8 +12,8 @@ use std::time::Instant;
 use anyhow::{Context, bail};
 
 use crate::{
-    airgap, alerts, bundle, clients, crash_sweep, dist, edges, fuzz, image, kubernetes, model_signing, process, systemd,
-    tidy, tools,
+    airgap, alerts, bundle, clients, crash_sweep, dist, edges, fuzz, image, kubernetes, model_signing, process,
+    systemd, tidy, tools,
 };
 
 /// The prefix with which a test says that it did not do its work.

@@ -16,9 +16,10 @@ pub use marks::HighWaterMarks;
 pub use report::{AdmissionNotice, Examination, Fact, Finding, Origin, PolicyViolation, Verdict};
 pub use rule::{Rule, ViolationClass};
 
+use crate::digest::Digest;
 use crate::load::AdmittedBundle;
 use crate::names::{BundleName, BundleVersion, Channel};
-use crate::statement::{Accelerator, Endpoint, ExpiryPolicy};
+use crate::statement::{Accelerator, AdapterBinding, Endpoint, ExpiryPolicy};
 use crate::timestamp::Timestamp;
 use crate::trust::RevocationList;
 use crate::verified::VerifiedBundle;
@@ -42,6 +43,8 @@ pub struct RuntimePolicy {
     pub settings: BTreeMap<&'static str, String>,
     /// What the model takes under the site's settings, where that is foreseen.
     pub footprint: Option<Footprint>,
+    /// What an adapter must be bound to, where it is known what it is to be served beside.
+    pub base: Option<AdapterBinding>,
 }
 
 impl RuntimePolicy {
@@ -57,6 +60,7 @@ impl RuntimePolicy {
             minimum_versions: BTreeMap::new(),
             settings: BTreeMap::new(),
             footprint: None,
+            base: None,
         }
     }
 
@@ -132,6 +136,7 @@ impl Examiner<'_> {
     fn examine(mut self) -> Examination {
         self.check_runtime();
         self.check_host();
+        self.check_adapter();
         self.check_site();
         self.check_trust();
         self.check_revocations();
@@ -183,6 +188,19 @@ impl Examiner<'_> {
         let found = fact(list(host.accelerators.iter().copied().map(name)), Origin::Host);
         let required = fact(requires.accelerator.map_or("none".to_owned(), name), self.release());
         self.hold(Rule::Accelerator, present, found, required);
+    }
+
+    fn check_adapter(&mut self) {
+        let (Some(bound), Some(base)) = (&self.bundle.release.adapter, &self.policy.base) else { return };
+        let word = |digest: Option<Digest>| digest.map_or("none".to_owned(), |digest| digest.to_string());
+        for (rule, bound, base) in [
+            (Rule::Base, Some(bound.base), Some(base.base)),
+            (Rule::Tokenizer, Some(bound.tokenizer), Some(base.tokenizer)),
+            (Rule::ChatTemplate, bound.chat_template, base.chat_template),
+        ] {
+            let required = fact(word(bound), self.release());
+            self.hold(rule, bound == base, fact(word(base), Origin::Base), required);
+        }
     }
 
     fn check_site(&mut self) {

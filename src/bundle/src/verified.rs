@@ -51,6 +51,18 @@ impl VerifiedBundle {
         &self.weights
     }
 
+    /// The content of a verified small file.
+    #[must_use]
+    pub fn file(&self, path: &str) -> Option<&[u8]> {
+        self.files.get(path).map(Vec::as_slice)
+    }
+
+    /// What an adapter of it is bound to; `None` when it has no tokenizer.
+    #[must_use]
+    pub fn adapter_binding(&self) -> Option<&AdapterBinding> {
+        self.adapter_binding.as_ref()
+    }
+
     /// The verified small files.
     pub fn files(&self) -> impl Iterator<Item = (&BundlePath, &[u8])> {
         self.files.iter().map(|(path, bytes)| (path, bytes.as_slice()))

@@ -5,6 +5,7 @@
 
 mod adapters;
 mod dense;
+mod footprint;
 mod known_answers;
 mod load;
 mod profile;
@@ -30,6 +31,7 @@ pub use adapters::{Adapters, IfTaken, LoadedAdapter};
 pub use engine::{EngineConfig, EngineHandle, EngineState, EngineStats};
 pub use error::{InferenceError, SubmitError};
 pub use event::{EmbeddingTicket, Embeddings, FinishReason, Ticket, TokenEvent, TokenLogprobs, Usage};
+pub use footprint::footprint;
 pub use known_answers::{Comparison, Miss, Recording};
 pub use load::{LoadOptions, LoadedModel, ReadyModel};
 pub use profile::{ModelKind, ModelProfile};

@@ -21,7 +21,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use ampoule_bundle::statement::{AdapterBinding, KnownAnswers};
-use ampoule_bundle::{AdmittedBundle, BundleIdentity, GgufHeader, LoadError, TensorInfo, WeightHeader};
+use ampoule_bundle::{AdmittedBundle, BundleIdentity, GgufHeader, LoadError, TensorInfo, WeightFile, WeightHeader};
 use serde::Deserialize;
 
 use crate::adapters::AdapterBase;
@@ -82,7 +82,7 @@ impl LoadedModel {
             return Err(InferenceError::AnAdapter { name: bundle.identity().name.to_string() });
         }
         let file = |path: &str| bundle.file(path);
-        let (model, text, mut profile, case) = match gguf_header(&bundle)? {
+        let (model, text, mut profile, case) = match gguf_header(bundle.weights())? {
             Some(header) => {
                 let text = TextProcessor::from_gguf(header)?;
                 let (decoder, profile) = load_decoder(Config::from_gguf(header)?, &bundle, options)?;
@@ -181,8 +181,8 @@ impl ReadyModel {
 }
 
 /// The header of the bundle's GGUF file; `None` if its weights are safetensors.
-fn gguf_header(bundle: &AdmittedBundle) -> Result<Option<&GgufHeader>, InferenceError> {
-    let headers: Vec<&WeightHeader> = bundle.weights().iter().map(|file| &file.header).collect();
+pub(crate) fn gguf_header(weights: &[WeightFile]) -> Result<Option<&GgufHeader>, InferenceError> {
+    let headers: Vec<&WeightHeader> = weights.iter().map(|file| &file.header).collect();
     match headers[..] {
         [] => Err(InferenceError::NoWeights),
         [WeightHeader::Gguf(header)] => Ok(Some(header)),
@@ -191,7 +191,7 @@ fn gguf_header(bundle: &AdmittedBundle) -> Result<Option<&GgufHeader>, Inference
     }
 }
 
-fn model_type(config: &[u8]) -> Result<String, InferenceError> {
+pub(crate) fn model_type(config: &[u8]) -> Result<String, InferenceError> {
     #[derive(Deserialize)]
     struct Head {
         #[serde(default)]
@@ -279,7 +279,7 @@ fn summary(bundle: &AdmittedBundle) -> (u64, String) {
     (total, most.map_or_else(String::new, |(kind, _)| kind))
 }
 
-fn elements(tensor: &TensorInfo) -> u64 {
+pub(crate) fn elements(tensor: &TensorInfo) -> u64 {
     tensor.shape.iter().fold(1, |product: u64, &dimension| product.saturating_mul(dimension as u64))
 }
 

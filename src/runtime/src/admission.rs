@@ -1,11 +1,11 @@
 //! What bundles are held against here: this runtime, this host, what the site accepts, and what was taken into use before.
 //! The decision itself is pure and belongs to the bundle; this module gathers what it depends on.
 
-use ampoule_bundle::statement::BundleKind;
+use ampoule_bundle::statement::{AdapterBinding, BundleKind};
 use ampoule_bundle::{AdmittedBundle, Examination, Footprint, HighWaterMarks, RuntimePolicy, VerifiedBundle};
 use ampoule_inference::InferenceError;
 
-use crate::config::{AcceptedBundles, BundleSource, RuntimeConfig};
+use crate::config::{AcceptedBundles, AdmissionConfig};
 use crate::error::Error;
 use crate::host;
 use crate::http::ENDPOINTS;
@@ -31,11 +31,11 @@ impl Admission {
     ///
     /// # Errors
     /// [`Error::Store`] when the configured store cannot be used, [`Error::State`] when the state cannot.
-    pub fn of_site(config: &RuntimeConfig) -> Result<Admission, Error> {
-        let keeping = match (&config.source, &config.state) {
-            (BundleSource::Store(folder), _) => Store::open(folder)?.keeping(),
-            (BundleSource::File(_), Some(folder)) => Keeping::Folder(folder.clone()),
-            (BundleSource::File(_), None) => Keeping::Nowhere,
+    pub fn of_site(config: &AdmissionConfig) -> Result<Admission, Error> {
+        let keeping = match (&config.store, &config.state) {
+            (Some(folder), _) => Store::open(folder)?.keeping(),
+            (None, Some(folder)) => Keeping::Folder(folder.clone()),
+            (None, None) => Keeping::Nowhere,
         };
         // A state that cannot be used is told before anything is read for nothing.
         keeping.marks()?;
@@ -63,6 +63,13 @@ impl Admission {
     #[must_use]
     pub fn with_footprint(mut self, footprint: Option<Footprint>) -> Admission {
         self.policy.footprint = footprint;
+        self
+    }
+
+    /// The same for adapters that are to be served beside a model with this binding.
+    #[must_use]
+    pub fn beside(mut self, base: Option<&AdapterBinding>) -> Admission {
+        self.policy.base = base.cloned();
         self
     }
 

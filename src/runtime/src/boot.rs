@@ -18,9 +18,10 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 
-use ampoule_bundle::statement::Endpoint;
+use ampoule_bundle::statement::{Endpoint, ReleaseStatement};
 use ampoule_bundle::{
-    AdmittedBundle, BundleIdentity, Digest, SealedBundle, Source, TrustRoot, VerifiedBundle, regular, without_waiting,
+    AdmittedBundle, BundleIdentity, Digest, Footprint, SealedBundle, Source, TrustRoot, VerifiedBundle, regular,
+    without_waiting,
 };
 use ampoule_inference::{EngineConfig, EngineHandle, IfTaken, LoadOptions, LoadedModel, ReadyModel};
 use tokio::runtime::Runtime;
@@ -102,9 +103,11 @@ pub fn check(layers: &Layers, config: &RuntimeConfig) -> Result<Effective, Error
     let verified = (active.read)()
         .and_then(|sealed| verify(sealed, &site.trust_root, &active.name))
         .map_err(|error| explain(error, config))?;
-    let admitted = site.admission.admit_model(verified, &active.name)?;
-    let settled = settle(layers, &admitted)?;
-    admit_adapters(&site.adapters, &site.trust_root, &site.admission)?;
+    let admission = site.admission.with_footprint(foresee(layers, &verified).ok());
+    let admitted = admission.admit_model(verified, &active.name)?;
+    let settled = settle(layers, admitted.release(), |path| admitted.file(path))?;
+    let admission = admission.beside(admitted.adapter_binding());
+    admit_adapters(&site.adapters, &site.trust_root, &admission)?;
     config.admin_socket.as_deref().map(AdminSocket::check).transpose()?;
     Ok(settled)
 }
@@ -139,8 +142,9 @@ impl Opened {
         if keys.is_empty() {
             return Err(Error::NoKeys { path: config.keys_file.clone() });
         }
-        let trust_root = serving_root(&read_trust_root(&config.trust_root)?, &config.trust_root)?;
-        let admission = Admission::of_site(config)?;
+        let path = &config.admission.trust_root;
+        let trust_root = serving_root(&read_trust_root(path)?, path)?;
+        let admission = Admission::of_site(&config.admission)?;
         let (active, previous) = match &config.source {
             BundleSource::File(path) => {
                 let (file, name) = (open_file(path)?, path.display().to_string());
@@ -242,8 +246,8 @@ fn prepare(
         }
         (Err(refusal), Some(trial), _) => return Err(trial.explain(refusal)),
     };
-    let Ready { running, served, settings, reverted_from } = ready;
-    let Site { trust_root, admission, keys, .. } = site;
+    let Ready { running, admission, served, settings, reverted_from } = ready;
+    let Site { trust_root, keys, .. } = site;
     let keeping = admission.keeping().clone();
     let desk = AdapterDesk { root: trust_root, admission, engine: running.engine.clone(), served: served.clone() };
     Ok(Prepared {
@@ -272,6 +276,8 @@ fn explain(error: Error, config: &RuntimeConfig) -> Error {
 /// A model that has proven itself, under the name and the settings that it is served with.
 struct Ready {
     running: Running,
+    /// What its adapters are held against.
+    admission: Admission,
     served: String,
     settings: RuntimeConfig,
     reverted_from: Option<String>,
@@ -285,10 +291,12 @@ fn make_ready(layers: &Layers, site: &Site, candidate: Candidate) -> Result<Read
     if !keeping.protects() {
         tracing::warn!("{keeping}");
     }
-    let admitted = site.admission.admit_model(verified, &name)?;
-    let settled = settle(layers, &admitted)?;
+    let admission = site.admission.clone().with_footprint(foresee(layers, &verified).ok());
+    let admitted = admission.admit_model(verified, &name)?;
+    let settled = settle(layers, admitted.release(), |path| admitted.file(path))?;
     let settings = RuntimeConfig::require(&settled)?;
-    let adapters = admit_adapters(&site.adapters, &site.trust_root, &site.admission)?;
+    let admission = admission.beside(admitted.adapter_binding());
+    let adapters = admit_adapters(&site.adapters, &site.trust_root, &admission)?;
     let marks = admitted.marks().clone();
     let running = start(admitted, &settings.limits, &name)?;
     // The model has proven itself and nobody has been answered yet: from here on nothing older is served here.
@@ -297,7 +305,7 @@ fn make_ready(layers: &Layers, site: &Site, candidate: Candidate) -> Result<Read
     for adapter in adapters {
         adapter.bind(&running.engine, &served, IfTaken::Refuse)?;
     }
-    Ok(Ready { running, served, settings, reverted_from })
+    Ok(Ready { running, admission, served, settings, reverted_from })
 }
 
 /// Opens a bundle file, once, and reads its framing.
@@ -397,14 +405,29 @@ pub fn check_every_byte(verified: &VerifiedBundle, name: &str) -> Result<(), Err
     outcome.map_err(|source| Error::Bundle { name: name.to_owned(), source: Box::new(source) })
 }
 
-/// Settles the configuration under the contract of an admitted bundle.
+/// Settles the configuration under the contract of a verified bundle, whose small files `file` finds.
 ///
 /// # Errors
 /// [`Error::Configuration`] when the site loosens what the bundle constrains.
-pub fn settle(layers: &Layers, admitted: &AdmittedBundle) -> Result<Effective, Error> {
-    let release = admitted.release();
-    let schema = release.settings_schema.as_ref().and_then(|path| admitted.file(path.as_str()));
+pub fn settle<'a>(
+    layers: &Layers,
+    release: &ReleaseStatement,
+    file: impl Fn(&str) -> Option<&'a [u8]>,
+) -> Result<Effective, Error> {
+    let schema = release.settings_schema.as_ref().and_then(|path| file(path.as_str()));
     Ok(Contract::of(release, schema)?.apply(layers)?)
+}
+
+/// Foresees what the model of a verified bundle takes under the settings that would hold.  A configuration or a model that
+/// is refused for itself is so later in the line, by its own error, and nothing is foreseen for it.
+///
+/// # Errors
+/// [`Error::Configuration`] and [`Error::Model`], as the later steps refuse.
+pub fn foresee(layers: &Layers, verified: &VerifiedBundle) -> Result<Footprint, Error> {
+    let settled = settle(layers, verified.release(), |path| verified.file(path))?;
+    let limits = RuntimeConfig::limits(&settled);
+    ampoule_inference::footprint(verified, limits.context_tokens, &engine_config(&limits))
+        .map_err(|source| Error::from_inference(&verified.identity().name.to_string(), source))
 }
 
 /// All adapters before the model is loaded: a refusal costs a second then, and a minute afterwards.
@@ -440,14 +463,7 @@ pub fn start(admitted: AdmittedBundle, limits: &Limits, name: &str) -> Result<Ru
     let endpoints = admitted.release().constraints.endpoints.clone();
     let defaults = sampling_defaults(&admitted, name)?;
     let ready = prove(admitted, limits, name)?;
-    let config = EngineConfig {
-        queue_capacity: limits.queued_requests,
-        max_running: limits.running_requests,
-        token_budget: limits.token_budget,
-        max_adapters: limits.adapters,
-        ..EngineConfig::default()
-    };
-    let engine = ready.spawn(config).map_err(|source| Error::from_inference(name, source))?;
+    let engine = ready.spawn(engine_config(limits)).map_err(|source| Error::from_inference(name, source))?;
     Ok(Running { engine, identity, expiry, defaults, endpoints })
 }
 
@@ -477,6 +493,16 @@ pub fn prove(admitted: AdmittedBundle, limits: &Limits, name: &str) -> Result<Re
         "the model is loaded and proven"
     );
     Ok(ready)
+}
+
+fn engine_config(limits: &Limits) -> EngineConfig {
+    EngineConfig {
+        queue_capacity: limits.queued_requests,
+        max_running: limits.running_requests,
+        token_budget: limits.token_budget,
+        max_adapters: limits.adapters,
+        ..EngineConfig::default()
+    }
 }
 
 fn sampling_defaults(admitted: &AdmittedBundle, name: &str) -> Result<SamplingDefaults, Error> {

@@ -185,8 +185,9 @@ fn configured(config: &RuntimeConfig) -> Vec<Finding> {
         Err(error) => Finding::failed(check, error.to_string()),
     };
     let path = |path: &Path| path.display().to_string();
+    let root = &config.admission.trust_root;
     let mut findings = vec![
-        finding("trust root", boot::open_trust_root(&config.trust_root).map(|_| path(&config.trust_root))),
+        finding("trust root", boot::open_trust_root(root).map(|_| path(root))),
         finding(
             "API keys",
             KeyStore::load(&config.keys_file).map_err(Error::from).and_then(|keys| match keys.is_empty() {

@@ -8,7 +8,7 @@ use std::thread::available_parallelism;
 
 use ampoule_bundle::{HostFacts, Timestamp};
 use ampoule_inference::hardware;
-use sysinfo::System;
+use sysinfo::{ProcessRefreshKind, ProcessesToUpdate, System};
 
 use crate::error::Error;
 
@@ -39,7 +39,7 @@ pub fn facts() -> Result<HostFacts, Error> {
     })
 }
 
-/// The memory that this process may use: the host's, or less where a control group says so.
+/// The memory that this process may use: the host's, or less where a control group or a limit of the process says so.
 ///
 /// # Errors
 /// [`Error::Host`] when the system does not tell it.
@@ -50,8 +50,22 @@ pub fn memory_bytes() -> Result<u64, Error> {
     }
     let mut system = System::new().map_err(|error| Error::Host { reason: error.to_string() })?;
     system.refresh_memory();
-    let limit = system.cgroup_limits().map_or(u64::MAX, |limits| limits.total_memory);
-    Ok(*MEMORY.get_or_init(|| system.total_memory().min(limit)))
+    // The group of the process may lie below the one that a container sees as its root.
+    let own = sysinfo::get_current_pid().ok().and_then(|pid| {
+        let kind = ProcessRefreshKind::nothing();
+        system.refresh_processes_specifics(ProcessesToUpdate::Some(&[pid]), false, kind);
+        system.process(pid)?.cgroup_limits()
+    });
+    let groups = [system.cgroup_limits(), own].into_iter().flatten().map(|limits| limits.total_memory);
+    let least = groups.chain(address_space()).fold(system.total_memory(), u64::min);
+    Ok(*MEMORY.get_or_init(|| least))
+}
+
+/// The most address space that the process may have, where that is limited and there is a /proc that tells.
+fn address_space() -> Option<u64> {
+    let limits = std::fs::read_to_string("/proc/self/limits").ok()?;
+    let line = limits.lines().find_map(|line| line.strip_prefix("Max address space"))?;
+    line.split_whitespace().next()?.parse().ok()
 }
 
 #[cfg(test)]

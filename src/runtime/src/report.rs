@@ -2,7 +2,7 @@
 
 use std::fmt::Display;
 
-use ampoule_bundle::BundleIdentity;
+use ampoule_bundle::{BundleIdentity, Examination, Fact, Finding, Verdict};
 use serde_json::{Value as Json, json};
 
 use crate::exit::Exit;
@@ -53,6 +53,28 @@ pub fn log(identity: &BundleIdentity) {
         trust_root = %identity.root_digest,
         "the signatures of the bundle hold; each weight is held against its digest while it is loaded"
     );
+}
+
+/// What came of each rule, a line each, for a person.
+pub fn rule_lines(examination: &Examination) -> impl Iterator<Item = String> + '_ {
+    examination.findings().iter().map(|Finding { rule, verdict, found, required }| {
+        format!("{verdict:8} {:24} found {found}; required {required}", rule.name())
+    })
+}
+
+/// The same for programs.
+pub fn rules_json(examination: &Examination) -> Json {
+    let side = |fact: &Fact| json!({ "text": fact.text, "from": fact.origin.to_string() });
+    let rule = |Finding { rule, verdict, found, required }: &Finding| {
+        json!({
+            "rule": rule.name(),
+            "verdict": verdict.to_string(),
+            "found": side(found),
+            "required": side(required),
+            "remedy": (*verdict == Verdict::Broken).then(|| rule.remedy()),
+        })
+    };
+    examination.findings().iter().map(rule).collect()
 }
 
 /// A refusal for programs.

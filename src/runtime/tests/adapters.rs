@@ -239,8 +239,7 @@ fn what_is_no_adapter_of_this_model_is_refused_by_its_own_error() {
     numberless[1].2.fill(f32::MAX);
     let served = Served::start(&workshop, &["--set", "limits.adapters=1", "--model-name", "helper"]);
     for (file, refused_for) in [
-        (workshop.seal("other-base", "a", &next, &matrices(1)), &["belongs to another base", "sha256:"][..]),
-        (workshop.seal("misnamed", "a", base, &misnamed), &["lora_b"]),
+        (workshop.seal("misnamed", "a", base, &misnamed), &["lora_b"][..]),
         (workshop.seal("elsewhere", "a", base, &elsewhere), &["layers.7"]),
         (workshop.seal("empty", "a", base, &[]), &["no matrices for any module"]),
         (workshop.seal("misshapen", "a", base, &misshapen), &["lora_B"]),
@@ -251,6 +250,8 @@ fn what_is_no_adapter_of_this_model_is_refused_by_its_own_error() {
     ] {
         served.refuses(&["load", &file], 20, &[&["the server refuses", "an adapter"], refused_for].concat());
     }
+    let other = workshop.seal("other-base", "a", &next, &matrices(1));
+    served.refuses(&["load", &other], 12, &["the server refuses", "an adapter", "rule on base", "sha256:"]);
     let absent = workshop.path("absent.bundle").display().to_string();
     served.refuses(&["load", &absent], 10, &["cannot open the bundle", "absent.bundle"]);
     let good = workshop.adapter("good", "good", 1);

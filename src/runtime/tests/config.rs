@@ -115,7 +115,7 @@ fn a_path_in_a_file_is_relative_to_that_file_and_elsewhere_to_the_working_folder
         .variable("AMPOULE_KEYS_FILE", "keys.jsonl");
     let config = RuntimeConfig::require(&site.read().unwrap().merge()).unwrap();
     assert_eq!(config.source, BundleSource::File(site.files[0].parent().unwrap().join("models/m.bundle")));
-    assert_eq!(config.trust_root, PathBuf::from("/etc/root.json"));
+    assert_eq!(config.admission.trust_root, PathBuf::from("/etc/root.json"));
     assert_eq!(config.keys_file, PathBuf::from("keys.jsonl"));
 }
 

@@ -33,6 +33,8 @@ pub enum Origin {
     },
     /// The shapes of the model, under the site's settings.
     Shapes,
+    /// The model that an adapter is to be served beside.
+    Base,
     /// The trust root.
     TrustRoot {
         /// Its digest.
@@ -57,6 +59,7 @@ impl fmt::Display for Origin {
             Self::Clock => write!(formatter, "the latest of this host's clock, what it has seen and what is signed"),
             Self::Setting { key, from } => write!(formatter, "`{key}`, {from}"),
             Self::Shapes => write!(formatter, "the model's shapes under the settings"),
+            Self::Base => write!(formatter, "the model that it is to be served beside"),
             Self::TrustRoot { digest } => {
                 let digest = digest.to_hex();
                 write!(formatter, "the trust root {}…", digest.get(..8).unwrap_or(&digest))

@@ -22,6 +22,12 @@ pub enum Rule {
     MemoryFit,
     /// The host must have the required accelerator.
     Accelerator,
+    /// An adapter must have been made for the base that it is to be served beside.
+    Base,
+    /// An adapter's base must have the tokenizer that the adapter was made with.
+    Tokenizer,
+    /// An adapter's base must have the chat template that the adapter was made with.
+    ChatTemplate,
     /// The channel must be one that the site accepts.
     Channel,
     /// The version must not be below the site's minimum.
@@ -74,6 +80,9 @@ impl Rule {
             Self::Memory => "memory",
             Self::MemoryFit => "memory fit",
             Self::Accelerator => "accelerator",
+            Self::Base => "base",
+            Self::Tokenizer => "tokenizer",
+            Self::ChatTemplate => "chat template",
             Self::Channel => "channel",
             Self::MinimumVersion => "minimum version",
             Self::TrustRootVersion => "trust root version",
@@ -112,6 +121,9 @@ impl Rule {
             Self::Memory => "use a host with more memory, or raise the limit of its control group or container",
             Self::MemoryFit => "lower one of the settings that are named, or give the process more memory",
             Self::Accelerator => "use a host and a build of ampoule with that accelerator",
+            Self::Base | Self::Tokenizer | Self::ChatTemplate => {
+                "serve the adapter beside the base that it was made for, or train one for this base"
+            }
             Self::Channel => "use a bundle of an accepted channel, or accept this one in the configuration",
             Self::MinimumVersion => "use a newer version, or lower the minimum in the configuration",
             Self::TrustRootVersion | Self::TrustRootRollback | Self::TrustRootExpiry => {

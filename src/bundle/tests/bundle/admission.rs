@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use ampoule_bundle::statement::{Accelerator, Encryption, Endpoint, ExpiryPolicy};
+use ampoule_bundle::statement::{Accelerator, AdapterBinding, Encryption, Endpoint, ExpiryPolicy};
 use ampoule_bundle::trust::{RevocationPart, TrustDocument};
 use ampoule_bundle::{
     AdmissionNotice, AdmittedBundle, Counter, Curve, Digest, Epoch, Footprint, HighWaterMarks, HostFacts, MemoryPart,
@@ -126,6 +126,28 @@ fn the_host_must_fit() {
         case.draft.release.requires.accelerator = Some(Accelerator::Cuda);
         case.host.accelerators = BTreeSet::from([Accelerator::Cuda]);
     });
+}
+
+#[test]
+fn an_adapter_must_have_been_made_for_what_it_is_served_beside() {
+    let binding = |base: &str, tokenizer: &str, template: Option<&str>| AdapterBinding {
+        base: Digest::of(base.as_bytes()),
+        tokenizer: Digest::of(tokenizer.as_bytes()),
+        chat_template: template.map(|template| Digest::of(template.as_bytes())),
+    };
+    let beside = |base: AdapterBinding| {
+        move |case: &mut Case| {
+            case.draft.release.adapter = Some(binding("base", "tokenizer", Some("template")));
+            case.policy.base = Some(base);
+        }
+    };
+    breaks(Rule::Base, beside(binding("other", "tokenizer", Some("template"))));
+    breaks(Rule::Tokenizer, beside(binding("base", "other", Some("template"))));
+    breaks(Rule::ChatTemplate, beside(binding("base", "tokenizer", Some("other"))));
+    breaks(Rule::ChatTemplate, beside(binding("base", "tokenizer", None)));
+    fits(beside(binding("base", "tokenizer", Some("template"))));
+    // A model of its own is bound to nothing.
+    fits(|case| case.policy.base = Some(binding("other", "other", None)));
 }
 
 #[test]

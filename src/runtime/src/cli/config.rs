@@ -96,7 +96,7 @@ fn check(arguments: &CheckArguments, output: &mut Output) -> Result<Exit, Error>
         output.line(format_args!("warning: {warning}"))?;
     }
     output.line(format_args!("ok: configuration digest {}", settled.digest()))?;
-    if config.state.is_none() && matches!(config.source, BundleSource::File(_)) {
+    if config.admission.state.is_none() && matches!(config.source, BundleSource::File(_)) {
         output.line(format_args!("note: {}", Keeping::Nowhere))?;
     }
     Ok(if warnings.is_empty() { Exit::Ok } else { Exit::Warnings })
@@ -109,7 +109,7 @@ fn files_are_there(effective: &Effective, config: &RuntimeConfig) -> Result<(), 
         BundleSource::Store(folder) => ("store", folder),
     };
     let mut files: Vec<(&'static str, &Path)> =
-        vec![source, ("trust_root", &config.trust_root), ("keys_file", &config.keys_file)];
+        vec![source, ("trust_root", &config.admission.trust_root), ("keys_file", &config.keys_file)];
     if let ListenPlan::Tls(_, tls) = &config.listen {
         files.push(("tls.certificate_file", &tls.certificate));
         files.push(("tls.key_file", &tls.key));

@@ -2,6 +2,7 @@
 //! are part of the interface and pinned by golden tests.
 
 mod adapters;
+mod admit;
 mod arguments;
 mod config;
 mod doctor;
@@ -60,6 +61,8 @@ enum Command {
     Demo(demo::Arguments),
     /// Check a bundle's signatures and every digest against a trust root, without running it.
     Verify(verify::VerifyArguments),
+    /// Say whether `serve` would take a bundle on this host with this configuration, rule by rule.
+    Admit(admit::Arguments),
     /// Print what a bundle says about itself, without trusting any of it.
     Inspect(verify::InspectArguments),
     /// Bring a bundle into a store: copy what is new of it, verify every byte, stage it.
@@ -116,6 +119,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> Result<Exit, Error>
         Command::Serve(arguments) => serve::run(&arguments),
         Command::Demo(arguments) => demo::run(&arguments, &mut output),
         Command::Verify(arguments) => verify::verify(&arguments, &mut output),
+        Command::Admit(arguments) => admit::run(&arguments, &mut output),
         Command::Inspect(arguments) => verify::inspect(&arguments, &mut output),
         Command::Import(arguments) => store::import(&arguments, &mut output),
         Command::List(arguments) => store::list(&arguments, &mut output),

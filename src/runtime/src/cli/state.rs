@@ -20,26 +20,26 @@ Examples:
   ampoule state show --state /var/lib/ampoule-state
   ampoule state show --store /var/lib/ampoule --json
 
-Prints the high-water marks and what raised them: of each bundle the highest counter that was taken
-into use, the highest version of the trust root and of the revocation list, the latest time. What is
-below a mark is refused with exit code 13, and time is never taken to lie before the latest one.";
+Prints the high-water marks and what raised them: of each bundle the highest counter that was
+taken into use, the highest version of the trust root and of the revocation list, the latest time.
+What is below a mark is refused with exit code 13, and time never lies before the latest one.";
 
 const INIT_EXAMPLES: &str = "\
 Examples:
   ampoule state init --state /var/lib/ampoule-state
   ampoule serve --bundle model.bundle --state /var/lib/ampoule-state ...
 
-For the first start of a service with --bundle; a store has its state from the beginning. The folder
-is made if there is none. A state that is there, or was there and is lost, is refused with 13.";
+For the first start of a service with --bundle; a store has its state from the beginning. The
+folder is made if there is none. A state that is there, or was there and is lost, ends with 13.";
 
 const RESET_EXAMPLES: &str = "\
 Examples:
   ampoule state reset --state /var/lib/ampoule-state --reason 'disk replaced, ticket 4711'
 
-Forgets every mark, so that older bundles are accepted again: for a state that is lost or damaged, or
-marks that a wrong clock has raised. Time, user, reason and the digest of the file before are kept in
-high-water.log, in the state itself and in the log on standard error. In a store the active and the
-previous bundle still bound what is accepted.";
+Forgets every mark, so that older bundles are accepted again: for a state that is lost or damaged,
+or marks that a wrong clock has raised. Time, user, reason and the digest of the file before are
+kept in high-water.log, in the state itself and in the log on standard error. In a store the active
+and the previous bundle still bound what is accepted.";
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {

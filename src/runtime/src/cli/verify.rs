@@ -3,7 +3,7 @@
 
 use std::path::PathBuf;
 
-use ampoule_bundle::{BundleIdentity, Counter, Epoch, HighWaterMarks};
+use ampoule_bundle::{BundleIdentity, Counter, Epoch, Examination, HighWaterMarks};
 use clap::Args;
 use serde_json::json;
 
@@ -20,10 +20,11 @@ Examples:
   ampoule verify model.bundle --trust-root root.json
   ampoule verify model.bundle --trust-root root.json --json
 
-Checks the canonical form, the signatures and every byte of every file, then whether the bundle
-may run on this host now; runs nothing. Exits with 0, or with 10 for a file that is no readable
-bundle, 11 for a wrong signature or digest, 12 for a bundle that may not run here, 13 for one that
-is older than --accepted.";
+Checks the canonical form, the signatures and every byte of every file, then every rule on whether
+the bundle may run on this host now, whatever is configured; runs nothing. `ampoule admit` judges
+by the configuration and by what was taken into use before, too. Exits with 0, or with 10 for a
+file that is no readable bundle, 11 for a wrong signature or digest, 12 for a bundle that may not
+run here, 13 for one that is older than --accepted.";
 
 const INSPECT_EXAMPLES: &str = "\
 Examples:
@@ -63,16 +64,30 @@ pub(super) struct InspectArguments {
 }
 
 pub(super) fn verify(arguments: &VerifyArguments, output: &mut Output) -> Result<Exit, Error> {
-    let verdict = judge(arguments);
-    match &verdict {
-        Ok(identity) if arguments.json => {
-            output.line(format_args!("{:#}", json!({ "verified": true, "bundle": report::json(identity) })))?;
+    let judged = judge(arguments);
+    let verdict = match &judged {
+        Ok(judged) => judged.verdict(arguments),
+        Err(_) => Ok(()),
+    };
+    match &judged {
+        Ok(Judged { identity, examination }) if arguments.json => {
+            let mut told = match &verdict {
+                Ok(()) => json!({ "verified": true }),
+                Err(error) => report::refusal(error.exit(), error),
+            };
+            told["bundle"] = report::json(identity);
+            told["rules"] = report::rules_json(examination);
+            output.line(format_args!("{told:#}"))?;
         }
-        Ok(identity) => {
-            output.line("Verified: every signature and every byte. The bundle may run on this host.")?;
+        Ok(Judged { identity, examination }) => {
+            output.line(match verdict {
+                Ok(()) => "Verified: every signature and every byte. The bundle may run on this host.",
+                Err(_) => "Refused: every signature and every byte is right, and the bundle may not run on this host.",
+            })?;
             for (label, text) in report::lines(identity) {
                 output.line(format_args!("  {label:10} {text}"))?;
             }
+            tell_rules(examination, output)?;
         }
         Err(error) if arguments.json => {
             output.line(format_args!("{:#}", report::refusal(error.exit(), error)))?;
@@ -80,10 +95,30 @@ pub(super) fn verify(arguments: &VerifyArguments, output: &mut Output) -> Result
         Err(_) => {}
     }
     output.flush()?;
-    verdict.map(|_| Exit::Ok)
+    judged.and(verdict).map(|()| Exit::Ok)
 }
 
-fn judge(arguments: &VerifyArguments) -> Result<BundleIdentity, Error> {
+/// Tells what came of each rule.
+pub(super) fn tell_rules(examination: &Examination, output: &mut Output) -> Result<(), Error> {
+    output.line("Rules:")?;
+    report::rule_lines(examination).try_for_each(|line| output.line(format_args!("  {line}")))
+}
+
+/// An authentic bundle, and what came of each rule.
+struct Judged {
+    identity: BundleIdentity,
+    examination: Examination,
+}
+
+impl Judged {
+    fn verdict(&self, arguments: &VerifyArguments) -> Result<(), Error> {
+        let name = arguments.bundle.display().to_string();
+        let refused = |violation| Error::NotAdmitted { name, violation: Box::new(violation) };
+        self.examination.violation().map_or(Ok(()), |violation| Err(refused(violation)))
+    }
+}
+
+fn judge(arguments: &VerifyArguments) -> Result<Judged, Error> {
     let root = boot::open_trust_root(&arguments.trust_root)?;
     let name = arguments.bundle.display().to_string();
     let verified = boot::verify(boot::open_bundle(&arguments.bundle)?, &root, &name)?;
@@ -92,7 +127,8 @@ fn judge(arguments: &VerifyArguments) -> Result<BundleIdentity, Error> {
     if let Some((epoch, counter)) = arguments.accepted {
         accepted.accept(&verified.identity().name, epoch, counter);
     }
-    Ok(Admission::of_host().remembering(accepted).admit(verified, &name)?.identity().clone())
+    let examination = Admission::of_host().remembering(accepted).examine(&verified)?;
+    Ok(Judged { identity: verified.identity().clone(), examination })
 }
 
 pub(super) fn inspect(arguments: &InspectArguments, output: &mut Output) -> Result<Exit, Error> {

@@ -26,4 +26,6 @@ pub use error::{ConfigError, ConfigErrors};
 pub use layers::{FlagValue, Layers};
 pub use options::{Kind, Options};
 pub use raw::{LogFormat, LogLevel, RawConfig};
-pub use runtime::{AcceptedBundles, BundleSource, Limits, ListenPlan, MetricsPlan, RuntimeConfig, Shutdown, TlsFiles};
+pub use runtime::{
+    AcceptedBundles, AdmissionConfig, BundleSource, Limits, ListenPlan, MetricsPlan, RuntimeConfig, Shutdown, TlsFiles,
+};

@@ -17,12 +17,8 @@ use super::raw::{LogFormat, LogLevel, RawConfig};
 pub struct RuntimeConfig {
     /// Where the sealed bundle comes from.
     pub source: BundleSource,
-    /// Where what was taken into use is kept, if not in a store.
-    pub state: Option<PathBuf>,
-    /// Which bundles the site accepts.
-    pub accepted: AcceptedBundles,
-    /// The trust root.
-    pub trust_root: PathBuf,
+    /// What bundles are held against.
+    pub admission: AdmissionConfig,
     /// Adapters beside the bundle.
     pub adapters: Vec<PathBuf>,
     /// The API keys.
@@ -56,6 +52,46 @@ pub enum BundleSource {
     File(PathBuf),
     /// The active bundle of a store.
     Store(PathBuf),
+}
+
+/// What bundles are held against, which is less than what it takes to serve one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AdmissionConfig {
+    /// The trust root.
+    pub trust_root: PathBuf,
+    /// The bundle that is served, if not a store's.
+    pub bundle: Option<PathBuf>,
+    /// The store that keeps what was taken into use.
+    pub store: Option<PathBuf>,
+    /// Where that is kept, if not in a store.
+    pub state: Option<PathBuf>,
+    /// Which bundles the site accepts.
+    pub accepted: AcceptedBundles,
+}
+
+impl AdmissionConfig {
+    /// Requires of the effective values what it takes to judge a bundle, without opening any file.
+    ///
+    /// # Errors
+    /// Every option that is missing or contradicts another.
+    pub fn require(effective: &Effective) -> Result<AdmissionConfig, ConfigErrors> {
+        let mut errors = Vec::new();
+        match (AdmissionConfig::of(effective, &mut errors), errors.is_empty()) {
+            (Some(config), true) => Ok(config),
+            _ => Err(ConfigErrors(errors)),
+        }
+    }
+
+    fn of(effective: &Effective, errors: &mut Vec<ConfigError>) -> Option<AdmissionConfig> {
+        let raw = &effective.raw;
+        let remedy =
+            "name the root.json that your vendor gave you, as in `--trust-root root.json`; there is no default trust";
+        let trust_root = required(effective, "trust_root", &raw.trust_root, remedy, errors);
+        let bundle = raw.bundle.as_deref().map(|path| effective.resolve("bundle", path));
+        let store = raw.store.as_deref().map(|folder| effective.resolve("store", folder));
+        let (state, accepted) = (state(effective, errors), accepted_bundles(effective, errors));
+        Some(AdmissionConfig { trust_root: trust_root?, bundle, store, state, accepted })
+    }
 }
 
 /// Which bundles the site accepts, beyond what the trust root and the bundles themselves say.
@@ -136,15 +172,7 @@ impl RuntimeConfig {
         let raw = &effective.raw;
         let mut errors = Vec::new();
         let source = bundle_source(effective, &mut errors);
-        let state = state(effective, &mut errors);
-        let accepted = accepted_bundles(effective, &mut errors);
-        let trust_root = required(
-            effective,
-            "trust_root",
-            &raw.trust_root,
-            "name the root.json that your vendor gave you, as in `--trust-root root.json`; there is no default trust",
-            &mut errors,
-        );
+        let admission = AdmissionConfig::of(effective, &mut errors);
         let keys_file = required(
             effective,
             "keys_file",
@@ -154,12 +182,10 @@ impl RuntimeConfig {
         );
         let listen = listen_plan(effective, &mut errors);
         let metrics = metrics_plan(effective, &mut errors);
-        match (source, trust_root, keys_file, listen, errors.is_empty()) {
-            (Some(source), Some(trust_root), Some(keys_file), Some(listen), true) => Ok(RuntimeConfig {
+        match (source, admission, keys_file, listen, errors.is_empty()) {
+            (Some(source), Some(admission), Some(keys_file), Some(listen), true) => Ok(RuntimeConfig {
                 source,
-                state,
-                accepted,
-                trust_root,
+                admission,
                 adapters: paths(effective, "adapters", raw.adapters.as_deref()),
                 keys_file,
                 listen,

@@ -156,7 +156,7 @@ fn prepare(listen: Option<SocketAddr>, metrics: Option<SocketAddr>) -> Result<(P
         TrustRoot::pin(ROOT).map_err(|source| Error::TrustRoot { path: NAME.into(), source: Box::new(source) })?;
     let verified = boot::verify(boot::open_source(BUNDLE, NAME)?, &root, NAME)?;
     let admitted = Admission::of_host().admit_model(verified, NAME)?;
-    let settled = boot::settle(&Layers::none(), &admitted)?;
+    let settled = boot::settle(&Layers::none(), admitted.release(), |path| admitted.file(path))?;
     let limits = RuntimeConfig::limits(&settled);
     let listener = PlannedListener::prepare(&ListenPlan::LoopbackPlain(listen.unwrap_or_else(first_free_address)))?;
     let listener = listener.bind()?;

@@ -24,7 +24,7 @@ pub fn self_test(wanted: &Wanted, folder: &Path, trust_root: Option<&Path>, laye
     let record = store.find(wanted)?.clone();
     let name = store.describe(&record);
     let admitted = steps::admit(&store, steps::verify_again(&store, &record, trust_root)?, &name)?;
-    let settled = boot::settle(layers, &admitted)?;
+    let settled = boot::settle(layers, admitted.release(), |path| admitted.file(path))?;
     boot::prove(admitted, &RuntimeConfig::limits(&settled), &name).map_err(Error::in_store)?;
     Ok(record)
 }
