@@ -144,20 +144,20 @@ impl Examination {
     pub fn violation(&self) -> Option<PolicyViolation> {
         let broken = self.findings.iter().find(|finding| finding.verdict == Verdict::Broken)?;
         let Finding { rule, found, required, .. } = broken.clone();
-        Some(PolicyViolation { rule, found, required })
+        Some(PolicyViolation { rule, found: Box::new(found), required: Box::new(required) })
     }
 }
 
-/// Why a verified bundle may not run here.
+/// Why a verified bundle may not run here. The two sides are boxed: success should not pay for them.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("not admitted by the rule on {rule}: found {found}, required {required}; {}", rule.remedy())]
 pub struct PolicyViolation {
     /// The rule that it broke.
     pub rule: Rule,
     /// What was found.
-    pub found: Fact,
+    pub found: Box<Fact>,
     /// What is required.
-    pub required: Fact,
+    pub required: Box<Fact>,
 }
 
 impl PolicyViolation {
