@@ -16,6 +16,7 @@ use crate::installation::InstallationError;
 use crate::keys::KeyStoreError;
 use crate::store::StoreError;
 use crate::tls::TlsError;
+use crate::trust::TrustFile;
 
 /// Why a command ended without doing what it was asked for.  The large causes are boxed: success should not pay for them.
 #[derive(Debug, thiserror::Error)]
@@ -64,11 +65,13 @@ pub enum Error {
     /// The store cannot be read or changed.
     #[error(transparent)]
     Store(#[from] StoreError),
-    /// A trust root cannot be opened.
-    #[error("cannot open the trust root {}: {source}", path.display())]
-    OpenTrustRoot {
+    /// A trust root, a revocation list or a downgrade token cannot be opened.
+    #[error("cannot open the {what} {}: {source}", path.display())]
+    OpenTrustFile {
         /// The file.
         path: PathBuf,
+        /// Which of them it should be.
+        what: TrustFile,
         /// What the system says.
         source: std::io::Error,
     },
@@ -78,21 +81,33 @@ pub enum Error {
         /// The file.
         path: PathBuf,
     },
-    /// Every user of this host may exchange the trust root.
-    #[error("the trust root {} may be written by everybody (mode {found:o}): take that away with `chmod o-w`", path.display())]
-    WritableTrustRoot {
+    /// Every user of this host may exchange a file that says who is trusted.
+    #[error("the {what} {} may be written by everybody (mode {found:o}): take that away with `chmod o-w`", path.display())]
+    WritableTrustFile {
         /// The file.
         path: PathBuf,
+        /// Which of them it is.
+        what: TrustFile,
         /// Its mode.
         found: u32,
     },
-    /// A trust root is refused.
-    #[error("the trust root {} is refused: {source}", path.display())]
-    TrustRoot {
+    /// A trust root, a revocation list or a downgrade token is refused.
+    #[error("the {what} {} is refused: {source}", path.display())]
+    TrustFile {
         /// The file.
         path: PathBuf,
+        /// Which of them it is.
+        what: TrustFile,
         /// The defect.
         source: Box<BundleError>,
+    },
+    /// The trust root cannot be replaced by its successor.
+    #[error("cannot replace the trust root {}: {source}; it is what it was", path.display())]
+    ReplaceTrustRoot {
+        /// The file.
+        path: PathBuf,
+        /// What the system says.
+        source: std::io::Error,
     },
     /// An adapter that the configuration names is refused.
     #[error("an adapter: {source}")]
@@ -249,9 +264,9 @@ impl Error {
         match self {
             Error::OpenBundle { .. }
             | Error::NotABundleFile { .. }
-            | Error::OpenTrustRoot { .. }
+            | Error::OpenTrustFile { .. }
             | Error::KeyForTrustRoot { .. } => Exit::Unreadable,
-            Error::Bundle { source, .. } | Error::TrustRoot { source, .. } => match source.class() {
+            Error::Bundle { source, .. } | Error::TrustFile { source, .. } => match source.class() {
                 ErrorClass::Unreadable => Exit::Unreadable,
                 ErrorClass::Signature => Exit::Signature,
             },
@@ -271,7 +286,7 @@ impl Error {
             Error::Store(StoreError::Io { .. } | StoreError::Busy { .. }) => Exit::Failure,
             Error::Store(StoreError::WritableByAll { .. }) => Exit::Configuration,
             Error::Store(_) => Exit::State,
-            Error::Configuration(_) | Error::NoKeys { .. } | Error::WritableTrustRoot { .. } => Exit::Configuration,
+            Error::Configuration(_) | Error::NoKeys { .. } | Error::WritableTrustFile { .. } => Exit::Configuration,
             Error::Keys(source) if source.is_unusable_file() => Exit::Configuration,
             Error::Model { .. }
             | Error::GenerationConfig { .. }
@@ -284,6 +299,7 @@ impl Error {
                 Exit::Listener
             }
             Error::Keys(_)
+            | Error::ReplaceTrustRoot { .. }
             | Error::NoSuchAdapter { .. }
             | Error::NoAdmin(_)
             | Error::Demo(_)

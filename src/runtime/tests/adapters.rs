@@ -16,6 +16,7 @@ use std::time::{Duration, Instant};
 use ampoule::adapters::AdmittedAdapter;
 use ampoule::boot;
 use ampoule::config::{Layers, RuntimeConfig};
+use ampoule::trust::{self, Supplements};
 use ampoule_bundle::AcceptedVersions;
 use ampoule_inference::{GenerationRequest, IfTaken, SubmitError};
 use serde_json::{Value, json};
@@ -365,7 +366,7 @@ fn clients_that_ask_for_nothing_keep_nobody_from_the_socket() {
 #[test]
 fn a_request_with_the_adapter_of_another_engine_is_refused() {
     let workshop = Workshop::new();
-    let root = boot::open_trust_root(Path::new(&workshop.site.root)).unwrap();
+    let root = trust::open(Path::new(&workshop.site.root), &Supplements::default()).unwrap();
     let effective = Layers::none().merge();
     let engine = |path: &str| {
         let verified = boot::verify(boot::open_bundle(Path::new(path)).unwrap(), &root, path).unwrap();

@@ -9,6 +9,7 @@ mod keys;
 mod output;
 mod serve;
 mod store;
+mod trust;
 mod verify;
 mod verify_self;
 
@@ -65,6 +66,9 @@ enum Command {
     Activate(store::ActivateArguments),
     /// Go back to the bundle that was active before.
     Rollback(store::RollbackArguments),
+    /// Show what this host trusts, or take the vendor's next trust root.
+    #[command(subcommand)]
+    Trust(trust::Command),
     /// List, load or unload the adapters of the running server.
     #[command(subcommand)]
     Adapters(adapters::Command),
@@ -105,6 +109,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> Result<Exit, Error>
         Command::List(arguments) => store::list(&arguments, &mut output),
         Command::Activate(arguments) => store::activate(&arguments, &mut output),
         Command::Rollback(arguments) => store::rollback(&arguments, &mut output),
+        Command::Trust(command) => trust::run(&command, &mut output),
         Command::Adapters(command) => adapters::run(&command, &mut output),
         Command::Config(command) => config::run(&command, &mut output),
         Command::Keys(command) => keys::run(&command, &mut output),

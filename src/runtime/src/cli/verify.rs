@@ -8,11 +8,13 @@ use clap::Args;
 use serde_json::json;
 
 use super::output::Output;
+use super::trust::SupplementArguments;
 use crate::boot;
 use crate::error::Error;
 use crate::exit::Exit;
 use crate::report;
 use crate::state::State;
+use crate::trust;
 
 const VERIFY_EXAMPLES: &str = "\
 Examples:
@@ -38,6 +40,8 @@ pub(super) struct VerifyArguments {
     /// The root.json whose keys may sign it.
     #[arg(long = "trust-root", visible_alias = "trust", value_name = "FILE")]
     trust_root: PathBuf,
+    #[command(flatten)]
+    beside: SupplementArguments,
     /// The epoch and counter that were accepted last, as in 1:7; what is older is a rollback.
     #[arg(long, value_name = "EPOCH:COUNTER", value_parser = epoch_and_counter)]
     accepted: Option<(Epoch, Counter)>,
@@ -78,7 +82,7 @@ pub(super) fn verify(arguments: &VerifyArguments, output: &mut Output) -> Result
 }
 
 fn judge(arguments: &VerifyArguments) -> Result<BundleIdentity, Error> {
-    let root = boot::open_trust_root(&arguments.trust_root)?;
+    let root = trust::open(&arguments.trust_root, &arguments.beside.supplements())?;
     let name = arguments.bundle.display().to_string();
     let verified = boot::verify(boot::open_bundle(&arguments.bundle)?, &root, &name)?;
     boot::check_every_byte(&verified, &name)?;

@@ -16,6 +16,11 @@ pub struct RawConfig {
     pub store: Option<PathBuf>,
     /// The trust root (root.json) whose keys may sign the bundle. There is no default trust.
     pub trust_root: Option<PathBuf>,
+    /// The revocation list (revocations.json), signed by the trust root's `revoke` keys: keys, bundles and counters that must
+    /// not be used any more.
+    pub revocations: Option<PathBuf>,
+    /// A token, signed by the trust root's `release` keys, that permits one bundle below what was accepted before.
+    pub downgrade_token: Option<PathBuf>,
     /// Sealed adapters of that bundle to serve beside it, each by its own name as `model`: paths, separated by commas.
     pub adapters: Option<String>,
     /// The file of API keys that `ampoule keys add` writes; it holds hashes, never keys.

@@ -10,6 +10,7 @@ use ampoule_bundle::Digest;
 use super::effective::{Effective, Origin};
 use super::error::{ConfigError, ConfigErrors};
 use super::raw::{LogFormat, LogLevel, RawConfig};
+use crate::trust::Supplements;
 
 /// What `serve` needs, checked.
 #[derive(Debug, Clone)]
@@ -18,6 +19,8 @@ pub struct RuntimeConfig {
     pub source: BundleSource,
     /// The trust root.
     pub trust_root: PathBuf,
+    /// What stands beside it.
+    pub supplements: Supplements,
     /// Adapters beside the bundle.
     pub adapters: Vec<PathBuf>,
     /// The API keys.
@@ -138,6 +141,7 @@ impl RuntimeConfig {
             (Some(source), Some(trust_root), Some(keys_file), Some(listen), true) => Ok(RuntimeConfig {
                 source,
                 trust_root,
+                supplements: supplements(effective),
                 adapters: paths(effective, "adapters", raw.adapters.as_deref()),
                 keys_file,
                 listen,
@@ -253,6 +257,14 @@ fn bundle_source(effective: &Effective, errors: &mut Vec<ConfigError>) -> Option
                           `--store /var/lib/ampoule`";
             required(effective, "bundle", bundle, remedy, errors).map(BundleSource::File)
         }
+    }
+}
+
+fn supplements(effective: &Effective) -> Supplements {
+    let file = |key, path: &Option<PathBuf>| path.as_deref().map(|path| effective.resolve(key, path));
+    Supplements {
+        revocations: file("revocations", &effective.raw.revocations),
+        downgrade_token: file("downgrade_token", &effective.raw.downgrade_token),
     }
 }
 

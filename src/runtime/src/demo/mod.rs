@@ -24,6 +24,7 @@ use crate::listen::{BoundSocket, PlannedListener};
 use crate::report;
 use crate::signals::StopSignals;
 use crate::telemetry;
+use crate::trust::TrustFile;
 
 /// The sealed demo bundle.
 static BUNDLE: &[u8] = include_bytes!("../../../../bundles/demo/demo.bundle");
@@ -150,8 +151,11 @@ async fn demonstrate(arguments: &Arguments, output: &mut Output) -> Result<Exit,
 }
 
 fn prepare(listen: Option<SocketAddr>, metrics: Option<SocketAddr>) -> Result<(Prepared, String), Error> {
-    let root =
-        TrustRoot::pin(ROOT).map_err(|source| Error::TrustRoot { path: NAME.into(), source: Box::new(source) })?;
+    let root = TrustRoot::pin(ROOT).map_err(|source| Error::TrustFile {
+        path: NAME.into(),
+        what: TrustFile::Root,
+        source: Box::new(source),
+    })?;
     let verified = boot::verify(boot::open_source(BUNDLE, NAME)?, &root, NAME)?;
     let admitted = boot::admit_model(verified, NAME)?;
     let settled = boot::settle(&Layers::none(), &admitted)?;

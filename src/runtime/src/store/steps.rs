@@ -4,7 +4,7 @@
 use std::fs::File;
 use std::path::Path;
 
-use ampoule_bundle::{AdmittedBundle, Timestamp, TrustRoot};
+use ampoule_bundle::{AdmittedBundle, Timestamp};
 
 use super::Store;
 use super::catalogue::{Record, Wanted};
@@ -12,14 +12,19 @@ use super::writer::StoreWriter;
 use crate::boot;
 use crate::error::Error;
 use crate::progress::Progress;
+use crate::trust::{self, Supplements};
 
 /// Brings a bundle into the store at `folder`, which is made if there is none.
 ///
 /// # Errors
 /// Whatever a bundle can be refused for, or [`Error::Store`].
-pub fn import(bundle: &Path, folder: &Path, trust_root: &Path) -> Result<(Store, Record), Error> {
-    let root_bytes = boot::read_trust_root(trust_root)?;
-    let root = boot::serving_root(&root_bytes, trust_root)?;
+pub fn import(
+    bundle: &Path,
+    folder: &Path,
+    trust_root: &Path,
+    supplements: &Supplements,
+) -> Result<(Store, Record), Error> {
+    let (root, root_bytes) = trust::open_for_serving(trust_root, supplements)?;
     let name = bundle.display().to_string();
     // Without the weights this takes no time, and what is refused here has not been copied for nothing.
     boot::admit_model(boot::verify(boot::open_bundle(bundle)?, &root, &name)?, &name)?;
@@ -47,10 +52,15 @@ pub fn import(bundle: &Path, folder: &Path, trust_root: &Path) -> Result<(Store,
 ///
 /// # Errors
 /// Whatever a bundle can be refused for, or [`Error::Store`].
-pub fn activate(wanted: &Wanted, folder: &Path, trust_root: Option<&Path>) -> Result<(Store, Record), Error> {
+pub fn activate(
+    wanted: &Wanted,
+    folder: &Path,
+    trust_root: Option<&Path>,
+    supplements: &Supplements,
+) -> Result<(Store, Record), Error> {
     let mut writer = StoreWriter::open(folder)?;
     let record = writer.store().find(wanted)?.clone();
-    let admitted = admit_again(writer.store(), &record, trust_root)?;
+    let admitted = admit_again(writer.store(), &record, trust_root, supplements)?;
     writer.activate(&record, &admitted)?;
     Ok((writer.store().clone(), record))
 }
@@ -59,10 +69,14 @@ pub fn activate(wanted: &Wanted, folder: &Path, trust_root: Option<&Path>) -> Re
 ///
 /// # Errors
 /// Whatever a bundle can be refused for, or [`Error::Store`].
-pub fn roll_back(folder: &Path, trust_root: Option<&Path>) -> Result<(Store, Record), Error> {
+pub fn roll_back(
+    folder: &Path,
+    trust_root: Option<&Path>,
+    supplements: &Supplements,
+) -> Result<(Store, Record), Error> {
     let mut writer = StoreWriter::open(folder)?;
     let record = writer.store().previous()?.clone();
-    let admitted = admit_again(writer.store(), &record, trust_root)?;
+    let admitted = admit_again(writer.store(), &record, trust_root, supplements)?;
     writer.roll_back(&admitted)?;
     Ok((writer.store().clone(), record))
 }
@@ -70,14 +84,15 @@ pub fn roll_back(folder: &Path, trust_root: Option<&Path>) -> Result<(Store, Rec
 /// Verifies every byte of a bundle in the store and admits it: since its import its file, its trust root, this host and
 /// the time may have changed.  Without a root of the caller's the one of its import counts; `serve` always takes the
 /// configured one.
-fn admit_again(store: &Store, record: &Record, trust_root: Option<&Path>) -> Result<AdmittedBundle, Error> {
-    let root = open_root(trust_root.unwrap_or(&store.trust_root(record)))?;
+fn admit_again(
+    store: &Store,
+    record: &Record,
+    trust_root: Option<&Path>,
+    supplements: &Supplements,
+) -> Result<AdmittedBundle, Error> {
+    let (root, _) = trust::open_for_serving(trust_root.unwrap_or(&store.trust_root(record)), supplements)?;
     let name = store.describe(record);
     let verified = boot::verify(store.open_bundle(record)?, &root, &name).map_err(Error::in_store)?;
     boot::check_every_byte(&verified, &name).map_err(Error::in_store)?;
     boot::admit_model(verified, &name)
-}
-
-fn open_root(path: &Path) -> Result<TrustRoot, Error> {
-    boot::serving_root(&boot::read_trust_root(path)?, path)
 }

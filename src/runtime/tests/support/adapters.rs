@@ -103,7 +103,7 @@ fn safetensors(matrices: &[Matrix]) -> Vec<u8> {
 }
 
 /// The vendor's tool.  Cargo tells no crate where the binary of another one is; all are built into one folder.
-fn seal() -> Command {
+pub fn seal() -> Command {
     let binary = Path::new(env!("CARGO_BIN_EXE_ampoule")).with_file_name("ampoule-seal");
     assert!(
         binary.is_file(),
