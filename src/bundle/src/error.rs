@@ -171,6 +171,12 @@ pub enum BundleError {
         /// The rule that it breaks.
         reason: &'static str,
     },
+    /// A certificate is not one that can be read here.
+    #[error("certificate refused: {reason}")]
+    MalformedCertificate {
+        /// The rule that it breaks.
+        reason: &'static str,
+    },
     /// The signed list of a release's files has another form than its one.
     #[error("release manifest refused: {reason}")]
     MalformedRelease {
@@ -228,6 +234,14 @@ pub enum BundleError {
         key: KeyId,
         /// Which statement: `release`, `model signing` or `cosign`.
         statement: &'static str,
+    },
+    /// A certificate chain of a pinned authority breaks a rule.
+    #[error("a certificate chain of the pinned authority {authority} is refused: {reason}")]
+    BadCertificateChain {
+        /// The authority's id in the root.
+        authority: KeyId,
+        /// The rule that it breaks.
+        reason: String,
     },
     /// The release manifest is not what the vendor signed, or somebody else signed it.
     #[error("the signature of the release manifest is not that of key {key}")]
@@ -397,6 +411,7 @@ impl BundleError {
             | Self::BadSignature { .. }
             | Self::BadReleaseSignature { .. }
             | Self::BadDocumentSignature { .. }
+            | Self::BadCertificateChain { .. }
             | Self::TooFewDocumentSignatures { .. }
             | Self::MissingRole { .. }
             | Self::RootVersion { .. }

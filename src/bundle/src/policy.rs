@@ -11,7 +11,7 @@ use crate::names::{BundleName, BundleVersion, Channel, Counter, Epoch};
 use crate::statement::{Accelerator, Endpoint, ExpiryPolicy, ReleaseStatement};
 use crate::timestamp::Timestamp;
 use crate::trust::{DowngradeToken, RevocationList, TrustRoot};
-use crate::verified::{BundleIdentity, VerifiedBundle};
+use crate::verified::{BundleIdentity, VerifiedBundle, Voucher, Vouchers};
 
 /// What this runtime is and offers, and what the site allows.
 #[derive(Debug, Clone)]
@@ -115,6 +115,8 @@ pub enum Rule {
     TrustRootVersion,
     /// The trust root must not have expired.
     TrustRootExpiry,
+    /// The certificates of enough signers must be valid.
+    Certificates,
     /// The key epoch must be one that the trust root accepts.
     Epoch,
     /// The revocation list must be as new as the bundle asks.
@@ -147,6 +149,7 @@ impl Rule {
             Self::MinimumVersion => "minimum version",
             Self::TrustRootVersion => "trust root version",
             Self::TrustRootExpiry => "trust root expiry",
+            Self::Certificates => "certificates",
             Self::Epoch => "key epoch",
             Self::RevocationVersion => "revocation list version",
             Self::MinimumCounter => "minimum counter",
@@ -235,6 +238,7 @@ impl VerifiedBundle {
         check_host(release, host)?;
         check_site(release, policy)?;
         check_trust(release, &self.root, now)?;
+        check_certificates(&self.vouchers, now)?;
         check_revocations(release, policy, &self.root)?;
         let mut notices = check_validity(release, now)?;
         notices.extend(check_rollback(&self.identity, accepted, self.root.downgrade(), now)?);
@@ -306,6 +310,24 @@ fn check_trust(release: &ReleaseStatement, root: &TrustRoot, now: Timestamp) -> 
             (
                 release.epoch.to_string(),
                 format!("at most {maximum}, as the trust root of version {version} says: {later}"),
+            )
+        })?;
+    }
+    Ok(())
+}
+
+/// Whoever signed by the word of an authority counts while the certificates are valid.
+fn check_certificates(vouchers: &Vouchers, now: Timestamp) -> Result<(), PolicyViolation> {
+    let (threshold, statements) = (vouchers.threshold, [&vouchers.release_signers, &vouchers.model_signers]);
+    for (signers, needed) in statements.into_iter().zip([threshold, 1]) {
+        let holds = |voucher: &&Voucher| voucher.validity.is_none_or(|validity| validity.contains(now));
+        let found = signers.iter().filter(holds).count();
+        require(Rule::Certificates, found >= needed, || {
+            let validities = signers.iter().filter_map(|voucher| voucher.validity);
+            let times = validities.map(|validity| format!("{} to {}", validity.not_before, validity.not_after));
+            (
+                format!("it is {now}, and {found} of the signers count"),
+                format!("{needed} that count; their certificates are valid from {}", list(times)),
             )
         })?;
     }

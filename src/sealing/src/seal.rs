@@ -185,6 +185,9 @@ pub(crate) fn check_written(file: File, root: &TrustRoot) -> Result<(), SealingE
 /// When the key cannot sign.
 pub fn attest(payload: &[u8], key: &SigningKey) -> Result<Attestation, SealingError> {
     let signature = key.sign(&pre_authentication_encoding(PAYLOAD_TYPE, payload))?;
+    if !key.certificates().is_empty() {
+        return Ok(Attestation::certified(payload, &signature, key.certificates())?);
+    }
     let id = PublicKey::from_pem(key.public_pem())?.id();
     Ok(Attestation::new(payload, &signature, id)?)
 }

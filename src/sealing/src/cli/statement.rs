@@ -54,6 +54,10 @@ pub struct Statement {
     contract: Option<PathBuf>,
     #[command(flatten)]
     key: KeyArguments,
+    /// Show this certificate chain (PEM, the key's own certificate first) with the signatures, for customers whose root
+    /// lists the authority in the place of the key.
+    #[arg(long, value_name = "FILE")]
+    certificate_chain: Option<PathBuf>,
     /// Replace the bundle if there is one.
     #[arg(long)]
     force: bool,
@@ -132,7 +136,7 @@ impl Statement {
             adapter,
             shard_bytes: SHARD_BYTES,
         };
-        let key = self.key.open()?;
+        let key = self.key.open_with_chain(self.certificate_chain.as_deref())?;
         let packed = seal::seal(&request, &key, &self.out)?;
         for (name, reason) in packed.left_out() {
             eprintln!("left out {name}: {reason}");
