@@ -62,6 +62,8 @@ pub struct SealRequest {
     pub expiry_policy: ExpiryPolicy,
     /// The lowest trust root version that may accept this bundle.
     pub trust_root_version: u64,
+    /// The lowest revocation list version that must be present; 0 asks for none.
+    pub revocation_min: u64,
     /// Requirements, constraints and the other parts of the contract.
     pub contract: Contract,
     /// For an adapter: what it belongs to.
@@ -263,6 +265,7 @@ fn release_statement(request: &SealRequest, oms_root: Digest, weights: Vec<Weigh
         reference_profile: contract.reference_profile,
         adapter: request.adapter.clone(),
         trust_root_version: request.trust_root_version,
+        revocation_min: request.revocation_min,
         ..plain
     }
 }

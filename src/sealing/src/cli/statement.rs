@@ -48,6 +48,9 @@ pub struct Statement {
     /// The lowest trust root version that may accept the bundle.
     #[arg(long, value_name = "N", default_value_t = 1)]
     trust_root_version: u64,
+    /// The lowest version of the revocation list that a site must have beside its root; 0 asks for none.
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    revocation_min: u64,
     /// Requirements, constraints, service level, known answers: a JSON file (see FORMAT.md).  The files that it names
     /// are taken from the model's folder.
     #[arg(long, value_name = "FILE")]
@@ -132,6 +135,7 @@ impl Statement {
                 OnExpiry::Warn => ExpiryPolicy::Warn,
             },
             trust_root_version: self.trust_root_version,
+            revocation_min: self.revocation_min,
             contract: self.contract.as_deref().map(Contract::read).transpose()?.unwrap_or_default(),
             adapter,
             shard_bytes: SHARD_BYTES,
