@@ -99,7 +99,14 @@ fn c16_an_update_walks_the_chain_and_goes_back_for_nobody() {
     vendor.next(&second, 2041);
     let first = fs::read(&vendor.root).unwrap();
     fs::set_permissions(&vendor.root, fs::Permissions::from_mode(0o640)).unwrap();
-    let update = |from: &[&str]| [&["trust", "update", "--trust-root", &vendor.root, "--from"], from].concat();
+    let update = |from: &[&str]| {
+        let mut command = ["trust", "update", "--trust-root", &vendor.root, "--from"].map(str::to_owned).to_vec();
+        command.extend(from.iter().map(|path| (*path).to_owned()));
+        command
+    };
+    let refused = |arguments: &[String], code: i32, words: &[&str]| {
+        refused(&arguments.iter().map(String::as_str).collect::<Vec<_>>(), code, words);
+    };
 
     // A gap, a root that nobody signed, one that another vendor signed, and a file that is none.
     let unsigned = vendor.path("unsigned.json");
