@@ -7,6 +7,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+use crate::certificate::{self, Certificate};
 use crate::digest::Digest;
 use crate::error::BundleError;
 use crate::json;
@@ -36,6 +37,7 @@ pub struct Attestation {
     payload: Vec<u8>,
     signature: Vec<u8>,
     key: KeyId,
+    certificates: Vec<Certificate>,
     predicate: Predicate,
 }
 
@@ -46,6 +48,25 @@ impl Attestation {
     /// # Errors
     /// As [`Attestation::parse`]; the result is read back, so that nothing is written that cannot be read.
     pub fn new(payload: &[u8], signature: &[u8], key: KeyId) -> Result<Self, BundleError> {
+        Self::of_material(payload, signature, Some(KeyHint { hint: key }), None)
+    }
+
+    /// The same by the key that the first of these certificates certifies, the others leading from it towards an authority.
+    ///
+    /// # Errors
+    /// As [`Attestation::parse`].
+    pub fn certified(payload: &[u8], signature: &[u8], chain: &[Certificate]) -> Result<Self, BundleError> {
+        let raw = |certificate: &Certificate| RawCertificate { raw_bytes: Base64(certificate.der().to_vec()) };
+        let chain = CertificateChain { certificates: chain.iter().map(raw).collect() };
+        Self::of_material(payload, signature, None, Some(chain))
+    }
+
+    fn of_material(
+        payload: &[u8],
+        signature: &[u8],
+        public_key: Option<KeyHint>,
+        x509_certificate_chain: Option<CertificateChain>,
+    ) -> Result<Self, BundleError> {
         let wire = SigstoreBundle {
             dsse_envelope: Envelope {
                 payload: Base64(payload.to_vec()),
@@ -53,7 +74,7 @@ impl Attestation {
                 signatures: [EnvelopeSignature { keyid: String::new(), sig: Base64(signature.to_vec()) }],
             },
             media_type: BUNDLE_MEDIA_TYPE.to_owned(),
-            verification_material: VerificationMaterial { public_key: KeyHint { hint: key }, tlog_entries: [] },
+            verification_material: VerificationMaterial { public_key, tlog_entries: [], x509_certificate_chain },
         };
         Self::parse("new attestation", json::canonical(&wire))
     }
@@ -75,13 +96,24 @@ impl Attestation {
         let [signature] = wire.dsse_envelope.signatures;
         fixed("keyid", &signature.keyid, "")?;
         let payload = wire.dsse_envelope.payload.0;
+        let material = wire.verification_material;
+        let (key, certificates) = match (material.public_key, material.x509_certificate_chain) {
+            (Some(key), None) => (key.hint, Vec::new()),
+            (None, Some(chain)) => chain.read(document)?,
+            (both_or_none, _) => {
+                let found = if both_or_none.is_some() { "both" } else { "neither" };
+                let expected = "either publicKey or x509CertificateChain";
+                return Err(wrong_field(document, "verificationMaterial", found, expected));
+            }
+        };
         Ok(Self {
             digest: Digest::of(&bytes),
             predicate: Predicate::of_payload(document, &payload)?,
             bytes,
             payload,
             signature: signature.sig.0,
-            key: wire.verification_material.public_key.hint,
+            key,
+            certificates,
         })
     }
 
@@ -103,10 +135,17 @@ impl Attestation {
         &self.payload
     }
 
-    /// The id of the key that claims to have signed. It is a hint: only a pinned key of that id counts.
+    /// The id of the key that claims to have signed, named by a hint or by the leaf of a certificate chain. Only a pinned
+    /// key of that id counts, or one that a pinned authority certifies.
     #[must_use]
     pub fn key(&self) -> KeyId {
         self.key
+    }
+
+    /// The certificate chain, leaf first; empty where a bare key signed. Nothing of it is trusted by having been read.
+    #[must_use]
+    pub fn certificates(&self) -> &[Certificate] {
+        &self.certificates
     }
 
     /// Which statement the payload says it is.
@@ -149,9 +188,37 @@ struct EnvelopeSignature {
 #[derive(Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 struct VerificationMaterial {
-    public_key: KeyHint,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    public_key: Option<KeyHint>,
     // Always empty: a bundle is verified with pinned keys and without a transparency log.
     tlog_entries: [String; 0],
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    x509_certificate_chain: Option<CertificateChain>,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct CertificateChain {
+    certificates: Vec<RawCertificate>,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct RawCertificate {
+    raw_bytes: Base64,
+}
+
+impl CertificateChain {
+    /// The leaf's key and all certificates.
+    fn read(self, document: &str) -> Result<(KeyId, Vec<Certificate>), BundleError> {
+        certificate::check_length(self.certificates.len())?;
+        let read = |raw: RawCertificate| Certificate::from_der(&raw.raw_bytes.0);
+        let certificates = self.certificates.into_iter().map(read).collect::<Result<Vec<_>, _>>()?;
+        let Some(leaf) = certificates.first() else {
+            return Err(wrong_field(document, "certificates", "an empty list", "at least one certificate"));
+        };
+        Ok((leaf.key().id(), certificates))
+    }
 }
 
 #[derive(Serialize, Deserialize)]

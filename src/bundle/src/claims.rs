@@ -33,6 +33,8 @@ struct ClaimedAttestation {
     statement: &'static str,
     predicate_type: &'static str,
     key: KeyId,
+    /// Whether the key came in a certificate chain.
+    certified: bool,
 }
 
 #[derive(Debug, Serialize)]
@@ -51,6 +53,7 @@ impl<'a> Claims<'a> {
             statement: attestation.predicate().name(),
             predicate_type: attestation.predicate().uri(),
             key: attestation.key(),
+            certified: !attestation.certificates().is_empty(),
         });
         let files = manifest.layers().iter().map(|layer| ClaimedFile {
             path: &layer.path,
@@ -102,7 +105,8 @@ impl fmt::Display for Claims<'_> {
         }
         writeln!(out, "manifest    {}", self.manifest)?;
         for attestation in &self.attestations {
-            writeln!(out, "signature   {} by key {}", attestation.statement, attestation.key)?;
+            let certified = if attestation.certified { ", with a certificate chain" } else { "" };
+            writeln!(out, "signature   {} by key {}{certified}", attestation.statement, attestation.key)?;
         }
         for file in &self.files {
             writeln!(out, "file        {:>14} bytes  {}  {}", file.bytes, file.digest, file.path)?;

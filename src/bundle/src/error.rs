@@ -3,10 +3,14 @@
 //! A variant says what was found and what the format wants there, so that a refusal can be acted on without reading this
 //! code. [`BundleError::class`] is the only grouping: it decides the exit code, nothing else does.
 
+mod weight_header;
+
 use std::fmt;
 
 use crate::digest::Digest;
 use crate::key::KeyId;
+
+pub use weight_header::WeightHeaderError;
 
 /// Why a bundle, a trust root or a part of one was refused.
 #[derive(Debug, thiserror::Error)]
@@ -195,6 +199,12 @@ pub enum BundleError {
         /// The rule that it breaks.
         reason: &'static str,
     },
+    /// A certificate is not one that can be read here.
+    #[error("certificate refused: {reason}")]
+    MalformedCertificate {
+        /// The rule that it breaks.
+        reason: &'static str,
+    },
     /// The signed list of a release's files has another form than its one.
     #[error("release manifest refused: {reason}")]
     MalformedRelease {
@@ -252,6 +262,14 @@ pub enum BundleError {
         key: KeyId,
         /// Which statement: `release`, `model signing` or `cosign`.
         statement: &'static str,
+    },
+    /// A certificate chain of a pinned authority breaks a rule.
+    #[error("a certificate chain of the pinned authority {authority} is refused: {reason}")]
+    BadCertificateChain {
+        /// The authority's id in the root.
+        authority: KeyId,
+        /// The rule that it breaks.
+        reason: String,
     },
     /// The release manifest is not what the vendor signed, or somebody else signed it.
     #[error("the signature of the release manifest is not that of key {key}")]
@@ -421,6 +439,7 @@ impl BundleError {
             | Self::BadSignature { .. }
             | Self::BadReleaseSignature { .. }
             | Self::BadDocumentSignature { .. }
+            | Self::BadCertificateChain { .. }
             | Self::TooFewDocumentSignatures { .. }
             | Self::MissingRole { .. }
             | Self::RootVersion { .. }
@@ -433,80 +452,4 @@ impl BundleError {
             _ => ErrorClass::Unreadable,
         }
     }
-}
-
-/// What the checked pre-pass of a weight header refuses.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum WeightHeaderError {
-    /// The header ends early.
-    #[error("the header ends inside {what}")]
-    Truncated {
-        /// The part that is cut.
-        what: &'static str,
-    },
-    /// The magic number or version is unknown.
-    #[error("{what} is {found}, must be {expected}")]
-    Unknown {
-        /// Which field.
-        what: &'static str,
-        /// The value found.
-        found: String,
-        /// The values known.
-        expected: &'static str,
-    },
-    /// A count or length lies above its cap.
-    #[error("{what} is {found}, more than the limit of {limit}")]
-    TooLarge {
-        /// What was counted.
-        what: &'static str,
-        /// The number found.
-        found: u64,
-        /// The cap.
-        limit: u64,
-    },
-    /// The JSON part is not strict JSON of the right shape.
-    #[error("header JSON: {reason}")]
-    Json {
-        /// The parser's reason.
-        reason: String,
-    },
-    /// A text in the header is not UTF-8 or has a form that is not allowed.
-    #[error("{what} is not valid text")]
-    Text {
-        /// Which text.
-        what: &'static str,
-    },
-    /// A name occurs twice.
-    #[error("{what} `{name}` occurs twice")]
-    Repeated {
-        /// `tensor` or `metadata key`.
-        what: &'static str,
-        /// The name.
-        name: String,
-    },
-    /// A tensor's shape, type and extent do not fit each other or the file.
-    #[error("tensor `{tensor}`: {reason}")]
-    Tensor {
-        /// The tensor's name.
-        tensor: String,
-        /// What does not fit.
-        reason: &'static str,
-    },
-    /// Bytes of the file belong to nothing.
-    #[error("{found} bytes at offset {offset} belong to no tensor")]
-    Unexplained {
-        /// Offset in the file.
-        offset: u64,
-        /// How many bytes.
-        found: u64,
-    },
-    /// The header's own length is not the one that was signed.
-    #[error("the header is {found} bytes long, the signed statement says {expected}")]
-    Length {
-        /// The length parsed.
-        found: u64,
-        /// The length signed.
-        expected: u64,
-    },
 }

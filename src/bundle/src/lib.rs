@@ -17,6 +17,7 @@
 
 pub mod archive;
 pub mod attestation;
+pub mod certificate;
 mod claims;
 pub mod config;
 mod digest;
@@ -44,6 +45,7 @@ mod verify;
 mod weights;
 
 pub use attestation::{Attestation, BUNDLE_MEDIA_TYPE, PAYLOAD_TYPE, pre_authentication_encoding};
+pub use certificate::{Authority, Certificate};
 pub use claims::Claims;
 pub use config::{Capabilities, ModelConfig, ModelDescriptor, ModelFileSystem, ModelFileSystemKind, ModelProperties};
 pub use digest::{Digest, Hasher};

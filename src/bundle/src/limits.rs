@@ -30,6 +30,8 @@ pub const MAX_WEIGHT_LAYER_BYTES: u64 = (8 << 30) - 1;
 pub const MAX_PATH_BYTES: usize = 1024;
 /// Longest trust root, revocation list or downgrade token.
 pub const MAX_TRUST_ROOT_BYTES: u64 = 1 << 20;
+/// Most certificates in a chain, leaf included.
+pub const MAX_CERTIFICATES: u64 = 5;
 /// Most signatures on one of these: some twenty keys before and after a rotation.
 pub const MAX_DOCUMENT_SIGNATURES: u64 = 64;
 

@@ -22,7 +22,7 @@ use crate::names::{BundleName, BundleVersion, Channel};
 use crate::statement::{Accelerator, AdapterBinding, Endpoint, ExpiryPolicy};
 use crate::timestamp::Timestamp;
 use crate::trust::RevocationList;
-use crate::verified::VerifiedBundle;
+use crate::verified::{VerifiedBundle, Voucher};
 
 /// What this runtime is and offers, and what the site allows.
 #[derive(Debug, Clone)]
@@ -231,6 +231,7 @@ impl Examiner<'_> {
         let required = fact(format!("before {expires}, when the trust root expires"), root());
         self.hold(Rule::TrustRootExpiry, self.now < expires, self.time(), required);
 
+        self.check_certificates();
         let accepts = &bundle.root.document().signed;
         let (minimum, maximum) = (accepts.minimum_epoch, accepts.maximum_epoch);
         let holds = minimum.is_none_or(|minimum| release.epoch >= minimum)
@@ -240,6 +241,24 @@ impl Examiner<'_> {
         let limits: Vec<String> = limits.into_iter().flatten().collect();
         let required = if limits.is_empty() { "any".to_owned() } else { limits.join(" and ") };
         self.hold(Rule::Epoch, holds, fact(release.epoch.to_string(), self.release()), fact(required, root()));
+    }
+
+    /// Whoever signed by the word of an authority counts while the certificates are valid.
+    fn check_certificates(&mut self) {
+        let vouchers = &self.bundle.vouchers;
+        let statements = [(&vouchers.release_signers, vouchers.threshold), (&vouchers.model_signers, 1)];
+        for (signers, needed) in statements {
+            if signers.iter().all(|voucher| voucher.validity.is_none()) {
+                continue;
+            }
+            let counts = |voucher: &&Voucher| voucher.validity.is_none_or(|validity| validity.contains(self.now));
+            let found = signers.iter().filter(counts).count();
+            let times = signers.iter().filter_map(|voucher| voucher.validity);
+            let times = list(times.map(|validity| format!("{} to {}", validity.not_before, validity.not_after)));
+            let told = fact(format!("it is {}, and {found} of the signers count", self.now), Origin::Clock);
+            let required = format!("{needed} that count; their certificates are valid from {times}");
+            self.hold(Rule::Certificates, found >= needed, told, fact(required, self.release()));
+        }
     }
 
     fn check_revocations(&mut self) {

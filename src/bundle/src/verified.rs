@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::attestation::Attestation;
+use crate::certificate::Validity;
 use crate::digest::Digest;
 use crate::key::KeyId;
 use crate::names::{BundleName, BundlePath, BundleVersion, Channel, Counter, Epoch};
@@ -19,7 +20,7 @@ pub struct VerifiedBundle {
     pub(crate) source: Arc<dyn Source>,
     pub(crate) identity: BundleIdentity,
     pub(crate) release: ReleaseStatement,
-    pub(crate) model_signature: Attestation,
+    pub(crate) vouchers: Vouchers,
     pub(crate) adapter_binding: Option<AdapterBinding>,
     pub(crate) files: BTreeMap<BundlePath, Vec<u8>>,
     pub(crate) weights: Vec<WeightFile>,
@@ -42,7 +43,7 @@ impl VerifiedBundle {
     /// The model signing attestation by a key of the role that vouches for the bundle: what is exported as `model.sig`.
     #[must_use]
     pub fn model_signature(&self) -> &Attestation {
-        &self.model_signature
+        &self.vouchers.model_signature
     }
 
     /// The weight files, with verified and checked headers.
@@ -69,6 +70,24 @@ impl VerifiedBundle {
     }
 }
 
+/// The signatures that a bundle is accepted for, all by keys of one role.
+pub(crate) struct Vouchers {
+    pub(crate) release_signers: Vec<Voucher>,
+    pub(crate) threshold: usize,
+    pub(crate) model_signers: Vec<Voucher>,
+    pub(crate) model_signature: Attestation,
+}
+
+/// One key that signed and counts.
+pub(crate) struct Voucher {
+    /// What the root pins: the key itself, or the authority that certifies it.
+    pub(crate) entry: KeyId,
+    /// The key.
+    pub(crate) key: KeyId,
+    /// When it counts; `None` is always.
+    pub(crate) validity: Option<Validity>,
+}
+
 /// Which bundle this is, by verified statements alone.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BundleIdentity {
@@ -84,7 +103,7 @@ pub struct BundleIdentity {
     pub channel: Channel,
     /// The digest of its manifest: the same digest is the same bundle.
     pub manifest: Digest,
-    /// The pinned keys that signed the release statement, sorted.
+    /// The pinned keys that signed the release statement, and the authorities whose keys did, sorted.
     pub signers: Vec<KeyId>,
     /// Whether it is a model of its own.
     pub kind: BundleKind,

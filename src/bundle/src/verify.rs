@@ -6,9 +6,10 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use crate::attestation::Attestation;
+use crate::certificate::{Certificate, Validity};
 use crate::digest::{Digest, printable, shorten};
 use crate::error::{BundleError, MaySign, WeightHeaderError};
-use crate::key::{KeyId, PublicKey};
+use crate::key::KeyId;
 use crate::limits;
 use crate::manifest::{Layer, LayerKind, WeightFormat, check_limit, wrong_field};
 use crate::names::BundlePath;
@@ -17,8 +18,9 @@ use crate::source::read_exact_at;
 use crate::statement::{
     AdapterBinding, CosignStatement, OmsStatement, Predicate, PredicateType, ReleaseStatement, Statement,
 };
+use crate::timestamp::Timestamp;
 use crate::trust::{RevocationList, Role, TrustRoot};
-use crate::verified::{BundleIdentity, VerifiedBundle};
+use crate::verified::{BundleIdentity, VerifiedBundle, Voucher, Vouchers};
 use crate::weights::{WeightFile, WeightHeader};
 
 /// FORMAT.md steps 7 to 16.
@@ -40,7 +42,7 @@ pub(crate) fn verify(bundle: SealedBundle, root: &TrustRoot) -> Result<VerifiedB
         epoch: release.epoch,
         channel: release.channel.clone(),
         manifest: bundle.manifest.digest(),
-        signers: vouchers.release_signers,
+        signers: vouchers.release_signers.iter().map(|voucher| voucher.entry).collect(),
         kind: release.kind(),
         issued_at: release.issued_at,
         expires: release.expires,
@@ -52,7 +54,7 @@ pub(crate) fn verify(bundle: SealedBundle, root: &TrustRoot) -> Result<VerifiedB
         source: bundle.source,
         identity,
         release,
-        model_signature: vouchers.model_signature,
+        vouchers,
         adapter_binding: AdapterBinding::to(&bundle.manifest),
         files,
         weights,
@@ -60,11 +62,13 @@ pub(crate) fn verify(bundle: SealedBundle, root: &TrustRoot) -> Result<VerifiedB
     })
 }
 
-/// For each statement, the pinned keys whose signatures on it are right.
-type Signers = BTreeMap<Predicate, BTreeSet<KeyId>>;
+/// For each statement the keys whose signatures on it are right, and for each of them what the root pins it by: the key
+/// itself or an authority. Where that is an authority, its word holds for a time.
+type Signers = BTreeMap<Predicate, BTreeMap<KeyId, Pinned>>;
+type Pinned = BTreeMap<KeyId, Option<Validity>>;
 
-/// Checks each signature whose hint names a pinned key. A hint that names no pinned key, or one that was revoked, counts
-/// for nothing. A bundle that was revoked itself is refused whoever signed it.
+/// Checks each signature by a key that counts: one that is pinned, or that a pinned authority certifies. Others count for
+/// nothing, and so does what was revoked. A bundle that was revoked itself is refused whoever signed it.
 fn step_07_check_signatures(bundle: &SealedBundle, root: &TrustRoot) -> Result<Signers, BundleError> {
     let manifest = bundle.manifest.digest();
     if let Some(list) = root.revocations().filter(|list| list.has_manifest(manifest)) {
@@ -73,12 +77,20 @@ fn step_07_check_signatures(bundle: &SealedBundle, root: &TrustRoot) -> Result<S
     let attestations = &bundle.attestations;
     let mut signers = Signers::new();
     for attestation in attestations {
-        let counting = |key: &&PublicKey| !root.has_revoked(key.id());
-        let Some(key) = root.key(attestation.key()).filter(counting) else { continue };
+        let pinned = pinned_by(attestation, root)?;
+        let leaf = attestation.certificates().first().map(Certificate::key);
+        let Some(key) = leaf.or_else(|| root.key(attestation.key())).filter(|_| !pinned.is_empty()) else { continue };
         if !attestation.is_signed_by(key) {
             return Err(BundleError::BadSignature { key: key.id(), statement: attestation.predicate().name() });
         }
-        signers.entry(attestation.predicate()).or_default().insert(key.id());
+        let known = signers.entry(attestation.predicate()).or_default().entry(key.id()).or_default();
+        for (entry, validity) in pinned {
+            // One key may come with several certificates of one authority.
+            let longer = known.get(&entry).is_none_or(|known| ends(known) < ends(&validity));
+            if longer {
+                known.insert(entry, validity);
+            }
+        }
     }
     // Nothing of a payload is read before a pinned key has signed it.
     for predicate in [Predicate::Release, Predicate::ModelSigning] {
@@ -91,6 +103,34 @@ fn step_07_check_signatures(bundle: &SealedBundle, root: &TrustRoot) -> Result<S
         }
     }
     Ok(signers)
+}
+
+/// What the root pins the attestation's key by.
+fn pinned_by(attestation: &Attestation, root: &TrustRoot) -> Result<Pinned, BundleError> {
+    let id = attestation.key();
+    if root.has_revoked(id) {
+        return Ok(Pinned::new());
+    }
+    let mut pinned: Pinned = root.key(id).map(|_| (id, None)).into_iter().collect();
+    let mut refusal = None;
+    for authority in root.authorities().filter(|authority| !root.has_revoked(authority.id())) {
+        match authority.vouches_for(attestation.certificates()) {
+            Ok(Some(validity)) => {
+                pinned.insert(authority.id(), Some(validity));
+            }
+            Ok(None) => {}
+            Err(error) => refusal = refusal.or(Some(error)),
+        }
+    }
+    match refusal {
+        Some(error) if pinned.is_empty() => Err(error),
+        _ => Ok(pinned),
+    }
+}
+
+/// The last second of a time without end lies after every other.
+fn ends(validity: &Option<Validity>) -> (bool, Option<Timestamp>) {
+    (validity.is_none(), validity.map(|validity| validity.not_after))
 }
 
 /// The refusal when too few pinned keys signed a statement, or nobody did.
@@ -150,12 +190,6 @@ fn step_09_read_release(payloads: &Payloads<'_>, bundle: &SealedBundle) -> Resul
     Ok(release)
 }
 
-/// The signatures that a bundle is accepted for, all by keys of one role.
-struct Vouchers {
-    release_signers: Vec<KeyId>,
-    model_signature: Attestation,
-}
-
 /// The release statement is signed by a threshold of the role that may sign it, and the model signing statement by at
 /// least one key of that role. A vendor's `release` keys sign anything; a customer's `site` keys sign adapters only.
 fn step_10_count_signers(
@@ -189,20 +223,35 @@ fn count_role(
         Some(keys) => (keys.keyids.clone(), keys.threshold),
         None => (BTreeSet::new(), 1),
     };
-    let by_members = |predicate| -> Vec<KeyId> {
-        signers.get(&predicate).into_iter().flatten().filter(|key| members.contains(key)).copied().collect()
-    };
+    let by_members = |predicate| distinct(signers.get(&predicate), &members);
     let model_signers = by_members(Predicate::ModelSigning);
     let model_signature = attestations.iter().find(|attestation| {
-        attestation.predicate() == Predicate::ModelSigning && model_signers.contains(&attestation.key())
+        let by = |signer: &Voucher| signer.key == attestation.key();
+        attestation.predicate() == Predicate::ModelSigning && model_signers.iter().any(by)
     });
     let refusal = |predicate, found, required| unsigned(predicate, attestations, may_sign, role, root, found, required);
-    let model_signature = model_signature.ok_or_else(|| refusal(Predicate::ModelSigning, 0, 1))?;
+    let model_signature = model_signature.ok_or_else(|| refusal(Predicate::ModelSigning, 0, 1))?.clone();
     let release_signers = by_members(Predicate::Release);
     if release_signers.len() < threshold {
         return Err(refusal(Predicate::Release, release_signers.len(), threshold));
     }
-    Ok(Vouchers { release_signers, model_signature: model_signature.clone() })
+    Ok(Vouchers { release_signers, threshold, model_signers, model_signature })
+}
+
+/// Each signing key once, and for each of the root's entries one key at most: whoever holds one key cannot be two, nor can
+/// an authority by certifying several.
+fn distinct(signers: Option<&BTreeMap<KeyId, Pinned>>, members: &BTreeSet<KeyId>) -> Vec<Voucher> {
+    let mut vouchers: BTreeMap<KeyId, Voucher> = BTreeMap::new();
+    let mut keys: Vec<(&KeyId, &Pinned)> = signers.into_iter().flatten().collect();
+    // A key that only one entry stands for takes it before a key that has a choice.
+    keys.sort_by_key(|(_, pinned)| pinned.keys().filter(|entry| members.contains(entry)).count());
+    for (&key, pinned) in keys {
+        let free = pinned.iter().find(|(entry, _)| members.contains(entry) && !vouchers.contains_key(entry));
+        if let Some((&entry, &validity)) = free {
+            vouchers.insert(entry, Voucher { entry, key, validity });
+        }
+    }
+    vouchers.into_values().collect()
 }
 
 /// The model signing statement lists exactly the manifest's layers, and its root is the one that the release names.

@@ -12,7 +12,7 @@
 
 use std::collections::BTreeSet;
 use std::fs::File;
-use std::io::{self, Read};
+use std::io;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
@@ -30,10 +30,8 @@ use crate::adapters::{AdapterDesk, AdapterFile, AdmittedAdapter};
 use crate::admin_socket::AdminSocket;
 use crate::admission::Admission;
 use crate::config::{
-    BundleSource, ConfigError, ConfigErrors, Contract, Effective, Layers, Limits, ListenPlan, MetricsPlan,
-    RuntimeConfig, Shutdown,
+    BundleSource, Contract, Effective, Layers, Limits, ListenPlan, MetricsPlan, RuntimeConfig, Shutdown,
 };
-use crate::demo;
 use crate::error::Error;
 use crate::exit::Exit;
 use crate::expiry::{self, Expiry};
@@ -43,16 +41,13 @@ use crate::inherited::Inherited;
 use crate::keys::KeyStore;
 use crate::listen::{BoundListener, BoundSocket, PlannedListener};
 use crate::metrics::Metrics;
-use crate::permissions;
 use crate::progress::Progress;
 use crate::report;
 use crate::sandbox::{self, Loading, Reach};
 use crate::signals::StopSignals;
 use crate::state::Keeping;
 use crate::store::{Record, Store, Trial};
-
-/// A trust root is a page of JSON with a few keys.
-const TRUST_ROOT_LIMIT_BYTES: u64 = 4 * 1024 * 1024;
+use crate::trust;
 
 /// Serves until it is asked to stop, then drains.
 ///
@@ -142,8 +137,7 @@ impl Opened {
         if keys.is_empty() {
             return Err(Error::NoKeys { path: config.keys_file.clone() });
         }
-        let path = &config.admission.trust_root;
-        let trust_root = serving_root(&read_trust_root(path)?, path)?;
+        let (trust_root, _) = trust::open_for_serving(&config.admission.trust_root, &config.admission.supplements)?;
         let admission = Admission::of_site(&config.admission)?;
         let (active, previous) = match &config.source {
             BundleSource::File(path) => {
@@ -340,50 +334,6 @@ pub fn require_file(opened: io::Result<File>, path: &Path) -> Result<File, Error
 /// [`Error::Bundle`] when it is no bundle.
 pub fn open_source(source: impl Source + 'static, name: &str) -> Result<SealedBundle, Error> {
     SealedBundle::open(source).map_err(|source| Error::Bundle { name: name.to_owned(), source: Box::new(source) })
-}
-
-/// Reads a trust root.
-///
-/// # Errors
-/// [`Error::OpenTrustRoot`] when there is no such file, [`Error::TrustRoot`] when it is no root.
-pub fn open_trust_root(path: &Path) -> Result<TrustRoot, Error> {
-    parse_trust_root(&read_trust_root(path)?, path)
-}
-
-/// The trust root in `bytes`, unless it is the demo's, which serves nothing else.
-///
-/// # Errors
-/// [`Error::TrustRoot`] when it is no root, [`Error::Configuration`] when it is the demo's.
-pub fn serving_root(bytes: &[u8], path: &Path) -> Result<TrustRoot, Error> {
-    let root = parse_trust_root(bytes, path)?;
-    if demo::shares_a_key_with(&root) {
-        let digest = root.digest().to_string();
-        return Err(ConfigErrors::from(ConfigError::DemoRoot { digest }).into());
-    }
-    Ok(root)
-}
-
-fn parse_trust_root(bytes: &[u8], path: &Path) -> Result<TrustRoot, Error> {
-    TrustRoot::pin(bytes).map_err(|source| Error::TrustRoot { path: path.to_owned(), source: Box::new(source) })
-}
-
-/// The bytes of a trust root's file, which only its owner may write.
-///
-/// # Errors
-/// [`Error::OpenTrustRoot`] when there is no such file, [`Error::WritableTrustRoot`] and [`Error::KeyForTrustRoot`].
-pub fn read_trust_root(path: &Path) -> Result<Vec<u8>, Error> {
-    let at = |source| Error::OpenTrustRoot { path: path.to_owned(), source };
-    let file = regular(without_waiting().open(path), || path.metadata()).map_err(at)?;
-    let file = file.map_err(|found| at(io::Error::other(format!("it is {found}, not a file"))))?;
-    if let Some(found) = permissions::writable_by_all(&file).map_err(at)? {
-        return Err(Error::WritableTrustRoot { path: path.to_owned(), found });
-    }
-    let mut bytes = Vec::new();
-    file.take(TRUST_ROOT_LIMIT_BYTES).read_to_end(&mut bytes).map_err(at)?;
-    if bytes.trim_ascii_start().starts_with(b"-----BEGIN") {
-        return Err(Error::KeyForTrustRoot { path: path.to_owned() });
-    }
-    Ok(bytes)
 }
 
 /// Checks signatures and digests.

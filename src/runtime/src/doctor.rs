@@ -15,6 +15,7 @@ use crate::keys::KeyStore;
 use crate::sandbox::{self, Layer, Reach, SandboxError};
 use crate::store::Store;
 use crate::tls;
+use crate::trust;
 
 /// When this was written.  A clock that says earlier was never set, and makes nonsense of every date in a bundle.
 const WRITTEN: &str = "2026-11-01T00:00:00Z";
@@ -187,7 +188,7 @@ fn configured(config: &RuntimeConfig) -> Vec<Finding> {
     let path = |path: &Path| path.display().to_string();
     let root = &config.admission.trust_root;
     let mut findings = vec![
-        finding("trust root", boot::open_trust_root(root).map(|_| path(root))),
+        finding("trust root", trust::open(root, &config.admission.supplements).map(|_| path(root))),
         finding(
             "API keys",
             KeyStore::load(&config.keys_file).map_err(Error::from).and_then(|keys| match keys.is_empty() {

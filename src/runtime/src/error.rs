@@ -18,6 +18,7 @@ use crate::sandbox::SandboxError;
 use crate::state::StateError;
 use crate::store::StoreError;
 use crate::tls::TlsError;
+use crate::trust::TrustFile;
 
 /// Why a command ended without doing what it was asked for.  The large causes are boxed: success should not pay for them.
 #[derive(Debug, thiserror::Error)]
@@ -75,11 +76,13 @@ pub enum Error {
     /// What was taken into use before cannot be read or noted.
     #[error(transparent)]
     State(#[from] StateError),
-    /// A trust root cannot be opened.
-    #[error("cannot open the trust root {}: {source}", path.display())]
-    OpenTrustRoot {
+    /// A trust root, a revocation list or a downgrade token cannot be opened.
+    #[error("cannot open the {what} {}: {source}", path.display())]
+    OpenTrustFile {
         /// The file.
         path: PathBuf,
+        /// Which of them it should be.
+        what: TrustFile,
         /// What the system says.
         source: std::io::Error,
     },
@@ -89,21 +92,33 @@ pub enum Error {
         /// The file.
         path: PathBuf,
     },
-    /// Every user of this host may exchange the trust root.
-    #[error("the trust root {} may be written by everybody (mode {found:o}): take that away with `chmod o-w`", path.display())]
-    WritableTrustRoot {
+    /// Every user of this host may exchange a file that says who is trusted.
+    #[error("the {what} {} may be written by everybody (mode {found:o}): take that away with `chmod o-w`", path.display())]
+    WritableTrustFile {
         /// The file.
         path: PathBuf,
+        /// Which of them it is.
+        what: TrustFile,
         /// Its mode.
         found: u32,
     },
-    /// A trust root is refused.
-    #[error("the trust root {} is refused: {source}", path.display())]
-    TrustRoot {
+    /// A trust root, a revocation list or a downgrade token is refused.
+    #[error("the {what} {} is refused: {source}", path.display())]
+    TrustFile {
         /// The file.
         path: PathBuf,
+        /// Which of them it is.
+        what: TrustFile,
         /// The defect.
         source: Box<BundleError>,
+    },
+    /// The trust root cannot be replaced by its successor.
+    #[error("cannot replace the trust root {}: {source}; it is what it was", path.display())]
+    ReplaceTrustRoot {
+        /// The file.
+        path: PathBuf,
+        /// What the system says.
+        source: std::io::Error,
     },
     /// An adapter that the configuration names is refused.
     #[error("an adapter: {source}")]
@@ -263,9 +278,9 @@ impl Error {
         match self {
             Error::OpenBundle { .. }
             | Error::NotABundleFile { .. }
-            | Error::OpenTrustRoot { .. }
+            | Error::OpenTrustFile { .. }
             | Error::KeyForTrustRoot { .. } => Exit::Unreadable,
-            Error::Bundle { source, .. } | Error::TrustRoot { source, .. } => match source.class() {
+            Error::Bundle { source, .. } | Error::TrustFile { source, .. } => match source.class() {
                 ErrorClass::Unreadable => Exit::Unreadable,
                 ErrorClass::Signature => Exit::Signature,
             },
@@ -303,7 +318,7 @@ impl Error {
             Error::Sandbox(SandboxError::Missing { .. })
             | Error::Configuration(_)
             | Error::NoKeys { .. }
-            | Error::WritableTrustRoot { .. } => Exit::Configuration,
+            | Error::WritableTrustFile { .. } => Exit::Configuration,
             Error::NotAName { .. } => Exit::Usage,
             Error::Keys(source) if source.is_unusable_file() => Exit::Configuration,
             Error::Model { .. }
@@ -317,6 +332,7 @@ impl Error {
                 Exit::Listener
             }
             Error::Keys(_)
+            | Error::ReplaceTrustRoot { .. }
             | Error::NoSuchAdapter { .. }
             | Error::NoAdmin(_)
             | Error::Demo(_)

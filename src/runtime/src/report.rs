@@ -18,7 +18,8 @@ pub fn lines(identity: &BundleIdentity) -> Vec<(&'static str, String)> {
     lines.extend(identity.signers.iter().map(|signer| ("Signed by", format!("key {signer}"))));
     let expires = identity.expires.as_ref().map_or("never expires".to_owned(), |time| format!("expires {time}"));
     lines.push(("Issued", format!("{}, {expires}", identity.issued_at)));
-    lines.push(("Trust root", identity.root_digest.to_string()));
+    lines.push(("Trust root", format!("version {}, {}", identity.root_version, identity.root_digest)));
+    lines.push(("Revoked", revocations(identity)));
     lines
 }
 
@@ -37,7 +38,19 @@ pub fn json(identity: &BundleIdentity) -> Json {
         "issued_at": identity.issued_at.to_string(),
         "expires": identity.expires.as_ref().map(ToString::to_string),
         "trust_root": identity.root_digest.to_string(),
+        "trust_root_version": identity.root_version,
+        "revocation_list_version": revocation_version(identity),
     })
+}
+
+/// The version of the revocation list, if there is one.
+pub fn revocation_version(identity: &BundleIdentity) -> Option<u64> {
+    (identity.revocation_version > 0).then_some(identity.revocation_version)
+}
+
+fn revocations(identity: &BundleIdentity) -> String {
+    let version = revocation_version(identity);
+    version.map_or("nothing: no revocation list".to_owned(), |version| format!("as list version {version} says"))
 }
 
 /// One log line.
@@ -51,6 +64,8 @@ pub fn log(identity: &BundleIdentity) {
         digest = %identity.manifest,
         signers = signers.join(","),
         trust_root = %identity.root_digest,
+        trust_root_version = identity.root_version,
+        revocation_list_version = revocation_version(identity),
         "the signatures of the bundle hold; each weight is held against its digest while it is loaded"
     );
 }

@@ -18,6 +18,7 @@ use ampoule::adapters::AdapterFile;
 use ampoule::admission::Admission;
 use ampoule::boot;
 use ampoule::config::{Layers, RuntimeConfig};
+use ampoule::trust::{self, Supplements};
 use ampoule_inference::{GenerationRequest, IfTaken, SubmitError};
 use serde_json::{Value, json};
 use support::adapters::{MODULE, Workshop, matrices};
@@ -391,7 +392,7 @@ fn clients_that_ask_for_nothing_keep_nobody_from_the_socket() {
 #[test]
 fn a_request_with_the_adapter_of_another_engine_is_refused() {
     let workshop = Workshop::new();
-    let root = boot::open_trust_root(Path::new(&workshop.site.root)).unwrap();
+    let root = trust::open(Path::new(&workshop.site.root), &Supplements::default()).unwrap();
     let effective = Layers::none().merge();
     let engine = |path: &str| {
         let verified = boot::verify(boot::open_bundle(Path::new(path)).unwrap(), &root, path).unwrap();

@@ -4,7 +4,7 @@
 //! error. A password is never an argument.
 
 use std::io::{self, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::{Args, Parser, Subcommand};
 
@@ -109,6 +109,17 @@ impl KeyArguments {
     /// Opens the key, asking for its password if no file has it.
     pub(crate) fn open(&self) -> Result<SigningKey, SealingError> {
         SigningKey::open(&self.key, &Password::obtain(self.password_file.as_deref(), Prompt::Once)?)
+    }
+}
+
+impl KeyArguments {
+    /// The same with the certificate chain in this file, if one is named.
+    pub(crate) fn open_with_chain(&self, chain: Option<&Path>) -> Result<SigningKey, SealingError> {
+        let key = self.open()?;
+        match chain {
+            None => Ok(key),
+            Some(path) => key.with_chain(path),
+        }
     }
 }
 

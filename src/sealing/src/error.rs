@@ -52,6 +52,18 @@ pub enum SealingError {
         /// The bundle that stands in the way.
         path: PathBuf,
     },
+    /// A chain whose leaf certifies another key than the one that signs.
+    #[error(
+        "the first certificate in {path} is for the key {found}, and {expected} signs: put that key's own certificate first"
+    )]
+    ChainOfAnotherKey {
+        /// The chain's file.
+        path: PathBuf,
+        /// The certified key.
+        found: KeyId,
+        /// The key that signs.
+        expected: KeyId,
+    },
     /// The contract is not strict JSON of its shape.
     #[error(transparent)]
     Contract(Box<BundleError>),
@@ -175,7 +187,7 @@ pub enum SealingError {
         found: NotAFile,
     },
     /// `sign --out` for a file that takes no signature in.
-    #[error("{path} is no bundle, so its signature is written beside it: leave out --out")]
+    #[error("{path} is no bundle, so its signature is written beside it: leave out --out and --certificate-chain")]
     NotABundleToSign {
         /// What was named.
         path: PathBuf,
@@ -312,6 +324,14 @@ pub enum SealingError {
         /// The name as given.
         name: String,
     },
+    /// A leaf certificate that no runtime lets sign.
+    #[error("the chain in {path} cannot sign a bundle: {reason}")]
+    UnfitLeaf {
+        /// The chain's file.
+        path: PathBuf,
+        /// What it lacks.
+        reason: &'static str,
+    },
     /// A file name that is not UTF-8.
     #[error("{path:?} has a name that is not UTF-8: rename it")]
     UnreadableName {
@@ -329,6 +349,14 @@ pub enum SealingError {
     /// What was written is a bundle that every runtime would refuse.
     #[error("what would be sealed cannot be used, so no bundle was written")]
     UnusableBundle(#[source] Box<BundleError>),
+    /// A file that is no certificate chain, or no authority's certificate.
+    #[error("{path} holds no certificates that can be used: expected PEM text, the leaf first")]
+    UnusableChain {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        source: Box<BundleError>,
+    },
     /// A key file that the key code does not understand.
     #[error("{path} is not a usable private key")]
     UnusableKey {

@@ -9,6 +9,8 @@ use std::io::Write;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
+use ampoule_bundle::PublicKey;
+use ampoule_bundle::certificate::{Certificate, chain_from_pem};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde::Deserialize;
@@ -43,6 +45,7 @@ pub struct SigningKey {
     signer: SigStoreSigner,
     keys: ECDSAKeys,
     public_pem: String,
+    certificates: Vec<Certificate>,
 }
 
 impl SigningKey {
@@ -74,12 +77,36 @@ impl SigningKey {
     fn from_keys(keys: ECDSAKeys) -> Result<SigningKey, SealingError> {
         let signer = keys.to_sigstore_signer().map_err(key_generation)?;
         let public_pem = unix_lines(&keys.as_inner().public_key_to_pem().map_err(key_generation)?);
-        Ok(SigningKey { signer, keys, public_pem })
+        Ok(SigningKey { signer, keys, public_pem, certificates: Vec::new() })
     }
 
     /// The public key as SPKI PEM with LF line ends and one at the end: the text whose SHA-256 is the key's id.
     pub fn public_pem(&self) -> &str {
         &self.public_pem
+    }
+
+    /// The same key with the certificate chain (PEM, leaf first) that is shown with its signatures on bundles.
+    ///
+    /// # Errors
+    /// `UnusableChain` for a text that is none, `ChainOfAnotherKey`, and `UnfitLeaf` for a leaf that may not sign.
+    pub fn with_chain(self, path: &Path) -> Result<SigningKey, SealingError> {
+        let bytes = files::read_capped(path, KEY_FILE_LIMIT_BYTES)?;
+        let unusable = |source| SealingError::UnusableChain { path: path.to_owned(), source: Box::new(source) };
+        let certificates = chain_from_pem(&String::from_utf8_lossy(&bytes)).map_err(unusable)?;
+        let leaf = certificates.first().expect("a chain that was read has a leaf");
+        let (found, expected) = (leaf.key().id(), PublicKey::from_pem(&self.public_pem)?.id());
+        if found != expected {
+            return Err(SealingError::ChainOfAnotherKey { path: path.to_owned(), found, expected });
+        }
+        if let Some(reason) = leaf.defect_as_leaf() {
+            return Err(SealingError::UnfitLeaf { path: path.to_owned(), reason });
+        }
+        Ok(SigningKey { certificates, ..self })
+    }
+
+    /// The certificate chain, leaf first; empty for a bare key.
+    pub fn certificates(&self) -> &[Certificate] {
+        &self.certificates
     }
 
     /// The curve of this key.

@@ -63,6 +63,8 @@ pub struct SealRequest {
     pub expiry_policy: ExpiryPolicy,
     /// The lowest trust root version that may accept this bundle.
     pub trust_root_version: u64,
+    /// The lowest revocation list version that must be present; 0 asks for none.
+    pub revocation_min: u64,
     /// Requirements, constraints and the other parts of the contract.
     pub contract: Contract,
     /// For an adapter: what it belongs to.
@@ -195,6 +197,9 @@ pub(crate) fn check_written(file: File, root: &TrustRoot) -> Result<(), SealingE
 /// When the key cannot sign.
 pub fn attest(payload: &[u8], key: &SigningKey) -> Result<Attestation, SealingError> {
     let signature = key.sign(&pre_authentication_encoding(PAYLOAD_TYPE, payload))?;
+    if !key.certificates().is_empty() {
+        return Ok(Attestation::certified(payload, &signature, key.certificates())?);
+    }
     let id = PublicKey::from_pem(key.public_pem())?.id();
     Ok(Attestation::new(payload, &signature, id)?)
 }
@@ -277,6 +282,7 @@ fn release_statement(request: &SealRequest, oms_root: Digest, weights: Vec<Weigh
         reference_profile: contract.reference_profile,
         adapter: request.adapter.clone(),
         trust_root_version: request.trust_root_version,
+        revocation_min: request.revocation_min,
         ..plain
     }
 }

@@ -38,6 +38,8 @@ pub enum Rule {
     TrustRootRollback,
     /// The trust root must not have expired.
     TrustRootExpiry,
+    /// The certificates of enough signers must be valid.
+    Certificates,
     /// The key epoch must be one that the trust root accepts.
     Epoch,
     /// The revocation list must be as new as the bundle asks.
@@ -88,6 +90,7 @@ impl Rule {
             Self::TrustRootVersion => "trust root version",
             Self::TrustRootRollback => "trust root rollback",
             Self::TrustRootExpiry => "trust root expiry",
+            Self::Certificates => "certificates",
             Self::Epoch => "key epoch",
             Self::RevocationVersion => "revocation list version",
             Self::RevocationRollback => "revocation list rollback",
@@ -129,6 +132,7 @@ impl Rule {
             Self::TrustRootVersion | Self::TrustRootRollback | Self::TrustRootExpiry => {
                 "use the newest root.json that the vendor gave out"
             }
+            Self::Certificates => "ask the vendor for a bundle that is signed anew, or set the clock of this host",
             Self::Epoch => "take the newest root with `ampoule trust update`, or a bundle that was signed for this one",
             Self::RevocationVersion | Self::RevocationRollback => {
                 "name the newest revocation list of the vendor in `revocations`"

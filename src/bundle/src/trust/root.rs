@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
+use crate::certificate::Authority;
 use crate::digest::Digest;
 use crate::error::BundleError;
 use crate::key::{KeyId, PublicKey};
@@ -49,6 +50,7 @@ impl Role {
 pub struct TrustRoot {
     document: RootDocument,
     keys: BTreeMap<KeyId, PublicKey>,
+    authorities: BTreeMap<KeyId, Authority>,
     digest: Digest,
     revocations: Option<RevocationList>,
     downgrade: Option<DowngradeToken>,
@@ -97,24 +99,35 @@ impl TrustRoot {
                 "`minimum_epoch` is {minimum}, above `maximum_epoch`, {maximum}: no bundle could fit"
             ));
         }
-        let mut keys = BTreeMap::new();
+        let (mut keys, mut authorities) = (BTreeMap::new(), BTreeMap::new());
         for (&id, wire) in &root.keys {
-            let key = PublicKey::from_pem(&wire.keyval.public)?;
-            if key.id() != id {
-                return refuse(format!("the key named {id} has the id {}", key.id()));
+            let (found, expected) = match &wire.keyval {
+                RootKeyValue::Key { public } => {
+                    let key = PublicKey::from_pem(public)?;
+                    let expected = RootKey::of(&key);
+                    (keys.entry(key.id()).or_insert(key).id(), expected)
+                }
+                RootKeyValue::Authority { certificate, identity } => {
+                    let authority = Authority::new(certificate, identity.as_deref())?;
+                    let expected = RootKey::of_authority(certificate, identity.as_deref());
+                    (authorities.entry(authority.id()).or_insert(authority).id(), expected)
+                }
+            };
+            if found != id {
+                return refuse(format!("the key named {id} has the id {found}"));
             }
-            if wire.keytype != "ecdsa" || wire.scheme != key.curve().scheme() {
-                return refuse(format!("key {id} must have keytype `ecdsa` and scheme `{}`", key.curve().scheme()));
+            if *wire != expected {
+                let (keytype, scheme) = (expected.keytype, expected.scheme);
+                return refuse(format!("key {id} must have keytype `{keytype}` and scheme `{scheme}`"));
             }
-            keys.insert(id, key);
         }
         for (role, members) in &root.roles {
-            check_role(*role, members, &keys)?;
+            check_role(*role, members, |id| keys.contains_key(&id), |id| authorities.contains_key(&id))?;
         }
         if !root.roles.contains_key(&Role::Release) {
             return refuse("role `release` is missing: no bundle could verify".to_owned());
         }
-        Ok(Self { document, keys, digest: Digest::of(bytes), revocations: None, downgrade: None })
+        Ok(Self { document, keys, authorities, digest: Digest::of(bytes), revocations: None, downgrade: None })
     }
 
     /// What an earlier token permitted goes, because a key that signed it may be revoked now.
@@ -156,6 +169,11 @@ impl TrustRoot {
         self.keys.get(&id)
     }
 
+    /// The pinned authorities.
+    pub(crate) fn authorities(&self) -> impl Iterator<Item = &Authority> {
+        self.authorities.values()
+    }
+
     /// The root as it is written.
     #[must_use]
     pub fn document(&self) -> &RootDocument {
@@ -192,10 +210,21 @@ impl TrustRoot {
 
 const SPEC_VERSION: &str = "1.0.31";
 
-fn check_role(role: Role, members: &RoleKeys, keys: &BTreeMap<KeyId, PublicKey>) -> Result<(), BundleError> {
+fn check_role(
+    role: Role,
+    members: &RoleKeys,
+    is_key: impl Fn(KeyId) -> bool,
+    is_authority: impl Fn(KeyId) -> bool,
+) -> Result<(), BundleError> {
     let refuse = |reason: String| Err(BundleError::MalformedTrustRoot { reason });
-    if let Some(unknown) = members.keyids.iter().find(|id| !keys.contains_key(id)) {
+    if let Some(unknown) = members.keyids.iter().find(|id| !is_key(**id) && !is_authority(**id)) {
         return refuse(format!("role `{}` names the key {unknown}, which is not there", role.name()));
+    }
+    // Roots and revocation lists carry no chains.
+    if [Role::Root, Role::Revoke].contains(&role)
+        && let Some(authority) = members.keyids.iter().find(|id| is_authority(**id))
+    {
+        return refuse(format!("role `{}` names the authority {authority}, and takes keys only", role.name()));
     }
     let (count, threshold) = (members.keyids.len(), members.threshold);
     if threshold == 0 || threshold > count {
@@ -232,24 +261,35 @@ pub struct RootRole {
     pub version: u64,
 }
 
-/// A key as a root writes it.
+/// A key or an authority as a root writes it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct RootKey {
-    /// Always `ecdsa`.
+    /// `ecdsa`, or `x509-ca` for an authority.
     pub keytype: String,
     /// The key itself.
     pub keyval: RootKeyValue,
-    /// `ecdsa-sha2-nistp256` or `ecdsa-sha2-nistp384`.
+    /// `ecdsa-sha2-nistp256` or `ecdsa-sha2-nistp384`, or `x509-chain` for an authority.
     pub scheme: String,
 }
 
-/// A key's value as a root writes it.
+/// A key's or an authority's value as a root writes it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct RootKeyValue {
-    /// SPKI PEM text.
-    pub public: String,
+#[serde(untagged, deny_unknown_fields)]
+pub enum RootKeyValue {
+    /// A key.
+    Key {
+        /// SPKI PEM text.
+        public: String,
+    },
+    /// An authority.
+    Authority {
+        /// The authority's certificate as PEM text.
+        certificate: String,
+        /// The one alternative name that its leaf must have; every leaf counts without it.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        identity: Option<String>,
+    },
 }
 
 impl SignedPart for RootRole {
@@ -292,6 +332,14 @@ impl RootKey {
     #[must_use]
     pub fn of(key: &PublicKey) -> Self {
         let scheme = key.curve().scheme().to_owned();
-        Self { keytype: "ecdsa".to_owned(), keyval: RootKeyValue { public: key.to_pem() }, scheme }
+        Self { keytype: "ecdsa".to_owned(), keyval: RootKeyValue::Key { public: key.to_pem() }, scheme }
+    }
+
+    /// An authority as a root writes it, by its certificate and the one that it may speak for.
+    #[must_use]
+    pub fn of_authority(certificate: &str, identity: Option<&str>) -> Self {
+        let (certificate, identity) = (certificate.to_owned(), identity.map(str::to_owned));
+        let keyval = RootKeyValue::Authority { certificate, identity };
+        Self { keytype: "x509-ca".to_owned(), keyval, scheme: "x509-chain".to_owned() }
     }
 }

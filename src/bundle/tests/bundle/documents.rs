@@ -6,9 +6,11 @@ use std::process::Command;
 use ampoule_bundle::statement::{
     Accelerator, AdapterBinding, Encryption, Endpoint, KnownAnswer, KnownAnswers, KnownStep, ServiceLevel, TopLogit,
 };
-use ampoule_bundle::trust::{DowngradeDocument, DowngradePart, MinimumCounter, RevocationDocument, RevocationPart};
+use ampoule_bundle::trust::{
+    DowngradeDocument, DowngradePart, MinimumCounter, RevocationDocument, RevocationPart, RootKey,
+};
 use ampoule_bundle::{
-    Capabilities, Counter, Curve, Digest, Epoch, LayerKind, ModelConfig, ModelDescriptor, ModelProperties,
+    Authority, Capabilities, Counter, Curve, Digest, Epoch, LayerKind, ModelConfig, ModelDescriptor, ModelProperties,
     ReleaseStatement, Role, RootDocument, Statement, limits,
 };
 use serde_json::Value;
@@ -186,6 +188,10 @@ fn the_schema_of_the_root_has_exactly_its_members() {
     let keys = std::slice::from_ref(&key);
     let roles = [Role::Root, Role::Release, Role::Site, Role::Revoke].map(|role| (role, keys, 1));
     let mut full = RootDocument::new(1, time("2036-01-01T00:00:00Z"), &roles);
+    let issuer = rcgen::CertificateParams::new(Vec::new()).unwrap().self_signed(&rcgen::KeyPair::generate().unwrap());
+    let pem = issuer.unwrap().pem().replace("\r\n", "\n");
+    let authority = Authority::new(&pem, Some("alice@vendor.example")).unwrap();
+    full.signed.keys.insert(authority.id(), RootKey::of_authority(&pem, Some("alice@vendor.example")));
     (full.signed.minimum_epoch, full.signed.maximum_epoch) = (Some(Epoch(1)), Some(Epoch(2)));
     full.add_signature(key.id(), b"signature");
     check_schema(schema, &serde_json::to_value(&full).unwrap(), Coverage::EveryProperty);

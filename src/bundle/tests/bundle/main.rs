@@ -30,6 +30,9 @@ mod manifests;
 /// Signatures, statements and what they bind.
 mod attestations;
 
+/// Signatures by whoever a pinned authority certifies.
+mod certificates;
+
 /// Trust roots that contradict themselves.
 mod trust_roots;
 

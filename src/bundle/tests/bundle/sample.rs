@@ -22,6 +22,16 @@ pub(crate) struct Signer {
 
 impl Signer {
     pub(crate) fn new(curve: Curve) -> Self {
+        let algorithm = match curve {
+            Curve::P256 => &signature::ECDSA_P256_SHA256_ASN1_SIGNING,
+            Curve::P384 => &signature::ECDSA_P384_SHA384_ASN1_SIGNING,
+        };
+        let document = EcdsaKeyPair::generate_pkcs8(algorithm, &SystemRandom::new()).unwrap();
+        Self::of_pkcs8(curve, document.as_ref())
+    }
+
+    /// The key that somebody else made.
+    pub(crate) fn of_pkcs8(curve: Curve, pkcs8: &[u8]) -> Self {
         let (algorithm, prefix): (&'static EcdsaSigningAlgorithm, &str) = match curve {
             Curve::P256 => {
                 (&signature::ECDSA_P256_SHA256_ASN1_SIGNING, "3059301306072a8648ce3d020106082a8648ce3d030107034200")
@@ -31,8 +41,7 @@ impl Signer {
             }
         };
         let random = SystemRandom::new();
-        let document = EcdsaKeyPair::generate_pkcs8(algorithm, &random).unwrap();
-        let pair = EcdsaKeyPair::from_pkcs8(algorithm, document.as_ref(), &random).unwrap();
+        let pair = EcdsaKeyPair::from_pkcs8(algorithm, pkcs8, &random).unwrap();
         let mut spki = hex::decode(prefix).unwrap();
         spki.extend_from_slice(pair.public_key().as_ref());
         Self { pair, public: PublicKey::from_spki_der(&spki).unwrap() }

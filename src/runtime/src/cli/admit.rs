@@ -18,6 +18,7 @@ use crate::error::Error;
 use crate::exit::Exit;
 use crate::report;
 use crate::store::Store;
+use crate::trust;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -79,7 +80,7 @@ pub(super) fn run(arguments: &Arguments, output: &mut Output) -> Result<Exit, Er
 fn judge(arguments: &Arguments) -> Result<Judged, Error> {
     let layers = arguments.config.layers()?;
     let config = AdmissionConfig::require(&layers.merge())?;
-    let root = boot::serving_root(&boot::read_trust_root(&config.trust_root)?, &config.trust_root)?;
+    let root = trust::open_for_serving(&config.trust_root, &config.supplements)?.0;
     let admission = Admission::of_site(&config)?;
     let name = arguments.candidate.display().to_string();
     let verified = boot::verify(boot::open_bundle(&arguments.candidate)?, &root, &name)?;

@@ -27,6 +27,12 @@ pub struct ConfigArguments {
     /// The root.json whose keys may sign the bundle. There is no default trust.
     #[arg(long, value_name = "FILE")]
     pub trust_root: Option<String>,
+    /// The revocation list (revocations.json): what must not be used any more.
+    #[arg(long, value_name = "FILE")]
+    pub revocations: Option<String>,
+    /// A token of the vendor's that permits one bundle below what was accepted before.
+    #[arg(long, value_name = "FILE")]
+    pub downgrade_token: Option<String>,
     /// The file of API keys that `ampoule keys` keeps.
     #[arg(long, value_name = "FILE")]
     pub keys_file: Option<String>,
@@ -89,6 +95,8 @@ impl ConfigArguments {
             ("store", "--store", &self.store),
             ("state", "--state", &self.state),
             ("trust_root", "--trust-root", &self.trust_root),
+            ("revocations", "--revocations", &self.revocations),
+            ("downgrade_token", "--downgrade-token", &self.downgrade_token),
             ("keys_file", "--keys-file", &self.keys_file),
             ("listen", "--listen", &self.listen),
             ("tls.certificate_file", "--tls-certificate-file", &self.tls_certificate_file),

@@ -110,6 +110,9 @@ fn files_are_there(effective: &Effective, config: &RuntimeConfig) -> Result<(), 
     };
     let mut files: Vec<(&'static str, &Path)> =
         vec![source, ("trust_root", &config.admission.trust_root), ("keys_file", &config.keys_file)];
+    let supplements = &config.admission.supplements;
+    files.extend(supplements.revocations.as_deref().map(|path| ("revocations", path)));
+    files.extend(supplements.downgrade_token.as_deref().map(|path| ("downgrade_token", path)));
     if let ListenPlan::Tls(_, tls) = &config.listen {
         files.push(("tls.certificate_file", &tls.certificate));
         files.push(("tls.key_file", &tls.key));

@@ -67,7 +67,8 @@ pub(super) fn run(arguments: &Arguments, output: &mut Output) -> Result<Exit, Er
         (.., model) => Destination::Model(model.clone().unwrap_or_default()),
     };
     let root = arguments.root.trust_root.as_deref();
-    let outcome = store::export(&arguments.bundle, &arguments.store.folder, root, &destination);
+    let supplements = arguments.root.beside.supplements();
+    let outcome = store::export(&arguments.bundle, &arguments.store.folder, root, &supplements, &destination);
     tell(outcome, arguments.json, output, |(store, record), output| {
         let (Destination::File(path) | Destination::Layout(path) | Destination::Model(path)) = &destination;
         output.line(format_args!("Exported to {}: every signature and every byte was verified.", path.display()))?;

@@ -15,6 +15,7 @@ mod self_test;
 mod serve;
 mod state;
 mod store;
+mod trust;
 mod verify;
 mod verify_self;
 
@@ -82,6 +83,9 @@ enum Command {
     Prune(prune::Arguments),
     /// Load a bundle of a store and replay its known answers, without serving it.
     SelfTest(self_test::Arguments),
+    /// Show what this host trusts, or take the vendor's next trust root.
+    #[command(subcommand)]
+    Trust(trust::Command),
     /// List, load or unload the adapters of the running server.
     #[command(subcommand)]
     Adapters(adapters::Command),
@@ -129,6 +133,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> Result<Exit, Error>
         Command::Export(arguments) => export::run(&arguments, &mut output),
         Command::Prune(arguments) => prune::run(&arguments, &mut output),
         Command::SelfTest(arguments) => self_test::run(&arguments, &mut output),
+        Command::Trust(command) => trust::run(&command, &mut output),
         Command::Adapters(command) => adapters::run(&command, &mut output),
         Command::Config(command) => config::run(&command, &mut output),
         Command::Keys(command) => keys::run(&command, &mut output),

@@ -44,7 +44,8 @@ pub(super) fn run(arguments: &Arguments, output: &mut Output) -> Result<Exit, Er
     let files = arguments.configuration.clone();
     let layers = ConfigArguments { files, ..ConfigArguments::default() }.layers()?;
     let root = arguments.root.trust_root.as_deref();
-    let record = store::self_test(&arguments.bundle, &arguments.store.folder, root, &layers)?;
+    let supplements = arguments.root.beside.supplements();
+    let record = store::self_test(&arguments.bundle, &arguments.store.folder, root, &supplements, &layers)?;
     output.line(format_args!("Passed: {} is loaded and gives its known answers on this host.", record.title()))?;
     output.flush()?;
     Ok(Exit::Ok)

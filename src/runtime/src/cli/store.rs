@@ -8,6 +8,7 @@ use indicatif::HumanBytes;
 use serde_json::{Value as Json, json};
 
 use super::output::Output;
+use super::trust::SupplementArguments;
 use crate::error::Error;
 use crate::exit::Exit;
 use crate::store::{self, Record, Standing, Store, Wanted};
@@ -78,6 +79,8 @@ pub(super) struct ImportArguments {
     /// The root.json whose keys may sign the bundle. There is no default trust.
     #[arg(long, value_name = "FILE", env = "AMPOULE_TRUST_ROOT")]
     trust_root: PathBuf,
+    #[command(flatten)]
+    beside: SupplementArguments,
     /// Print JSON.
     #[arg(long)]
     json: bool,
@@ -136,11 +139,13 @@ pub(super) struct OptionalRoot {
     /// store keeps; `serve` takes the configured one in any case.
     #[arg(long = "trust-root", value_name = "FILE", env = "AMPOULE_TRUST_ROOT")]
     pub(super) trust_root: Option<PathBuf>,
+    #[command(flatten)]
+    pub(super) beside: SupplementArguments,
 }
 
 pub(super) fn import(arguments: &ImportArguments, output: &mut Output) -> Result<Exit, Error> {
     let folder = &arguments.store.folder;
-    let outcome = store::import(&arguments.bundle, folder, &arguments.trust_root);
+    let outcome = store::import(&arguments.bundle, folder, &arguments.trust_root, &arguments.beside.supplements());
     tell(outcome, arguments.json, output, |(store, record), output| {
         output.line("Imported: every signature and every byte was verified. The bundle may run on this host.")?;
         tell_record(store, record, output)?;
@@ -168,13 +173,22 @@ pub(super) fn list(arguments: &ListArguments, output: &mut Output) -> Result<Exi
 
 pub(super) fn activate(arguments: &ActivateArguments, output: &mut Output) -> Result<Exit, Error> {
     let folder = &arguments.store.folder;
-    let outcome =
-        store::activate(&arguments.bundle, folder, arguments.root.trust_root.as_deref(), &arguments.configuration);
+    let outcome = store::activate(
+        &arguments.bundle,
+        folder,
+        arguments.root.trust_root.as_deref(),
+        &arguments.root.beside.supplements(),
+        &arguments.configuration,
+    );
     tell(outcome, arguments.json, output, tell_active)
 }
 
 pub(super) fn rollback(arguments: &RollbackArguments, output: &mut Output) -> Result<Exit, Error> {
-    let outcome = store::roll_back(&arguments.store.folder, arguments.root.trust_root.as_deref());
+    let outcome = store::roll_back(
+        &arguments.store.folder,
+        arguments.root.trust_root.as_deref(),
+        &arguments.root.beside.supplements(),
+    );
     tell(outcome, arguments.json, output, tell_active)
 }
 

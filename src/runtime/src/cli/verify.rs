@@ -8,12 +8,14 @@ use clap::Args;
 use serde_json::json;
 
 use super::output::Output;
+use super::trust::SupplementArguments;
 use crate::admission::Admission;
 use crate::boot;
 use crate::error::Error;
 use crate::exit::Exit;
 use crate::report;
 use crate::store::Store;
+use crate::trust;
 
 const VERIFY_EXAMPLES: &str = "\
 Examples:
@@ -41,6 +43,8 @@ pub(super) struct VerifyArguments {
     /// The root.json whose keys may sign it.
     #[arg(long = "trust-root", visible_alias = "trust", value_name = "FILE")]
     trust_root: PathBuf,
+    #[command(flatten)]
+    beside: SupplementArguments,
     /// The epoch and counter that were accepted last, as in 1:7; what is older is a rollback.
     #[arg(long, value_name = "EPOCH:COUNTER", value_parser = epoch_and_counter)]
     accepted: Option<(Epoch, Counter)>,
@@ -119,7 +123,7 @@ impl Judged {
 }
 
 fn judge(arguments: &VerifyArguments) -> Result<Judged, Error> {
-    let root = boot::open_trust_root(&arguments.trust_root)?;
+    let root = trust::open(&arguments.trust_root, &arguments.beside.supplements())?;
     let name = arguments.bundle.display().to_string();
     let verified = boot::verify(boot::open_bundle(&arguments.bundle)?, &root, &name)?;
     boot::check_every_byte(&verified, &name)?;

@@ -19,6 +19,11 @@ pub struct RawConfig {
     pub state: Option<PathBuf>,
     /// The trust root (root.json) whose keys may sign the bundle. There is no default trust.
     pub trust_root: Option<PathBuf>,
+    /// The revocation list (revocations.json), signed by the trust root's `revoke` keys: keys, bundles and counters that must
+    /// not be used any more.
+    pub revocations: Option<PathBuf>,
+    /// A token, signed by the trust root's `release` keys, that permits one bundle below what was accepted before.
+    pub downgrade_token: Option<PathBuf>,
     /// The channels of bundles that may be served, separated by commas. All of them when unset.
     pub channels: Option<String>,
     /// The lowest versions of bundles that may be served: NAME@VERSION, separated by commas.

@@ -11,6 +11,7 @@ use ampoule_bundle::{BundleName, BundleVersion, Channel, Digest};
 use super::effective::{Effective, Origin};
 use super::error::{ConfigError, ConfigErrors};
 use super::raw::{LogFormat, LogLevel, RawConfig};
+use crate::trust::Supplements;
 
 /// What `serve` needs, checked.
 #[derive(Debug, Clone)]
@@ -59,6 +60,8 @@ pub enum BundleSource {
 pub struct AdmissionConfig {
     /// The trust root.
     pub trust_root: PathBuf,
+    /// What stands beside it.
+    pub supplements: Supplements,
     /// The bundle that is served, if not a store's.
     pub bundle: Option<PathBuf>,
     /// The store that keeps what was taken into use.
@@ -90,7 +93,14 @@ impl AdmissionConfig {
         let bundle = raw.bundle.as_deref().map(|path| effective.resolve("bundle", path));
         let store = raw.store.as_deref().map(|folder| effective.resolve("store", folder));
         let (state, accepted) = (state(effective, errors), accepted_bundles(effective, errors));
-        Some(AdmissionConfig { trust_root: trust_root?, bundle, store, state, accepted })
+        Some(AdmissionConfig {
+            trust_root: trust_root?,
+            supplements: supplements(effective),
+            bundle,
+            store,
+            state,
+            accepted,
+        })
     }
 }
 
@@ -350,6 +360,14 @@ fn accepted_bundles(effective: &Effective, errors: &mut Vec<ConfigError>) -> Acc
 /// The entries of a list that is written with commas.
 fn entries(list: &str) -> impl Iterator<Item = &str> {
     list.split(',').map(str::trim).filter(|entry| !entry.is_empty())
+}
+
+fn supplements(effective: &Effective) -> Supplements {
+    let file = |key, path: &Option<PathBuf>| path.as_deref().map(|path| effective.resolve(key, path));
+    Supplements {
+        revocations: file("revocations", &effective.raw.revocations),
+        downgrade_token: file("downgrade_token", &effective.raw.downgrade_token),
+    }
 }
 
 fn required(

@@ -26,6 +26,7 @@ use crate::report;
 use crate::signals::StopSignals;
 use crate::state::Keeping;
 use crate::telemetry;
+use crate::trust::TrustFile;
 
 /// The sealed demo bundle.
 static BUNDLE: &[u8] = include_bytes!("../../../../bundles/demo/demo.bundle");
@@ -152,8 +153,11 @@ async fn demonstrate(arguments: &Arguments, output: &mut Output) -> Result<Exit,
 }
 
 fn prepare(listen: Option<SocketAddr>, metrics: Option<SocketAddr>) -> Result<(Prepared, String), Error> {
-    let root =
-        TrustRoot::pin(ROOT).map_err(|source| Error::TrustRoot { path: NAME.into(), source: Box::new(source) })?;
+    let root = TrustRoot::pin(ROOT).map_err(|source| Error::TrustFile {
+        path: NAME.into(),
+        what: TrustFile::Root,
+        source: Box::new(source),
+    })?;
     let verified = boot::verify(boot::open_source(BUNDLE, NAME)?, &root, NAME)?;
     let admitted = Admission::of_host().admit_model(verified, NAME)?;
     let settled = boot::settle(&Layers::none(), admitted.release(), |path| admitted.file(path))?;

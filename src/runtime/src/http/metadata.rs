@@ -6,6 +6,7 @@ use axum::extract::State;
 use serde::Serialize;
 
 use super::state::Appliance;
+use crate::report;
 
 pub(crate) async fn metadata(State(appliance): State<Appliance>) -> Json<Metadata> {
     let served = appliance.served();
@@ -23,6 +24,8 @@ pub(crate) async fn metadata(State(appliance): State<Appliance>) -> Json<Metadat
             digest: bundle.manifest.to_string(),
             signers: bundle.signers.iter().map(ToString::to_string).collect(),
             trust_root: bundle.root_digest.to_string(),
+            trust_root_version: bundle.root_version,
+            revocation_list_version: report::revocation_version(bundle),
             issued_at: bundle.issued_at.to_string(),
             expires: bundle.expires.as_ref().map(ToString::to_string),
             reverted_from: served.reverted_from.clone(),
@@ -116,6 +119,8 @@ struct Bundle {
     digest: String,
     signers: Vec<String>,
     trust_root: String,
+    trust_root_version: u64,
+    revocation_list_version: Option<u64>,
     issued_at: String,
     expires: Option<String>,
     /// What was activated and did not become ready.

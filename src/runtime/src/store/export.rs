@@ -15,6 +15,7 @@ use super::error::StoreError;
 use super::{Store, steps};
 use crate::error::Error;
 use crate::progress::Progress;
+use crate::trust::Supplements;
 
 /// Where and in which form a bundle leaves the store.
 #[derive(Debug, Clone)]
@@ -35,11 +36,12 @@ pub fn export(
     wanted: &Wanted,
     folder: &Path,
     trust_root: Option<&Path>,
+    supplements: &Supplements,
     destination: &Destination,
 ) -> Result<(Store, Record), Error> {
     let store = Store::open(folder)?;
     let record = store.find(wanted)?.clone();
-    let verified = steps::verify_again(&store, &record, trust_root)?;
+    let verified = steps::verify_again(&store, &record, trust_root, supplements)?;
     // Opened anew, and all that is written is held against the manifest that was verified: the catalogue names both.
     let sealed = store.open_bundle(&record)?;
     let export = Export { name: store.describe(&record), progress: Progress::start("Exporting", record.bytes) };

@@ -13,17 +13,24 @@ use crate::boot;
 use crate::config::{Layers, RuntimeConfig};
 use crate::error::Error;
 use crate::exit::Exit;
+use crate::trust::Supplements;
 
 /// Loads a bundle of the store and replays its known answers, under the limits of the site's configuration and of the
 /// bundle's contract.  Changes nothing.
 ///
 /// # Errors
 /// Whatever keeps the bundle from being served.
-pub fn self_test(wanted: &Wanted, folder: &Path, trust_root: Option<&Path>, layers: &Layers) -> Result<Record, Error> {
+pub fn self_test(
+    wanted: &Wanted,
+    folder: &Path,
+    trust_root: Option<&Path>,
+    supplements: &Supplements,
+    layers: &Layers,
+) -> Result<Record, Error> {
     let store = Store::open(folder)?;
     let record = store.find(wanted)?.clone();
     let name = store.describe(&record);
-    let admitted = steps::admit(&store, steps::verify_again(&store, &record, trust_root)?, &name)?;
+    let admitted = steps::admit(&store, steps::verify_again(&store, &record, trust_root, supplements)?, &name)?;
     let settled = boot::settle(layers, admitted.release(), |path| admitted.file(path))?;
     boot::prove(admitted, &RuntimeConfig::limits(&settled), &name).map_err(Error::in_store)?;
     Ok(record)
@@ -35,6 +42,7 @@ pub(super) fn in_a_child(
     wanted: &Wanted,
     folder: &Path,
     trust_root: Option<&Path>,
+    supplements: &Supplements,
     configuration: &[PathBuf],
 ) -> Result<(), StoreError> {
     let not_started = |source| StoreError::SelfTestNotStarted { source };
@@ -42,6 +50,12 @@ pub(super) fn in_a_child(
     command.arg("self-test").arg(wanted.argument()).arg("--store").arg(folder);
     if let Some(root) = trust_root {
         command.arg("--trust-root").arg(root);
+    }
+    if let Some(list) = &supplements.revocations {
+        command.arg("--revocations").arg(list);
+    }
+    if let Some(token) = &supplements.downgrade_token {
+        command.arg("--downgrade-token").arg(token);
     }
     for file in configuration {
         command.arg("--config").arg(file);

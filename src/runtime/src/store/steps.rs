@@ -3,7 +3,7 @@
 
 use std::path::{Path, PathBuf};
 
-use ampoule_bundle::{AdmittedBundle, Timestamp, TrustRoot, VerifiedBundle};
+use ampoule_bundle::{AdmittedBundle, Timestamp, VerifiedBundle};
 
 use super::catalogue::{Record, Wanted};
 use super::error::StoreError;
@@ -14,14 +14,19 @@ use crate::boot;
 use crate::error::Error;
 use crate::progress::Progress;
 use crate::state::State;
+use crate::trust::{self, Supplements};
 
 /// Brings a bundle into the store at `folder`, which is made if there is none.
 ///
 /// # Errors
 /// Whatever a bundle can be refused for, or [`Error::Store`].
-pub fn import(delivered: &Path, folder: &Path, trust_root: &Path) -> Result<(Store, Record), Error> {
-    let root_bytes = boot::read_trust_root(trust_root)?;
-    let root = boot::serving_root(&root_bytes, trust_root)?;
+pub fn import(
+    delivered: &Path,
+    folder: &Path,
+    trust_root: &Path,
+    supplements: &Supplements,
+) -> Result<(Store, Record), Error> {
+    let (root, root_bytes) = trust::open_for_serving(trust_root, supplements)?;
     let name = delivered.display().to_string();
     let sealed = delivery::open(delivered, folder)?;
     // Without the weights this takes no time, and what is refused here has not been copied for nothing.
@@ -63,12 +68,13 @@ pub fn activate(
     wanted: &Wanted,
     folder: &Path,
     trust_root: Option<&Path>,
+    supplements: &Supplements,
     configuration: &[PathBuf],
 ) -> Result<(Store, Record), Error> {
     let mut writer = StoreWriter::open(folder)?;
     let record = writer.store().find(wanted)?.clone();
-    let admitted = admit_again(writer.store(), &record, trust_root)?;
-    self_test::in_a_child(&record, wanted, folder, trust_root, configuration)?;
+    let admitted = admit_again(writer.store(), &record, trust_root, supplements)?;
+    self_test::in_a_child(&record, wanted, folder, trust_root, supplements, configuration)?;
     writer.activate(&record, &admitted)?;
     settle(writer.store(), &admitted, &record)?;
     Ok((writer.store().clone(), record))
@@ -78,10 +84,14 @@ pub fn activate(
 ///
 /// # Errors
 /// Whatever a bundle can be refused for, or [`Error::Store`].
-pub fn roll_back(folder: &Path, trust_root: Option<&Path>) -> Result<(Store, Record), Error> {
+pub fn roll_back(
+    folder: &Path,
+    trust_root: Option<&Path>,
+    supplements: &Supplements,
+) -> Result<(Store, Record), Error> {
     let mut writer = StoreWriter::open(folder)?;
     let record = writer.store().previous()?.clone();
-    let admitted = admit_again(writer.store(), &record, trust_root)?;
+    let admitted = admit_again(writer.store(), &record, trust_root, supplements)?;
     writer.roll_back(&admitted)?;
     settle(writer.store(), &admitted, &record)?;
     Ok((writer.store().clone(), record))
@@ -89,17 +99,27 @@ pub fn roll_back(folder: &Path, trust_root: Option<&Path>) -> Result<(Store, Rec
 
 /// Verifies every byte of a bundle in the store and admits it: since its import its blobs, its trust root, this host and
 /// the time may have changed.
-fn admit_again(store: &Store, record: &Record, trust_root: Option<&Path>) -> Result<AdmittedBundle, Error> {
+fn admit_again(
+    store: &Store,
+    record: &Record,
+    trust_root: Option<&Path>,
+    supplements: &Supplements,
+) -> Result<AdmittedBundle, Error> {
     let name = store.describe(record);
-    let verified = verify_again(store, record, trust_root)?;
+    let verified = verify_again(store, record, trust_root, supplements)?;
     boot::check_every_byte(&verified, &name).map_err(Error::in_store)?;
     admit(store, verified, &name)
 }
 
 /// Verifies a bundle of the store but for its weights.  Without a root of the caller's the one of its import counts;
 /// `serve` always takes the configured one.
-pub(super) fn verify_again(store: &Store, record: &Record, trust_root: Option<&Path>) -> Result<VerifiedBundle, Error> {
-    let root = open_root(trust_root.unwrap_or(&store.trust_root(record)))?;
+pub(super) fn verify_again(
+    store: &Store,
+    record: &Record,
+    trust_root: Option<&Path>,
+    supplements: &Supplements,
+) -> Result<VerifiedBundle, Error> {
+    let (root, _) = trust::open_for_serving(trust_root.unwrap_or(&store.trust_root(record)), supplements)?;
     boot::verify(store.open_bundle(record)?, &root, &store.describe(record)).map_err(Error::in_store)
 }
 
@@ -114,8 +134,4 @@ fn settle(store: &Store, admitted: &AdmittedBundle, record: &Record) -> Result<(
     let mut seen = store.catalogue().settled();
     seen.raise(&admitted.marks().without_counters());
     Ok(State::open(&store.path)?.raise(&seen, &format!("{} becoming active", record.title()))?)
-}
-
-fn open_root(path: &Path) -> Result<TrustRoot, Error> {
-    boot::serving_root(&boot::read_trust_root(path)?, path)
 }

@@ -53,6 +53,9 @@ pub(super) struct SignArguments {
     file: PathBuf,
     #[command(flatten)]
     key: KeyArguments,
+    /// Show this certificate chain (PEM, the key's own certificate first) with the signatures on a bundle.
+    #[arg(long, value_name = "FILE")]
+    certificate_chain: Option<PathBuf>,
     /// Where to write the signed bundle; the bundle itself is replaced otherwise.
     #[arg(long, value_name = "FILE")]
     out: Option<PathBuf>,
@@ -72,7 +75,7 @@ pub(super) fn sign(arguments: &SignArguments, output: Output) -> Result<(), Seal
     if countersign::is_bundle(&arguments.file)? {
         return sign_bundle(arguments, output);
     }
-    if arguments.out.is_some() {
+    if arguments.out.is_some() || arguments.certificate_chain.is_some() {
         return Err(SealingError::NotABundleToSign { path: arguments.file.clone() });
     }
     let (signature, id) = sign_file(&arguments.file, &arguments.key.open()?)?;
@@ -88,7 +91,7 @@ fn sign_bundle(arguments: &SignArguments, output: Output) -> Result<(), SealingE
     if *out != arguments.file && out.exists() {
         return Err(SealingError::AlreadyExists { path: out.clone() });
     }
-    let key = arguments.key.open()?;
+    let key = arguments.key.open_with_chain(arguments.certificate_chain.as_deref())?;
     let sealed = countersign::countersign(&arguments.file, &key, out)?;
     let (id, manifest) = (KeyId::of_pem(key.public_pem()), sealed.unverified_manifest().digest());
     let release = sealed.unverified_release()?;

@@ -48,12 +48,19 @@ pub struct Statement {
     /// The lowest trust root version that may accept the bundle.
     #[arg(long, value_name = "N", default_value_t = 1)]
     trust_root_version: u64,
+    /// The lowest version of the revocation list that a site must have beside its root; 0 asks for none.
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    revocation_min: u64,
     /// Requirements, constraints, service level, known answers: a JSON file (see FORMAT.md).  The files that it names
     /// are taken from the model's folder.
     #[arg(long, value_name = "FILE")]
     contract: Option<PathBuf>,
     #[command(flatten)]
     key: KeyArguments,
+    /// Show this certificate chain (PEM, the key's own certificate first) with the signatures, for customers whose root
+    /// lists the authority in the place of the key.
+    #[arg(long, value_name = "FILE")]
+    certificate_chain: Option<PathBuf>,
     /// Replace the bundle if there is one.
     #[arg(long)]
     force: bool,
@@ -128,11 +135,12 @@ impl Statement {
                 OnExpiry::Warn => ExpiryPolicy::Warn,
             },
             trust_root_version: self.trust_root_version,
+            revocation_min: self.revocation_min,
             contract: self.contract.as_deref().map(Contract::read).transpose()?.unwrap_or_default(),
             adapter,
             shard_bytes: SHARD_BYTES,
         };
-        let key = self.key.open()?;
+        let key = self.key.open_with_chain(self.certificate_chain.as_deref())?;
         let packed = seal::seal(&request, &key, &self.out)?;
         for (name, reason) in packed.left_out() {
             eprintln!("left out {name}: {reason}");

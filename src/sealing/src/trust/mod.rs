@@ -12,11 +12,13 @@ pub use next::{Change, next};
 pub use revoke::{Revoked, permit_downgrade, revoke};
 pub use sign::{AnyDocument, sign};
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use ampoule_bundle::trust::{SignedPart, TrustDocument};
-use ampoule_bundle::{Epoch, PublicKey, Role, RootDocument, Timestamp, TrustRoot};
+use ampoule_bundle::certificate::{chain_from_pem, to_pem};
+use ampoule_bundle::limits::MAX_TRUST_ROOT_BYTES;
+use ampoule_bundle::trust::{RoleKeys, RootKey, SignedPart, TrustDocument};
+use ampoule_bundle::{Authority, Epoch, KeyId, PublicKey, Role, RootDocument, Timestamp, TrustRoot};
 
 use crate::clock;
 use crate::error::SealingError;
@@ -30,8 +32,19 @@ pub struct RoleRequest {
     pub role: Role,
     /// The public key files.
     pub keys: Vec<PathBuf>,
+    /// Authorities whose certified keys sign too.
+    pub authorities: Vec<AuthorityRequest>,
     /// How many distinct keys must sign.
     pub threshold: usize,
+}
+
+/// An authority of a new root.
+#[derive(Clone, Debug)]
+pub struct AuthorityRequest {
+    /// The file of its certificate.
+    pub certificate: PathBuf,
+    /// The one alternative name that its leaf must have; every leaf counts without it.
+    pub identity: Option<String>,
 }
 
 /// Writes the first trust root to `out` and gives it back as the runtime will read it. `signer` signs it, if there is one.
@@ -47,15 +60,16 @@ pub fn init(
     out: &Path,
 ) -> Result<TrustRoot, SealingError> {
     refuse_to_replace(out)?;
-    let mut members: Vec<(Role, Vec<PublicKey>, usize)> = Vec::new();
-    for request in roles.iter().filter(|request| !request.keys.is_empty()) {
-        let keys = request.keys.iter().map(|path| read_key(path)).collect::<Result<Vec<_>, _>>()?;
-        check_threshold(request.role, &keys, request.threshold)?;
-        members.push((request.role, keys, request.threshold));
+    let mut document = RootDocument::new(1, expires, &[]);
+    for request in roles.iter().filter(|request| !request.keys.is_empty() || !request.authorities.is_empty()) {
+        let keys = request.keys.iter().map(|path| Ok(entry_of_key(&read_key(path)?)));
+        let authorities = request.authorities.iter().map(entry_of_authority);
+        let entries = keys.chain(authorities).collect::<Result<BTreeMap<_, _>, SealingError>>()?;
+        check_threshold(request.role, entries.len(), request.threshold)?;
+        let keyids = entries.keys().copied().collect();
+        document.signed.roles.insert(request.role, RoleKeys { keyids, threshold: request.threshold });
+        document.signed.keys.extend(entries);
     }
-    let members: Vec<(Role, &[PublicKey], usize)> =
-        members.iter().map(|(role, keys, threshold)| (*role, keys.as_slice(), *threshold)).collect();
-    let mut document = RootDocument::new(1, expires, &members);
     document.signed.maximum_epoch = Some(maximum_epoch);
     finish_root(document, signer, out)
 }
@@ -107,13 +121,28 @@ pub(crate) fn of_key(key: &SigningKey) -> Result<TrustRoot, SealingError> {
     Ok(TrustRoot::pin(&RootDocument::new(1, expires, &[(Role::Release, &keys, 1)]).to_bytes())?)
 }
 
-/// A key that is named twice can sign only once.
-fn check_threshold(role: Role, keys: &[PublicKey], threshold: usize) -> Result<(), SealingError> {
-    let distinct = keys.iter().map(PublicKey::id).collect::<BTreeSet<_>>().len();
-    if (1..=distinct).contains(&threshold) {
+/// A key that is named twice can sign only once, so `keys` counts distinct ones.
+fn check_threshold(role: Role, keys: usize, threshold: usize) -> Result<(), SealingError> {
+    if (1..=keys).contains(&threshold) {
         return Ok(());
     }
-    Err(SealingError::ImpossibleThreshold { role: role.name(), keys: distinct, threshold })
+    Err(SealingError::ImpossibleThreshold { role: role.name(), keys, threshold })
+}
+
+fn entry_of_key(key: &PublicKey) -> (KeyId, RootKey) {
+    (key.id(), RootKey::of(key))
+}
+
+fn entry_of_authority(request: &AuthorityRequest) -> Result<(KeyId, RootKey), SealingError> {
+    let path = &request.certificate;
+    let unusable = |source| SealingError::UnusableChain { path: path.clone(), source: Box::new(source) };
+    let text = files::read_capped(path, MAX_TRUST_ROOT_BYTES)?;
+    let certificates = chain_from_pem(&String::from_utf8_lossy(&text)).map_err(unusable)?;
+    // Whatever spelling the file has, the root has the one that the id is made of.
+    let pem: String = certificates.iter().map(to_pem).collect();
+    let identity = request.identity.as_deref();
+    let authority = Authority::new(&pem, identity).map_err(unusable)?;
+    Ok((authority.id(), RootKey::of_authority(&pem, identity)))
 }
 
 /// Reads a public key file.
@@ -143,7 +172,12 @@ mod tests {
         let text = std::fs::read_to_string(&release_key).unwrap();
         std::fs::write(&release_key, text.replace('\n', "\r\n")).unwrap();
 
-        let request = |role, key: &PathBuf, threshold| RoleRequest { role, keys: vec![key.clone()], threshold };
+        let request = |role, key: &PathBuf, threshold| RoleRequest {
+            role,
+            keys: vec![key.clone()],
+            authorities: Vec::new(),
+            threshold,
+        };
         let expires = "2036-01-01T00:00:00Z".parse().unwrap();
         let out = folder.path().join("root.json");
         let roles = [request(Role::Root, &root_key, 1), request(Role::Release, &release_key, 1)];

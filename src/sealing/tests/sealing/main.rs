@@ -1,6 +1,8 @@
 //! What `ampoule-sealing` promises, from outside: one module for each promise.
 #![allow(clippy::unwrap_used)]
 
+/// Sealing by the word of a private authority.
+mod certified;
 /// The command line: results, refusals and exit codes.
 mod command_line;
 /// A second key signs what the first has sealed.

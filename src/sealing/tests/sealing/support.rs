@@ -108,6 +108,7 @@ pub(crate) fn request(from: &Path) -> SealRequest {
         expires: None,
         expiry_policy: ExpiryPolicy::RefuseLoad,
         trust_root_version: 1,
+        revocation_min: 0,
         contract: Contract::default(),
         adapter: None,
         shard_bytes: SHARD_BYTES,

@@ -10,7 +10,7 @@ use crate::cli::Output;
 use crate::cli::statement::parse_epoch;
 use crate::clock;
 use crate::error::SealingError;
-use crate::trust::{self, RoleRequest};
+use crate::trust::{self, AuthorityRequest, RoleRequest};
 
 /// How long a root holds when nothing else is said.
 const DEFAULT_YEARS: i64 = 5;
@@ -27,14 +27,21 @@ pub(in crate::cli) struct Arguments {
     #[arg(long, value_name = "N", default_value_t = 1)]
     root_threshold: usize,
     /// A public key that may sign bundles; may be given several times.
-    #[arg(long, value_name = "FILE", required = true)]
+    #[arg(long, value_name = "FILE", required_unless_present = "release_authority")]
     release_key: Vec<PathBuf>,
+    /// The certificate (PEM) of an authority whose certified keys may sign bundles, and with =NAME the one mail address, DNS
+    /// name or URI that the certificate of such a key must have; may be given several times, and each counts as one key.
+    #[arg(long, value_name = "FILE[=NAME]", value_parser = parse_authority)]
+    release_authority: Vec<AuthorityRequest>,
     /// How many release keys must sign a bundle.
     #[arg(long, value_name = "N", default_value_t = 1)]
     release_threshold: usize,
     /// A public key of the customer's site, which may sign adapters only; may be given several times.
     #[arg(long, value_name = "FILE")]
     site_key: Vec<PathBuf>,
+    /// The same for adapters.
+    #[arg(long, value_name = "FILE[=NAME]", value_parser = parse_authority)]
+    site_authority: Vec<AuthorityRequest>,
     /// How many site keys must sign an adapter.
     #[arg(long, value_name = "N", default_value_t = 1)]
     site_threshold: usize,
@@ -57,13 +64,26 @@ pub(in crate::cli) struct Arguments {
     out: PathBuf,
 }
 
+fn parse_authority(text: &str) -> Result<AuthorityRequest, String> {
+    let (certificate, identity) = match text.split_once('=') {
+        Some((certificate, identity)) => (certificate, Some(identity.to_owned())),
+        None => (text, None),
+    };
+    Ok(AuthorityRequest { certificate: certificate.into(), identity })
+}
+
 pub(super) fn run(arguments: &Arguments, output: Output) -> Result<(), SealingError> {
-    let role = |role, keys: &[PathBuf], threshold| RoleRequest { role, keys: keys.to_vec(), threshold };
+    let role = |role, keys: &[PathBuf], authorities: &[AuthorityRequest], threshold| RoleRequest {
+        role,
+        keys: keys.to_vec(),
+        authorities: authorities.to_vec(),
+        threshold,
+    };
     let roles = [
-        role(Role::Root, &arguments.root_key, arguments.root_threshold),
-        role(Role::Release, &arguments.release_key, arguments.release_threshold),
-        role(Role::Site, &arguments.site_key, arguments.site_threshold),
-        role(Role::Revoke, &arguments.revoke_key, arguments.revoke_threshold),
+        role(Role::Root, &arguments.root_key, &[], arguments.root_threshold),
+        role(Role::Release, &arguments.release_key, &arguments.release_authority, arguments.release_threshold),
+        role(Role::Site, &arguments.site_key, &arguments.site_authority, arguments.site_threshold),
+        role(Role::Revoke, &arguments.revoke_key, &[], arguments.revoke_threshold),
     ];
     let expires = match arguments.expires {
         Some(expires) => expires,

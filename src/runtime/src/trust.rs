@@ -1,0 +1,173 @@
+//! Opens what says who is trusted: the trust root, and beside it the revocation list and the downgrade token where the
+//! site has them.  Whoever can exchange one of these decides what this host serves, so none may be writable by everybody.
+
+use std::fs::{self, File};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+use ampoule_bundle::limits::MAX_TRUST_ROOT_BYTES;
+use ampoule_bundle::{BundleError, TrustRoot, regular, without_waiting};
+
+use crate::config::{ConfigError, ConfigErrors};
+use crate::demo;
+use crate::error::Error;
+use crate::permissions;
+
+/// What stands beside a trust root, where the site has it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Supplements {
+    /// The revocation list.
+    pub revocations: Option<PathBuf>,
+    /// The permission to use one older bundle.
+    pub downgrade_token: Option<PathBuf>,
+}
+
+/// One of the three files, as messages name it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TrustFile {
+    /// The root.json.
+    Root,
+    /// The revocations.json.
+    Revocations,
+    /// The downgrade token.
+    Downgrade,
+}
+
+impl std::fmt::Display for TrustFile {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.write_str(match self {
+            TrustFile::Root => "trust root",
+            TrustFile::Revocations => "revocation list",
+            TrustFile::Downgrade => "downgrade token",
+        })
+    }
+}
+
+/// Opens a trust root with what stands beside it.
+///
+/// # Errors
+/// [`Error::OpenTrustFile`] when a file is not there, [`Error::TrustFile`] when it is refused, and what [`read`] refuses.
+pub fn open(root: &Path, supplements: &Supplements) -> Result<TrustRoot, Error> {
+    supplement(pin(&read(root, TrustFile::Root)?, root)?, supplements)
+}
+
+/// As [`open`], unless it is the demo's root, which serves nothing else.  Also the bytes of the root, for whoever keeps
+/// them.
+///
+/// # Errors
+/// As [`open`], and [`Error::Configuration`] for the demo's root.
+pub fn open_for_serving(path: &Path, supplements: &Supplements) -> Result<(TrustRoot, Vec<u8>), Error> {
+    let bytes = read(path, TrustFile::Root)?;
+    let root = pin(&bytes, path)?;
+    if demo::shares_a_key_with(&root) {
+        let digest = root.digest().to_string();
+        return Err(ConfigErrors::from(ConfigError::DemoRoot { digest }).into());
+    }
+    Ok((supplement(root, supplements)?, bytes))
+}
+
+fn pin(bytes: &[u8], path: &Path) -> Result<TrustRoot, Error> {
+    TrustRoot::pin(bytes).map_err(|source| refused(path, TrustFile::Root, source))
+}
+
+/// The list before the token, which a key that the list revokes may not sign.
+fn supplement(root: TrustRoot, supplements: &Supplements) -> Result<TrustRoot, Error> {
+    let mut root = root;
+    if let Some(path) = &supplements.revocations {
+        let bytes = read(path, TrustFile::Revocations)?;
+        root = root.with_revocations(&bytes).map_err(|source| refused(path, TrustFile::Revocations, source))?;
+    }
+    if let Some(path) = &supplements.downgrade_token {
+        let bytes = read(path, TrustFile::Downgrade)?;
+        root = root.with_downgrade(&bytes).map_err(|source| refused(path, TrustFile::Downgrade, source))?;
+    }
+    Ok(root)
+}
+
+fn refused(path: &Path, what: TrustFile, source: BundleError) -> Error {
+    Error::TrustFile { path: path.to_owned(), what, source: Box::new(source) }
+}
+
+/// The bytes of such a file, which only its owner may write.
+///
+/// # Errors
+/// [`Error::OpenTrustFile`] when there is no such file, [`Error::WritableTrustFile`] and [`Error::KeyForTrustRoot`].
+pub fn read(path: &Path, what: TrustFile) -> Result<Vec<u8>, Error> {
+    let at = |source| Error::OpenTrustFile { path: path.to_owned(), what, source };
+    let file = regular(without_waiting().open(path), || path.metadata()).map_err(at)?;
+    let file = file.map_err(|found| at(io::Error::other(format!("it is {found}, not a file"))))?;
+    if let Some(found) = permissions::writable_by_all(&file).map_err(at)? {
+        return Err(Error::WritableTrustFile { path: path.to_owned(), what, found });
+    }
+    let mut bytes = Vec::new();
+    // One byte more than a file may have, so that a longer one is refused and not cut.
+    file.take(MAX_TRUST_ROOT_BYTES + 1).read_to_end(&mut bytes).map_err(at)?;
+    if bytes.trim_ascii_start().starts_with(b"-----BEGIN") {
+        return Err(Error::KeyForTrustRoot { path: path.to_owned() });
+    }
+    Ok(bytes)
+}
+
+/// What an update has done.
+#[derive(Debug)]
+pub struct Updated {
+    /// The version before.
+    pub from: u64,
+    /// The root that is pinned now.
+    pub root: TrustRoot,
+}
+
+/// Takes the roots in `chain` one after the other and puts the last one in the place of the one at `path`, in one step.
+///
+/// # Errors
+/// The first root that does not follow the one before it; then `path` is what it was.
+pub fn update(path: &Path, chain: &[PathBuf]) -> Result<Updated, Error> {
+    let at = |source| Error::ReplaceTrustRoot { path: path.to_owned(), source };
+    // The folder is locked rather than the file, because the file is replaced.
+    let folder = File::open(folder_of(path)).map_err(at)?;
+    folder.lock().map_err(at)?;
+    let mut root = pin(&read(path, TrustFile::Root)?, path)?;
+    let from = root.version();
+    let mut last = None;
+    for next in chain {
+        let bytes = read(next, TrustFile::Root)?;
+        root = root.succeed(&bytes).map_err(|source| refused(next, TrustFile::Root, source))?;
+        last = Some(bytes);
+    }
+    if let Some(bytes) = last {
+        replace(path, &bytes).and_then(|()| folder.sync_all()).map_err(at)?;
+    }
+    Ok(Updated { from, root })
+}
+
+/// A reader sees the old file or the new one, and the new one has the old one's permissions and owner.
+fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    // A link stays a link: what it leads to is replaced.
+    let path = fs::canonicalize(path)?;
+    let before = fs::metadata(&path)?;
+    let staged = path.with_extension(format!("staged-{}", std::process::id()));
+    let write = || {
+        let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&staged)?;
+        file.write_all(bytes)?;
+        let made = file.metadata()?;
+        if (made.uid(), made.gid()) != (before.uid(), before.gid()) {
+            std::os::unix::fs::fchown(&file, Some(before.uid()), Some(before.gid()))?;
+        }
+        file.set_permissions(fs::Permissions::from_mode(before.mode() & 0o7777))?;
+        file.sync_all()?;
+        fs::rename(&staged, &path)?;
+        File::open(folder_of(&path))?.sync_all()
+    };
+    write().inspect_err(|_| {
+        // The staged file may not exist; the first error is the one to tell.
+        let _ = fs::remove_file(&staged);
+    })
+}
+
+fn folder_of(path: &Path) -> &Path {
+    match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    }
+}
