@@ -286,7 +286,7 @@ fn c15_one_entry_and_one_key_count_once() {
     let spare = Signer::new(Curve::P256);
     let both = [&leaves[0], &leaves[1]];
     // Two people whom one entry stands for are one signer; two entries are two.
-    assert_eq!(found(by(&both, &[]), &root_of(&[any.clone()], &[&spare], 2)), 1);
+    assert_eq!(found(by(&both, &[]), &root_of(std::slice::from_ref(&any), &[&spare], 2)), 1);
     assert_eq!(found(by(&both, &[]), &root_of(&[of_alice.clone(), of_bob], &[], 2)), 2);
     // One person whom two entries stand for is one signer, and so is a key that is pinned and certified.
     assert_eq!(found(by(&[&leaves[0]], &[]), &root_of(&[any.clone(), of_alice], &[], 2)), 1);
