@@ -15,6 +15,7 @@
 //!
 //! Beside the bundles stands [`release`], the signed list of the appliance's own files.
 
+pub mod age;
 pub mod archive;
 pub mod attestation;
 mod claims;
@@ -31,6 +32,7 @@ mod names;
 mod opening;
 mod permissions;
 mod policy;
+mod reader;
 pub mod release;
 mod safetensors;
 mod sealed;
@@ -39,6 +41,7 @@ pub mod statement;
 mod tensor;
 mod timestamp;
 pub mod trust;
+mod unlock;
 mod verified;
 mod verify;
 mod weights;
@@ -59,7 +62,7 @@ pub use manifest::{
 pub use names::{BundleName, BundlePath, BundleVersion, Channel, Counter, Epoch};
 pub use opening::{NotAFile, regular, without_waiting};
 pub use permissions::writable_by_all;
-pub use policy::{AcceptedVersions, AdmissionNotice, HostFacts, PolicyViolation, Rule, RuntimePolicy, ViolationClass};
+pub use policy::{AcceptedVersions, AdmissionNotice, Decryption, HostFacts, PolicyViolation, Rule, RuntimePolicy, ViolationClass};
 pub use release::ReleaseManifest;
 pub use safetensors::SafetensorsHeader;
 pub use sealed::SealedBundle;

@@ -6,9 +6,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
+use crate::age::Recipient;
+use crate::digest::printable;
 use crate::load::AdmittedBundle;
 use crate::names::{BundleName, BundleVersion, Channel, Counter, Epoch};
-use crate::statement::{Accelerator, Endpoint, ExpiryPolicy, ReleaseStatement};
+use crate::statement::{Accelerator, Encryption, Endpoint, ExpiryPolicy, ReleaseStatement};
 use crate::timestamp::Timestamp;
 use crate::verified::{BundleIdentity, VerifiedBundle};
 
@@ -27,6 +29,17 @@ pub struct RuntimePolicy {
     pub minimum_versions: BTreeMap<BundleName, BundleVersion>,
     /// The version of the revocation list that is present; 0 when there is none.
     pub revocation_version: u64,
+    /// Who may open what is encrypted.
+    pub decryption: Decryption,
+}
+
+/// Who may open what is encrypted, as it was tried before the bundle is admitted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Decryption {
+    /// These identities, each by the recipient that it is; none where no identity is configured.
+    Identities(Vec<Recipient>),
+    /// Nobody yet: the bundle is only stored, and is opened when it is to be used.
+    Later,
 }
 
 impl RuntimePolicy {
@@ -40,6 +53,7 @@ impl RuntimePolicy {
             channels: None,
             minimum_versions: BTreeMap::new(),
             revocation_version: 0,
+            decryption: Decryption::Identities(Vec::new()),
         }
     }
 }
@@ -95,7 +109,7 @@ impl AcceptedVersions {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Rule {
-    /// The layers must not be encrypted, as this runtime cannot decrypt.
+    /// The layers must be plain, or open with an identity that is there.
     Encryption,
     /// The runtime's version must lie in the required range.
     RuntimeVersion,
@@ -215,6 +229,7 @@ impl VerifiedBundle {
         let release = &self.release;
         // A statement that exists was made: the clock of this host cannot be before it.
         let now = host.now.max(release.issued_at);
+        check_encryption(release, self.is_locked(), policy)?;
         check_runtime(release, policy)?;
         check_host(release, host)?;
         check_site(release, policy)?;
@@ -225,10 +240,31 @@ impl VerifiedBundle {
     }
 }
 
-fn check_runtime(release: &ReleaseStatement, policy: &RuntimePolicy) -> Result<(), PolicyViolation> {
-    require(Rule::Encryption, release.encryption.is_none(), || {
-        ("encrypted layers".to_owned(), "plain layers: this runtime cannot decrypt".to_owned())
+fn check_encryption(
+    release: &ReleaseStatement,
+    locked: bool,
+    policy: &RuntimePolicy,
+) -> Result<(), PolicyViolation> {
+    let Some(encryption) = &release.encryption else { return Ok(()) };
+    require(Rule::Encryption, encryption.scheme == Encryption::AGE, || {
+        let scheme = printable(&encryption.scheme);
+        (format!("the scheme `{scheme}`"), format!("{}, which this runtime knows", Encryption::AGE))
     })?;
+    let Decryption::Identities(identities) = &policy.decryption else { return Ok(()) };
+    let recipients = || list(encryption.recipients.iter().map(|recipient| printable(recipient)));
+    require(Rule::Encryption, !locked || !identities.is_empty(), || {
+        let remedy = "name the file of one with decryption_identity_file, or pass it as the systemd credential \
+                      `decryption-identity`";
+        ("encrypted layers and no identity".to_owned(), format!("an identity of one of [{}]; {remedy}", recipients()))
+    })?;
+    require(Rule::Encryption, !locked, || {
+        let found = list(identities.iter().map(ToString::to_string));
+        let remedy = "have the vendor rewrap the bundle for you (`ampoule-seal rewrap`)";
+        (format!("the identity of {found}"), format!("one of [{}]; {remedy}", recipients()))
+    })
+}
+
+fn check_runtime(release: &ReleaseStatement, policy: &RuntimePolicy) -> Result<(), PolicyViolation> {
     let range = &release.requires.runtime;
     let runtime = &policy.runtime_version;
     // By precedence: semantic versioning gives build metadata no say in it.

@@ -56,6 +56,16 @@ impl Source for Vec<u8> {
     }
 }
 
+impl<S: Source + ?Sized> Source for &S {
+    fn length(&self) -> io::Result<u64> {
+        (**self).length()
+    }
+
+    fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
+        (**self).read_at(buffer, offset)
+    }
+}
+
 impl<S: Source + ?Sized> Source for std::sync::Arc<S> {
     fn length(&self) -> io::Result<u64> {
         (**self).length()

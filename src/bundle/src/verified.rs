@@ -10,6 +10,7 @@ use crate::names::{BundleName, BundlePath, BundleVersion, Channel, Counter, Epoc
 use crate::source::Source;
 use crate::statement::{AdapterBinding, BundleKind, ReleaseStatement};
 use crate::timestamp::Timestamp;
+use crate::unlock::Locked;
 use crate::weights::WeightFile;
 
 /// A bundle whose signatures, small files and weight headers have been verified. It may not run yet: that is for
@@ -18,10 +19,11 @@ pub struct VerifiedBundle {
     pub(crate) source: Arc<dyn Source>,
     pub(crate) identity: BundleIdentity,
     pub(crate) release: ReleaseStatement,
-    pub(crate) model_signature: Attestation,
+    pub(crate) model_signature: Option<Attestation>,
     pub(crate) adapter_binding: Option<AdapterBinding>,
     pub(crate) files: BTreeMap<BundlePath, Vec<u8>>,
     pub(crate) weights: Vec<WeightFile>,
+    pub(crate) locked: Option<Locked>,
     pub(crate) root_version: u64,
     pub(crate) root_expires: Timestamp,
 }
@@ -40,9 +42,10 @@ impl VerifiedBundle {
     }
 
     /// The model signing attestation by a key of the role that vouches for the bundle: what is exported as `model.sig`.
+    /// `None` in an encrypted bundle that nobody has opened.
     #[must_use]
-    pub fn model_signature(&self) -> &Attestation {
-        &self.model_signature
+    pub fn model_signature(&self) -> Option<&Attestation> {
+        self.model_signature.as_ref()
     }
 
     /// The weight files, with verified and checked headers.

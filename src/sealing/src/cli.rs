@@ -14,6 +14,7 @@ mod export;
 mod inspect;
 mod keygen;
 mod release;
+mod rewrap;
 mod seal;
 mod statement;
 mod trust;
@@ -38,6 +39,7 @@ The customer gets the archive, its .sig and vendor.pub, and by another way the k
 
 Beside that:
   ampoule-seal seal --adapter-of my-model.bundle --from ./adapter …    # a site seals its own adapter
+  ampoule-seal seal … --encrypt-to age1…                               # only this customer can use it
   ampoule-seal export --dir ./plain my-model.bundle                    # then: model_signing verify key ./plain …
 
 A password is asked for on the terminal, or read with --password-file. Each command's --help says more.
@@ -64,6 +66,8 @@ enum Action {
     Trust(trust::Action),
     /// Seal a model folder or a GGUF file into a signed bundle.
     Seal(Box<seal::Arguments>),
+    /// Encrypt an encrypted bundle to other recipients, and sign it anew.
+    Rewrap(rewrap::Arguments),
     /// Unpack a bundle into a plain model folder with an OpenSSF signature beside it.
     Export(export::Arguments),
     /// Show what a bundle says about itself.  Nothing is verified unless --trust-root is given.
@@ -102,6 +106,7 @@ impl Command {
             Action::Keygen(arguments) => keygen::run(&arguments, output),
             Action::Trust(trust::Action::Init(arguments)) => trust::run(&arguments, output),
             Action::Seal(arguments) => seal::run(&arguments, output),
+            Action::Rewrap(arguments) => rewrap::run(&arguments, output),
             Action::Export(arguments) => export::run(&arguments, output),
             Action::Inspect(arguments) => inspect::run(&arguments, output),
             Action::Release(arguments) => release::release(&arguments, output),

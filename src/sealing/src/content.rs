@@ -78,36 +78,13 @@ impl Content {
         Ok(hasher.finish())
     }
 
-    /// The same bytes, counted on `progress` while the archive's writer reads them.
-    pub(crate) fn metered<'a>(&'a self, progress: &'a Progress) -> Metered<'a> {
-        Metered { content: self, progress }
-    }
-
     pub(crate) fn length(&self) -> u64 {
         self.pieces.iter().fold(self.head.len() as u64, |sum, piece| sum.saturating_add(piece.length))
     }
 }
 
-/// A [`Content`] that reports how far it was read.
-pub(crate) struct Metered<'a> {
-    content: &'a Content,
-    progress: &'a Progress,
-}
-
-impl Source for Metered<'_> {
-    fn length(&self) -> io::Result<u64> {
-        Ok(self.content.length())
-    }
-
-    fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
-        let count = self.content.read_at(buffer, offset)?;
-        self.progress.advance(count as u64);
-        Ok(count)
-    }
-}
-
 impl Content {
-    fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
+    pub(crate) fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
         let head_bytes = self.head.len() as u64;
         if offset < head_bytes {
             return self.head.as_slice().read_at(buffer, offset);
@@ -120,6 +97,34 @@ impl Content {
             position -= piece.length;
         }
         Ok(0)
+    }
+}
+
+impl Source for Content {
+    fn length(&self) -> io::Result<u64> {
+        Ok(Content::length(self))
+    }
+
+    fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
+        Content::read_at(self, buffer, offset)
+    }
+}
+
+/// What reports how far it was read.
+pub(crate) struct Metered<'a> {
+    pub(crate) source: &'a dyn Source,
+    pub(crate) progress: &'a Progress,
+}
+
+impl Source for Metered<'_> {
+    fn length(&self) -> io::Result<u64> {
+        self.source.length()
+    }
+
+    fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
+        let count = self.source.read_at(buffer, offset)?;
+        self.progress.advance(count as u64);
+        Ok(count)
     }
 }
 

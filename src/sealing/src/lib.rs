@@ -1,7 +1,8 @@
 //! The write side of the sealed format: pack, digest, sign.  Used at the vendor's and, for adapters, at the site.
 //!
 //! The modules in reading order: [`seal`] is the straight line; `source` decides what goes in, `links` how far the folder's
-//! links may lead, `weights` lays the tensors out, [`contract`] is what the vendor states beyond identity, [`keys`] sign;
+//! links may lead, `weights` lays the tensors out, [`contract`] is what the vendor states beyond identity, `encrypt`
+//! makes age files of the layers and [`rewrap`] opens them to others, [`keys`] sign;
 //! [`export`] and `inspect` look at the result; [`release`] signs the appliance's own files; [`cli`] is the command line.
 //! The format itself, types and bytes, lives in `ampoule-bundle`.
 
@@ -10,10 +11,13 @@ pub mod seal;
 mod content;
 pub mod contract;
 mod describe;
+mod encrypt;
 mod links;
+pub mod rewrap;
 pub mod source;
 mod weights;
 
+pub mod identities;
 pub mod keys;
 pub mod password;
 pub mod trust;

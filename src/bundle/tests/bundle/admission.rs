@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use ampoule_bundle::statement::{Accelerator, Encryption, Endpoint, ExpiryPolicy};
+use ampoule_bundle::statement::{Accelerator, Endpoint, ExpiryPolicy};
 use ampoule_bundle::{
     AcceptedVersions, AdmissionNotice, AdmittedBundle, Counter, Curve, Digest, Epoch, HostFacts, PolicyViolation, Rule,
     RuntimePolicy, ViolationClass,
@@ -91,11 +91,6 @@ fn the_runtime_must_fit() {
         case.policy.features = feature("adapters");
     });
     breaks(Rule::Endpoints, |case| case.policy.endpoints = BTreeSet::from([Endpoint::Embeddings]));
-    breaks(Rule::Encryption, |case| {
-        let plaintext_root = Digest::of(b"");
-        case.draft.release.encryption =
-            Some(Encryption { scheme: "age/v1".to_owned(), recipients: Vec::new(), plaintext_root });
-    });
 }
 
 #[test]

@@ -104,8 +104,8 @@ fn full_release() -> ReleaseStatement {
     });
     release.reference_profile = Some("profile.json".parse().unwrap());
     release.adapter = Some(AdapterBinding { base: digest, tokenizer: digest, chat_template: Some(digest) });
-    release.encryption =
-        Some(Encryption { scheme: "age/v1".to_owned(), recipients: vec!["a".to_owned()], plaintext_root: digest });
+    let recipients = ["age1…".to_owned()].into();
+    release.encryption = Some(Encryption { scheme: Encryption::AGE.to_owned(), recipients, plaintext_root: digest });
     release
 }
 

@@ -25,11 +25,11 @@ fn admitted(source: impl Source + 'static, signer: &Signer) -> AdmittedBundle {
 }
 
 /// What was placed under a name.
-type Placed = (TensorKind, Vec<usize>, Vec<u8>);
+pub(crate) type Placed = (TensorKind, Vec<usize>, Vec<u8>);
 
 /// Keeps all tensors; can be told to refuse one, and says whether it was finished.
 #[derive(Default)]
-struct Keep {
+pub(crate) struct Keep {
     tensors: Mutex<BTreeMap<String, Placed>>,
     refused: Option<&'static str>,
     finished: Arc<AtomicBool>,
@@ -37,7 +37,7 @@ struct Keep {
 
 #[derive(Debug, thiserror::Error)]
 #[error("refused")]
-struct Refused;
+pub(crate) struct Refused;
 
 impl TensorSink for Keep {
     type Output = BTreeMap<String, Placed>;
@@ -103,9 +103,9 @@ fn every_tensor_arrives_once_with_its_bytes() {
 }
 
 /// A source that counts how often each byte is read, from the time when counting begins.
-struct Counting {
-    bytes: Vec<u8>,
-    counts: Arc<Mutex<Vec<u32>>>,
+pub(crate) struct Counting {
+    pub(crate) bytes: Vec<u8>,
+    pub(crate) counts: Arc<Mutex<Vec<u32>>>,
 }
 
 impl Source for Counting {

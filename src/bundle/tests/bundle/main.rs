@@ -1,5 +1,5 @@
 //! Tests of the sealed format, from the outside: bundles are written, signed with throw-away keys, spoilt in exactly one
-//! way, and must be refused for exactly that reason. Names that begin with `c01` to `c20` answer THREATS.md.
+//! way, and must be refused for exactly that reason. Names that begin with `c01` to `c21` answer THREATS.md.
 
 #![allow(clippy::unwrap_used, missing_docs)]
 
@@ -32,6 +32,12 @@ mod gguf_headers;
 
 /// Whether a verified bundle may run here.
 mod admission;
+
+/// Single age files.
+mod age;
+
+/// Bundles whose layers are encrypted.
+mod encryption;
 
 /// Loading the weights in one pass.
 mod loading;

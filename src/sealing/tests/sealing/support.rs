@@ -110,6 +110,7 @@ pub(crate) fn request(from: &Path) -> SealRequest {
         trust_root_version: 1,
         contract: Contract::default(),
         adapter: None,
+        encrypt_to: Vec::new(),
         shard_bytes: SHARD_BYTES,
     }
 }
