@@ -62,7 +62,7 @@ pub use manifest::{
 pub use names::{BundleName, BundlePath, BundleVersion, Channel, Counter, Epoch};
 pub use opening::{NotAFile, regular, without_waiting};
 pub use permissions::writable_by_all;
-pub use policy::{AcceptedVersions, AdmissionNotice, Decryption, HostFacts, PolicyViolation, Rule, RuntimePolicy, ViolationClass};
+pub use policy::{AcceptedVersions, AdmissionNotice, HostFacts, PolicyViolation, Rule, RuntimePolicy, ViolationClass};
 pub use release::ReleaseManifest;
 pub use safetensors::SafetensorsHeader;
 pub use sealed::SealedBundle;

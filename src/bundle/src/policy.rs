@@ -6,12 +6,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
-use crate::age::Recipient;
 use crate::digest::printable;
 use crate::load::AdmittedBundle;
 use crate::names::{BundleName, BundleVersion, Channel, Counter, Epoch};
 use crate::statement::{Accelerator, Encryption, Endpoint, ExpiryPolicy, ReleaseStatement};
 use crate::timestamp::Timestamp;
+use crate::unlock::Decryption;
 use crate::verified::{BundleIdentity, VerifiedBundle};
 
 /// What this runtime is and offers, and what the site allows.
@@ -29,17 +29,6 @@ pub struct RuntimePolicy {
     pub minimum_versions: BTreeMap<BundleName, BundleVersion>,
     /// The version of the revocation list that is present; 0 when there is none.
     pub revocation_version: u64,
-    /// Who may open what is encrypted.
-    pub decryption: Decryption,
-}
-
-/// Who may open what is encrypted, as it was tried before the bundle is admitted.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Decryption {
-    /// These identities, each by the recipient that it is; none where no identity is configured.
-    Identities(Vec<Recipient>),
-    /// Nobody yet: the bundle is only stored, and is opened when it is to be used.
-    Later,
 }
 
 impl RuntimePolicy {
@@ -53,7 +42,6 @@ impl RuntimePolicy {
             channels: None,
             minimum_versions: BTreeMap::new(),
             revocation_version: 0,
-            decryption: Decryption::Identities(Vec::new()),
         }
     }
 }
@@ -229,7 +217,7 @@ impl VerifiedBundle {
         let release = &self.release;
         // A statement that exists was made: the clock of this host cannot be before it.
         let now = host.now.max(release.issued_at);
-        check_encryption(release, self.is_locked(), policy)?;
+        check_encryption(release, &self.decryption)?;
         check_runtime(release, policy)?;
         check_host(release, host)?;
         check_site(release, policy)?;
@@ -240,27 +228,24 @@ impl VerifiedBundle {
     }
 }
 
-fn check_encryption(
-    release: &ReleaseStatement,
-    locked: bool,
-    policy: &RuntimePolicy,
-) -> Result<(), PolicyViolation> {
+fn check_encryption(release: &ReleaseStatement, decryption: &Decryption) -> Result<(), PolicyViolation> {
     let Some(encryption) = &release.encryption else { return Ok(()) };
     require(Rule::Encryption, encryption.scheme == Encryption::AGE, || {
         let scheme = printable(&encryption.scheme);
         (format!("the scheme `{scheme}`"), format!("{}, which this runtime knows", Encryption::AGE))
     })?;
-    let Decryption::Identities(identities) = &policy.decryption else { return Ok(()) };
+    let Decryption::Failed { tried: identities } = decryption else { return Ok(()) };
     let recipients = || list(encryption.recipients.iter().map(|recipient| printable(recipient)));
-    require(Rule::Encryption, !locked || !identities.is_empty(), || {
+    require(Rule::Encryption, !identities.is_empty(), || {
         let remedy = "name the file of one with decryption_identity_file, or pass it as the systemd credential \
                       `decryption-identity`";
         ("encrypted layers and no identity".to_owned(), format!("an identity of one of [{}]; {remedy}", recipients()))
     })?;
-    require(Rule::Encryption, !locked, || {
-        let found = list(identities.iter().map(ToString::to_string));
-        let remedy = "have the vendor rewrap the bundle for you (`ampoule-seal rewrap`)";
-        (format!("the identity of {found}"), format!("one of [{}]; {remedy}", recipients()))
+    let remedy = "have the vendor rewrap the bundle for you (`ampoule-seal rewrap`)";
+    Err(PolicyViolation {
+        rule: Rule::Encryption,
+        found: format!("the identity of {}", list(identities.iter().map(ToString::to_string))),
+        required: format!("one of [{}]; {remedy}", recipients()),
     })
 }
 

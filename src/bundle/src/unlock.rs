@@ -29,6 +29,16 @@ pub(crate) struct Locked {
     pub(crate) role: &'static str,
 }
 
+/// How far the way to an encrypted bundle's contents was gone before it is admitted.
+pub(crate) enum Decryption {
+    /// Whoever tried is none of the recipients; at first nobody has tried.
+    Failed { tried: Vec<Recipient> },
+    /// It is open.
+    Done,
+    /// It is only to be stored, and is opened when it is to be used.
+    Later,
+}
+
 impl VerifiedBundle {
     /// Whether the bundle is encrypted and nobody has opened it: its files and weights cannot be read then.
     #[must_use]
@@ -49,7 +59,10 @@ impl VerifiedBundle {
         let listed = |secret: &&[u8; SECRET_BYTES]| {
             encryption.recipients.contains(&Recipient::of_secret(secret).to_string())
         };
-        let Some(secret) = secrets.iter().find(listed) else { return Ok(self) };
+        let Some(secret) = secrets.iter().find(listed) else {
+            self.decryption = Decryption::Failed { tried: secrets.iter().map(Recipient::of_secret).collect() };
+            return Ok(self);
+        };
         let Some(Locked { files, headers, vouchers, role }) = self.locked.take() else { return Ok(self) };
         let mut files = step_16_1_decrypt_files(files, secret)?;
         let signature = files.remove(&BundlePath::model_signature()).unwrap_or_default();
@@ -61,7 +74,15 @@ impl VerifiedBundle {
         self.weights = step_16_4_open_weight_headers(headers, secret, &digests)?;
         self.files = files;
         self.model_signature = Some(signature);
+        self.decryption = Decryption::Done;
         Ok(self)
+    }
+
+    /// Lets an encrypted bundle be admitted although nobody has opened it: for whoever only stores it.
+    #[must_use]
+    pub fn leave_locked(mut self) -> Self {
+        self.decryption = Decryption::Later;
+        self
     }
 }
 

@@ -10,7 +10,7 @@ use crate::names::{BundleName, BundlePath, BundleVersion, Channel, Counter, Epoc
 use crate::source::Source;
 use crate::statement::{AdapterBinding, BundleKind, ReleaseStatement};
 use crate::timestamp::Timestamp;
-use crate::unlock::Locked;
+use crate::unlock::{Decryption, Locked};
 use crate::weights::WeightFile;
 
 /// A bundle whose signatures, small files and weight headers have been verified. It may not run yet: that is for
@@ -24,6 +24,7 @@ pub struct VerifiedBundle {
     pub(crate) files: BTreeMap<BundlePath, Vec<u8>>,
     pub(crate) weights: Vec<WeightFile>,
     pub(crate) locked: Option<Locked>,
+    pub(crate) decryption: Decryption,
     pub(crate) root_version: u64,
     pub(crate) root_expires: Timestamp,
 }

@@ -18,7 +18,7 @@ use crate::statement::{
     AdapterBinding, CosignStatement, OmsSerialization, OmsStatement, Predicate, PredicateType, ReleaseStatement, Statement,
 };
 use crate::trust::{Role, TrustRoot};
-use crate::unlock::Locked;
+use crate::unlock::{Decryption, Locked};
 use crate::verified::{BundleIdentity, VerifiedBundle};
 use crate::weights::{WeightFile, WeightHeader};
 
@@ -62,6 +62,7 @@ pub(crate) fn verify(bundle: SealedBundle, root: &TrustRoot) -> Result<VerifiedB
         files,
         weights,
         locked,
+        decryption: Decryption::Failed { tried: Vec::new() },
         root_version: root.version(),
         root_expires: root.expires(),
     })

@@ -4,7 +4,7 @@
 //! path ─admit: open, verify, admit─► AdmittedAdapter ─bind: load, prove─► may be asked for by its name
 //! ```
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use ampoule_bundle::{AdmittedBundle, TrustRoot};
@@ -12,6 +12,7 @@ use ampoule_inference::{EngineHandle, IfTaken, InferenceError, LoadedAdapter};
 
 use crate::boot;
 use crate::error::Error;
+use crate::identity::DecryptionIdentities;
 use crate::report;
 use crate::state::State;
 
@@ -26,12 +27,16 @@ impl AdmittedAdapter {
     ///
     /// # Errors
     /// [`Error::Adapter`] with the first step that refuses.
-    pub fn admit(path: &Path, root: &TrustRoot) -> Result<AdmittedAdapter, Error> {
+    pub fn admit(
+        path: &Path,
+        root: &TrustRoot,
+        identities: &DecryptionIdentities,
+    ) -> Result<AdmittedAdapter, Error> {
         let file = path.display().to_string();
         let admitted = || {
             let verified = boot::verify(boot::open_bundle(path)?, root, &file)?;
             report::log(verified.identity());
-            boot::admit(verified, &State::Unkept.accepted(), &file)
+            boot::admit(identities.unlock(verified, &file)?, &State::Unkept.accepted(), &file)
         };
         let bundle = admitted().map_err(Error::of_adapter)?;
         Ok(AdmittedAdapter { file, bundle })
@@ -63,6 +68,8 @@ impl AdmittedAdapter {
 pub struct AdapterDesk {
     /// Who may have sealed them: the trust root as it was read at the start.
     pub root: TrustRoot,
+    /// The identity that opens an encrypted one; its file is read anew each time, because no secret is kept.
+    pub identity: Option<PathBuf>,
     /// The engine that takes them over.
     pub engine: EngineHandle,
     /// What clients call the model itself.
@@ -75,7 +82,8 @@ impl AdapterDesk {
     /// # Errors
     /// As the two steps of [`AdmittedAdapter`].
     pub fn load(&self, path: &Path, if_taken: IfTaken) -> Result<Arc<LoadedAdapter>, Error> {
-        AdmittedAdapter::admit(path, &self.root)?.bind(&self.engine, &self.served, if_taken)
+        let identities = DecryptionIdentities::read(self.identity.as_deref())?;
+        AdmittedAdapter::admit(path, &self.root, &identities)?.bind(&self.engine, &self.served, if_taken)
     }
 
     /// Lets an adapter be asked for no more; requests that have it finish with it.

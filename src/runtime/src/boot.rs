@@ -2,7 +2,7 @@
 //! made, so that a step cannot be skipped or done twice:
 //!
 //! ```text
-//! path ─open_bundle─► SealedBundle ─verify─► VerifiedBundle ─admit─► AdmittedBundle ─contract─► (settled configuration)
+//! path ─open_bundle─► SealedBundle ─verify, unlock─► VerifiedBundle ─admit─► AdmittedBundle ─contract─► (settled configuration)
 //!      ─load─► LoadedModel ─prove─► ReadyModel ─spawn─► EngineHandle ─► Server
 //! ```
 //!
@@ -35,6 +35,7 @@ use crate::error::Error;
 use crate::exit::Exit;
 use crate::host;
 use crate::http::{Admin, ENDPOINTS, Ended, HttpLimits, Listeners, SamplingDefaults, ServedModel, Server, ServerParts};
+use crate::identity::DecryptionIdentities;
 use crate::inherited::Inherited;
 use crate::keys::KeyStore;
 use crate::listen::{BoundListener, BoundSocket, PlannedListener};
@@ -80,10 +81,11 @@ pub fn serve(layers: &Layers, config: RuntimeConfig) -> Result<Exit, Error> {
 pub fn check(layers: &Layers, config: &RuntimeConfig) -> Result<Effective, Error> {
     let opened = Opened::open(config, PlannedListener::prepare(&config.listen)?)?;
     let verified = verify(opened.bundle, &opened.trust_root, &opened.name).map_err(|error| explain(error, config))?;
+    let verified = opened.identities.unlock(verified, &opened.name)?;
     let admitted = admit_model(verified, &opened.name)?;
     let settled = settle(layers, &admitted)?;
     let settled_config = RuntimeConfig::require(&settled)?;
-    admit_adapters(&settled_config.adapters, &opened.trust_root)?;
+    admit_adapters(&settled_config.adapters, &opened.trust_root, &opened.identities)?;
     settled_config.admin_socket.as_deref().map(AdminSocket::check).transpose()?;
     Ok(settled)
 }
@@ -93,6 +95,7 @@ struct Opened {
     name: String,
     bundle: SealedBundle,
     trust_root: TrustRoot,
+    identities: DecryptionIdentities,
     keys: KeyStore,
     listener: PlannedListener,
 }
@@ -104,6 +107,7 @@ impl Opened {
             return Err(Error::NoKeys { path: config.keys_file.clone() });
         }
         let trust_root = serving_root(&read_trust_root(&config.trust_root)?, &config.trust_root)?;
+        let identities = DecryptionIdentities::read(config.decryption_identity.as_deref())?;
         let (name, bundle) = match &config.source {
             BundleSource::File(path) => (path.display().to_string(), open_bundle(path)?),
             BundleSource::Store(folder) => {
@@ -112,7 +116,7 @@ impl Opened {
                 (store.describe(active), store.open_bundle(active)?)
             }
         };
-        Ok(Opened { name, bundle, trust_root, keys, listener })
+        Ok(Opened { name, bundle, trust_root, identities, keys, listener })
     }
 }
 
@@ -143,6 +147,7 @@ fn prepare_unexplained(layers: &Layers, config: &RuntimeConfig, inherited: Inher
     let opened = Opened::open(config, listener)?;
     let verified = verify(opened.bundle, &opened.trust_root, &opened.name)?;
     report::log(verified.identity());
+    let verified = opened.identities.unlock(verified, &opened.name)?;
     let admitted = admit_model(verified, &opened.name)?;
     let settled = settle(layers, &admitted)?;
     let config = RuntimeConfig::require(&settled)?;
@@ -152,13 +157,16 @@ fn prepare_unexplained(layers: &Layers, config: &RuntimeConfig, inherited: Inher
         None => config.metrics.as_ref().map(BoundSocket::for_metrics).transpose()?,
     };
     let admin_socket = config.admin_socket.as_deref().map(AdminSocket::bind).transpose()?;
-    let adapters = admit_adapters(&config.adapters, &opened.trust_root)?;
+    let adapters = admit_adapters(&config.adapters, &opened.trust_root, &opened.identities)?;
+    // Everything is open that will be opened now: the secrets are wiped before the long part begins.
+    drop(opened.identities);
     let running = start(admitted, &config.limits, &opened.name)?;
     let served = config.model_name.unwrap_or_else(|| running.identity.name.to_string());
     for adapter in adapters {
         adapter.bind(&running.engine, &served, IfTaken::Refuse)?;
     }
-    let desk = |root| AdapterDesk { root, engine: running.engine.clone(), served: served.clone() };
+    let identity = config.decryption_identity;
+    let desk = |root| AdapterDesk { root, identity, engine: running.engine.clone(), served: served.clone() };
     let admin = admin_socket.map(|socket| Admin { socket, desk: desk(opened.trust_root) });
     Ok(Prepared {
         running,
@@ -294,8 +302,12 @@ pub fn settle(layers: &Layers, admitted: &AdmittedBundle) -> Result<Effective, E
 }
 
 /// All adapters before the model is loaded: a refusal costs a second then, and a minute afterwards.
-fn admit_adapters(paths: &[PathBuf], root: &TrustRoot) -> Result<Vec<AdmittedAdapter>, Error> {
-    paths.iter().map(|path| AdmittedAdapter::admit(path, root)).collect()
+fn admit_adapters(
+    paths: &[PathBuf],
+    root: &TrustRoot,
+    identities: &DecryptionIdentities,
+) -> Result<Vec<AdmittedAdapter>, Error> {
+    paths.iter().map(|path| AdmittedAdapter::admit(path, root, identities)).collect()
 }
 
 /// A model that runs, and what is told about it.

@@ -11,6 +11,7 @@ use crate::client::ClientError;
 use crate::config::ConfigErrors;
 use crate::exit::Exit;
 use crate::http::ServeError;
+use crate::identity::IdentityFileError;
 use crate::inherited::InheritedError;
 use crate::installation::InstallationError;
 use crate::keys::KeyStoreError;
@@ -161,6 +162,9 @@ pub enum Error {
         /// What is wrong with it.
         reason: String,
     },
+    /// The decryption identity cannot be used.
+    #[error(transparent)]
+    Identity(#[from] IdentityFileError),
     /// The key store cannot be used or changed.
     #[error(transparent)]
     Keys(#[from] KeyStoreError),
@@ -271,7 +275,10 @@ impl Error {
             Error::Store(StoreError::Io { .. } | StoreError::Busy { .. }) => Exit::Failure,
             Error::Store(StoreError::WritableByAll { .. }) => Exit::Configuration,
             Error::Store(_) => Exit::State,
-            Error::Configuration(_) | Error::NoKeys { .. } | Error::WritableTrustRoot { .. } => Exit::Configuration,
+            Error::Configuration(_)
+            | Error::Identity(_)
+            | Error::NoKeys { .. }
+            | Error::WritableTrustRoot { .. } => Exit::Configuration,
             Error::Keys(source) if source.is_unusable_file() => Exit::Configuration,
             Error::Model { .. }
             | Error::GenerationConfig { .. }

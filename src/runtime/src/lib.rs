@@ -15,6 +15,7 @@ pub mod error;
 pub mod exit;
 pub mod host;
 pub mod http;
+pub mod identity;
 pub mod inherited;
 pub mod installation;
 pub mod keys;

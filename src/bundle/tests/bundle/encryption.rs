@@ -7,7 +7,7 @@ use ampoule_bundle::age::{AgeError, Envelope, Recipient};
 use ampoule_bundle::archive::{self, Contents};
 use ampoule_bundle::statement::{Encryption, Endpoint, WeightHeaderDigest};
 use ampoule_bundle::{
-    AcceptedVersions, AdmittedBundle, BundleError, BundlePath, CosignStatement, Curve, Decryption, Digest, ErrorClass,
+    AcceptedVersions, AdmittedBundle, BundleError, BundlePath, CosignStatement, Curve, Digest, ErrorClass,
     HostFacts, Layer, LayerKind, LoadError, Manifest, ModelConfig, ModelDescriptor, ModelProperties, OmsStatement,
     PolicyViolation, Rule, RuntimePolicy, SealedBundle, Source, Statement, VerifiedBundle, WeightFormat, WeightHeader,
 };
@@ -107,9 +107,8 @@ fn unlocked(encrypted: &Encrypted, signer: &Signer) -> Result<VerifiedBundle, Bu
     open_and_verify(encrypted.seal(signer), &root(&[signer], 1))?.unlock(&[[8; 32], SECRET])
 }
 
-fn admit(bundle: VerifiedBundle, decryption: Decryption) -> Result<AdmittedBundle, PolicyViolation> {
-    let mut policy = RuntimePolicy::new(semver::Version::new(0, 1, 0), [Endpoint::ChatCompletions]);
-    policy.decryption = decryption;
+fn admit(bundle: VerifiedBundle) -> Result<AdmittedBundle, PolicyViolation> {
+    let policy = RuntimePolicy::new(semver::Version::new(0, 1, 0), [Endpoint::ChatCompletions]);
     let host = HostFacts {
         now: time("2026-06-01T00:00:00Z"),
         cpu_features: ["avx2".to_owned()].into(),
@@ -123,7 +122,7 @@ fn admit(bundle: VerifiedBundle, decryption: Decryption) -> Result<AdmittedBundl
 fn load(encrypted: &Encrypted, signer: &Signer) -> Result<Vec<String>, BundleError> {
     let bundle = unlocked(encrypted, signer)?;
     bundle.check_weights(&|_| ())?;
-    let admitted = admit(bundle, Decryption::Identities(Vec::new())).unwrap();
+    let admitted = admit(bundle).unwrap();
     match admitted.load_weights(Keep::default(), &|_| ()) {
         Ok(tensors) => Ok(tensors.into_keys().collect()),
         Err(LoadError::Bundle(error)) => Err(error),
@@ -144,7 +143,7 @@ fn with_the_key_everything_comes_out_as_it_was() {
     let plain = encrypted.draft.files.iter().filter(|(_, kind, _)| *kind == LayerKind::Weight);
     assert_eq!(bundle.weight_bytes(), plain.map(|(_, _, content)| content.len() as u64).sum::<u64>());
     bundle.check_weights(&|_| ()).unwrap();
-    let admitted = admit(bundle, Decryption::Identities(Vec::new())).unwrap();
+    let admitted = admit(bundle).unwrap();
     let tensors = admitted.load_weights(Keep::default(), &|_| ()).unwrap();
     assert_eq!(tensors["a"].2, (1..=24).collect::<Vec<u8>>());
     assert_eq!(tensors["c"].2, encrypted.draft.files[4].2[encrypted.draft.files[4].2.len() - 300_000..]);
@@ -158,23 +157,23 @@ fn without_the_key_all_that_is_signed_outside_is_checked_and_nothing_is_used() {
     let locked = || open_and_verify(bytes.clone(), &root(&[&signer], 1)).unwrap();
     assert!(locked().is_locked() && locked().files().next().is_none() && locked().model_signature().is_none());
     locked().check_weights(&|_| ()).unwrap();
-    let stored = admit(locked(), Decryption::Later).unwrap();
+    let stored = admit(locked().leave_locked()).unwrap();
     let refused = stored.load_weights(Keep::default(), &|_| ());
     assert!(matches!(refused, Err(LoadError::Bundle(BundleError::Locked))));
 
-    let refuse = |bundle, decryption| {
-        let violation = admit(bundle, decryption).err().unwrap();
+    let refuse = |bundle| {
+        let violation = admit(bundle).err().unwrap();
         assert_eq!(violation.rule, Rule::Encryption);
         violation.to_string()
     };
     let mine = Recipient::of_secret(&SECRET);
-    let none = refuse(locked(), Decryption::Identities(Vec::new()));
+    let none = refuse(locked());
     assert!(none.contains(&mine.to_string()) && none.contains("decryption_identity_file"), "{none}");
     let stranger = Recipient::of_secret(&[8; 32]);
-    let other = refuse(locked().unlock(&[[8; 32]]).unwrap(), Decryption::Identities(vec![stranger]));
+    let other = refuse(locked().unlock(&[[8; 32]]).unwrap());
     assert!(other.contains(&stranger.to_string()) && other.contains("rewrap"), "{other}");
     encrypted.draft.release.encryption.as_mut().unwrap().scheme = "hpke/v9".to_owned();
-    let scheme = refuse(unlocked(&encrypted, &signer).unwrap(), Decryption::Later);
+    let scheme = refuse(unlocked(&encrypted, &signer).unwrap().leave_locked());
     assert!(scheme.contains("hpke/v9") && scheme.contains("age/v1"), "{scheme}");
 
     // One bit of a weight, of a small file.
@@ -361,7 +360,7 @@ fn c19_no_byte_of_an_encrypted_layer_is_read_twice() {
     let counts = Arc::new(Mutex::new(vec![0; bytes.len()]));
     let source = Counting { bytes: bytes.clone(), counts: Arc::clone(&counts) };
     let bundle = open_and_verify(source, &root(&[&signer], 1)).unwrap().unlock(&[SECRET]).unwrap();
-    let admitted = admit(bundle, Decryption::Identities(Vec::new())).unwrap();
+    let admitted = admit(bundle).unwrap();
     admitted.load_weights(Keep::default(), &|_| ()).unwrap();
     let counts = counts.lock().unwrap();
     for (path, _, content) in &encrypted.files {

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use clap::Args;
 
 use crate::config::{ConfigErrors, Effective, Environment, FlagValue, Layers, RuntimeConfig};
+use crate::identity::{DecryptionIdentities, IdentityFileError};
 
 /// Where the configuration comes from.
 #[derive(Debug, Clone, Default, Args)]
@@ -24,6 +25,9 @@ pub struct ConfigArguments {
     /// The root.json whose keys may sign the bundle. There is no default trust.
     #[arg(long, value_name = "FILE")]
     pub trust_root: Option<String>,
+    /// The age identity that opens an encrypted bundle.
+    #[arg(long, value_name = "FILE")]
+    pub decryption_identity_file: Option<String>,
     /// The file of API keys that `ampoule keys` keeps.
     #[arg(long, value_name = "FILE")]
     pub keys_file: Option<String>,
@@ -59,6 +63,29 @@ pub struct ConfigArguments {
     pub assignments: Vec<String>,
 }
 
+/// The identity for a command that has no configuration.
+#[derive(Debug, Args)]
+pub struct IdentityArgument {
+    /// The age identity that opens an encrypted bundle, as `age-keygen` writes it.
+    #[arg(long = "decryption-identity-file", value_name = "FILE", env = "AMPOULE_DECRYPTION_IDENTITY_FILE")]
+    file: Option<PathBuf>,
+}
+
+impl IdentityArgument {
+    /// Reads it, or the credential that systemd passed.
+    ///
+    /// # Errors
+    /// [`IdentityFileError`].
+    pub fn read(&self) -> Result<DecryptionIdentities, IdentityFileError> {
+        DecryptionIdentities::read(self.file.as_deref())
+    }
+
+    /// Whether one was named.
+    pub fn is_given(&self) -> bool {
+        self.file.is_some()
+    }
+}
+
 impl ConfigArguments {
     /// Reads every layer that the site controls.
     ///
@@ -85,6 +112,7 @@ impl ConfigArguments {
             ("bundle", "--bundle", &self.bundle),
             ("store", "--store", &self.store),
             ("trust_root", "--trust-root", &self.trust_root),
+            ("decryption_identity_file", "--decryption-identity-file", &self.decryption_identity_file),
             ("keys_file", "--keys-file", &self.keys_file),
             ("listen", "--listen", &self.listen),
             ("tls.certificate_file", "--tls-certificate-file", &self.tls_certificate_file),

@@ -6,6 +6,7 @@ use clap::Args;
 use indicatif::HumanBytes;
 use serde_json::{Value as Json, json};
 
+use super::arguments::IdentityArgument;
 use super::output::Output;
 use crate::error::Error;
 use crate::exit::Exit;
@@ -87,6 +88,8 @@ pub(super) struct ActivateArguments {
     store: StoreFolder,
     #[command(flatten)]
     root: OptionalRoot,
+    #[command(flatten)]
+    identity: IdentityArgument,
     /// Print JSON.
     #[arg(long)]
     json: bool,
@@ -99,6 +102,8 @@ pub(super) struct RollbackArguments {
     store: StoreFolder,
     #[command(flatten)]
     root: OptionalRoot,
+    #[command(flatten)]
+    identity: IdentityArgument,
     /// Print JSON.
     #[arg(long)]
     json: bool,
@@ -149,12 +154,16 @@ pub(super) fn list(arguments: &ListArguments, output: &mut Output) -> Result<Exi
 
 pub(super) fn activate(arguments: &ActivateArguments, output: &mut Output) -> Result<Exit, Error> {
     let folder = &arguments.store.folder;
-    let outcome = store::activate(&arguments.bundle, folder, arguments.root.trust_root.as_deref());
+    let outcome = arguments.identity.read().map_err(Error::from).and_then(|identities| {
+        store::activate(&arguments.bundle, folder, arguments.root.trust_root.as_deref(), &identities)
+    });
     tell(outcome, arguments.json, output, tell_active)
 }
 
 pub(super) fn rollback(arguments: &RollbackArguments, output: &mut Output) -> Result<Exit, Error> {
-    let outcome = store::roll_back(&arguments.store.folder, arguments.root.trust_root.as_deref());
+    let outcome = arguments.identity.read().map_err(Error::from).and_then(|identities| {
+        store::roll_back(&arguments.store.folder, arguments.root.trust_root.as_deref(), &identities)
+    });
     tell(outcome, arguments.json, output, tell_active)
 }
 

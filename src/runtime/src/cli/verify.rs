@@ -7,6 +7,7 @@ use ampoule_bundle::{BundleIdentity, Counter, Epoch};
 use clap::Args;
 use serde_json::json;
 
+use super::arguments::IdentityArgument;
 use super::output::Output;
 use crate::boot;
 use crate::error::Error;
@@ -20,7 +21,8 @@ Examples:
   ampoule verify model.bundle --trust-root root.json --json
 
 Checks the canonical form, the signatures and every byte of every file, then whether the bundle
-may run on this host now; runs nothing. Exits with 0, or with 10 for a file that is no readable
+may run on this host now; runs nothing. Of an encrypted bundle everything is checked that needs no
+key; with --decryption-identity-file also what is inside. Exits with 0, or with 10 for a file that is no readable
 bundle, 11 for a wrong signature or digest, 12 for a bundle that may not run here, 13 for one that
 is older than --accepted.";
 
@@ -41,6 +43,8 @@ pub(super) struct VerifyArguments {
     /// The epoch and counter that were accepted last, as in 1:7; what is older is a rollback.
     #[arg(long, value_name = "EPOCH:COUNTER", value_parser = epoch_and_counter)]
     accepted: Option<(Epoch, Counter)>,
+    #[command(flatten)]
+    identity: IdentityArgument,
     /// Print JSON.
     #[arg(long)]
     json: bool,
@@ -59,11 +63,18 @@ pub(super) struct InspectArguments {
 pub(super) fn verify(arguments: &VerifyArguments, output: &mut Output) -> Result<Exit, Error> {
     let verdict = judge(arguments);
     match &verdict {
-        Ok(identity) if arguments.json => {
-            output.line(format_args!("{:#}", json!({ "verified": true, "bundle": report::json(identity) })))?;
+        Ok((identity, opened)) if arguments.json => {
+            let verdict = json!({ "verified": true, "contents_verified": opened, "bundle": report::json(identity) });
+            output.line(format_args!("{verdict:#}"))?;
         }
-        Ok(identity) => {
+        Ok((identity, opened)) => {
             output.line("Verified: every signature and every byte. The bundle may run on this host.")?;
+            if !opened {
+                output.line(
+                    "NOT checked, because the bundle is encrypted and no identity was named: what is inside, and that it is \
+                     what was signed. `--decryption-identity-file` opens it; `serve` checks it in any case.",
+                )?;
+            }
             for (label, text) in report::lines(identity) {
                 output.line(format_args!("  {label:10} {text}"))?;
             }
@@ -77,16 +88,23 @@ pub(super) fn verify(arguments: &VerifyArguments, output: &mut Output) -> Result
     verdict.map(|_| Exit::Ok)
 }
 
-fn judge(arguments: &VerifyArguments) -> Result<BundleIdentity, Error> {
+/// Which bundle it is, and whether what is inside was checked.
+fn judge(arguments: &VerifyArguments) -> Result<(BundleIdentity, bool), Error> {
     let root = boot::open_trust_root(&arguments.trust_root)?;
     let name = arguments.bundle.display().to_string();
     let verified = boot::verify(boot::open_bundle(&arguments.bundle)?, &root, &name)?;
+    let identities = arguments.identity.read()?;
+    let mut verified = identities.unlock(verified, &name)?;
+    let opened = !verified.is_locked();
+    if !opened && !arguments.identity.is_given() {
+        verified = verified.leave_locked();
+    }
     boot::check_every_byte(&verified, &name)?;
     let mut accepted = State::Unkept.accepted();
     if let Some((epoch, counter)) = arguments.accepted {
         accepted.accept(&verified.identity().name, epoch, counter);
     }
-    Ok(boot::admit(verified, &accepted, &name)?.identity().clone())
+    Ok((boot::admit(verified, &accepted, &name)?.identity().clone(), opened))
 }
 
 pub(super) fn inspect(arguments: &InspectArguments, output: &mut Output) -> Result<Exit, Error> {

@@ -18,6 +18,8 @@ pub struct RuntimeConfig {
     pub source: BundleSource,
     /// The trust root.
     pub trust_root: PathBuf,
+    /// The identity that opens what is encrypted.
+    pub decryption_identity: Option<PathBuf>,
     /// Adapters beside the bundle.
     pub adapters: Vec<PathBuf>,
     /// The API keys.
@@ -138,6 +140,10 @@ impl RuntimeConfig {
             (Some(source), Some(trust_root), Some(keys_file), Some(listen), true) => Ok(RuntimeConfig {
                 source,
                 trust_root,
+                decryption_identity: raw
+                    .decryption_identity_file
+                    .as_deref()
+                    .map(|path| effective.resolve("decryption_identity_file", path)),
                 adapters: paths(effective, "adapters", raw.adapters.as_deref()),
                 keys_file,
                 listen,

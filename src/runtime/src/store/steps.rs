@@ -11,6 +11,7 @@ use super::catalogue::{Record, Wanted};
 use super::writer::StoreWriter;
 use crate::boot;
 use crate::error::Error;
+use crate::identity::DecryptionIdentities;
 use crate::progress::Progress;
 
 /// Brings a bundle into the store at `folder`, which is made if there is none.
@@ -22,7 +23,7 @@ pub fn import(bundle: &Path, folder: &Path, trust_root: &Path) -> Result<(Store,
     let root = boot::serving_root(&root_bytes, trust_root)?;
     let name = bundle.display().to_string();
     // Without the weights this takes no time, and what is refused here has not been copied for nothing.
-    boot::admit_model(boot::verify(boot::open_bundle(bundle)?, &root, &name)?, &name)?;
+    boot::admit_model(boot::verify(boot::open_bundle(bundle)?, &root, &name)?.leave_locked(), &name)?;
 
     let mut writer = StoreWriter::open_or_create(folder)?;
     let at = |source| Error::OpenBundle { path: bundle.to_owned(), source };
@@ -34,7 +35,7 @@ pub fn import(bundle: &Path, folder: &Path, trust_root: &Path) -> Result<(Store,
     // The copy is judged and not what it was copied from: what is kept is what was verified.
     let sealed = boot::open_source(incoming.reader()?, &name)?;
     let content = sealed.content_digest();
-    let verified = boot::verify(sealed, &root, &name)?;
+    let verified = boot::verify(sealed, &root, &name)?.leave_locked();
     boot::check_every_byte(&verified, &name)?;
     let admitted = boot::admit_model(verified, &name)?;
     let now = Timestamp::new(jiff::Timestamp::now());
@@ -47,10 +48,15 @@ pub fn import(bundle: &Path, folder: &Path, trust_root: &Path) -> Result<(Store,
 ///
 /// # Errors
 /// Whatever a bundle can be refused for, or [`Error::Store`].
-pub fn activate(wanted: &Wanted, folder: &Path, trust_root: Option<&Path>) -> Result<(Store, Record), Error> {
+pub fn activate(
+    wanted: &Wanted,
+    folder: &Path,
+    trust_root: Option<&Path>,
+    identities: &DecryptionIdentities,
+) -> Result<(Store, Record), Error> {
     let mut writer = StoreWriter::open(folder)?;
     let record = writer.store().find(wanted)?.clone();
-    let admitted = admit_again(writer.store(), &record, trust_root)?;
+    let admitted = admit_again(writer.store(), &record, trust_root, identities)?;
     writer.activate(&record, &admitted)?;
     Ok((writer.store().clone(), record))
 }
@@ -59,10 +65,14 @@ pub fn activate(wanted: &Wanted, folder: &Path, trust_root: Option<&Path>) -> Re
 ///
 /// # Errors
 /// Whatever a bundle can be refused for, or [`Error::Store`].
-pub fn roll_back(folder: &Path, trust_root: Option<&Path>) -> Result<(Store, Record), Error> {
+pub fn roll_back(
+    folder: &Path,
+    trust_root: Option<&Path>,
+    identities: &DecryptionIdentities,
+) -> Result<(Store, Record), Error> {
     let mut writer = StoreWriter::open(folder)?;
     let record = writer.store().previous()?.clone();
-    let admitted = admit_again(writer.store(), &record, trust_root)?;
+    let admitted = admit_again(writer.store(), &record, trust_root, identities)?;
     writer.roll_back(&admitted)?;
     Ok((writer.store().clone(), record))
 }
@@ -70,10 +80,16 @@ pub fn roll_back(folder: &Path, trust_root: Option<&Path>) -> Result<(Store, Rec
 /// Verifies every byte of a bundle in the store and admits it: since its import its file, its trust root, this host and
 /// the time may have changed.  Without a root of the caller's the one of its import counts; `serve` always takes the
 /// configured one.
-fn admit_again(store: &Store, record: &Record, trust_root: Option<&Path>) -> Result<AdmittedBundle, Error> {
+fn admit_again(
+    store: &Store,
+    record: &Record,
+    trust_root: Option<&Path>,
+    identities: &DecryptionIdentities,
+) -> Result<AdmittedBundle, Error> {
     let root = open_root(trust_root.unwrap_or(&store.trust_root(record)))?;
     let name = store.describe(record);
     let verified = boot::verify(store.open_bundle(record)?, &root, &name).map_err(Error::in_store)?;
+    let verified = identities.unlock(verified, &name).map_err(Error::in_store)?;
     boot::check_every_byte(&verified, &name).map_err(Error::in_store)?;
     boot::admit_model(verified, &name)
 }
