@@ -28,6 +28,7 @@ mod key;
 pub mod limits;
 mod load;
 pub mod manifest;
+mod memory;
 mod names;
 mod opening;
 mod permissions;
@@ -59,6 +60,7 @@ pub use manifest::{
     CONFIG_MEDIA_TYPE, FORMAT_ANNOTATION, Layer, LayerKind, MANIFEST_MEDIA_TYPE, MODEL_ARTIFACT_TYPE, Manifest,
     WeightFormat,
 };
+pub use memory::TensorBytes;
 pub use names::{BundleName, BundlePath, BundleVersion, Channel, Counter, Epoch};
 pub use opening::{NotAFile, regular, without_waiting};
 pub use permissions::writable_by_all;
@@ -68,7 +70,7 @@ pub use safetensors::SafetensorsHeader;
 pub use sealed::SealedBundle;
 pub use source::Source;
 pub use statement::{CosignStatement, OmsStatement, Predicate, ReleaseStatement, Statement};
-pub use tensor::{TensorEntry, TensorInfo, TensorKind, TensorSink};
+pub use tensor::{TensorEntry, TensorInfo, TensorKind, TensorMemory, TensorSink};
 pub use timestamp::Timestamp;
 pub use trust::{Role, RoleKeys, RootDocument, RootKey, RootKeyValue, RootRole, RootSignature, TrustRoot};
 pub use verified::{BundleIdentity, VerifiedBundle};

@@ -2,13 +2,13 @@
 //!
 //! ```text
 //!            ┌ header: verified before, hashed from memory
-//! weight file┤ tensor ─read (, decrypt)─► owned memory ─hash─► sink.place
-//!            └ …                                                  │ every digest matched
-//!                                                                 ▼
-//!                                                            sink.finish ─► the model
+//! weight file┤ tensor ─read (, decrypt)─► the sink's memory ─hash─► sink.place
+//!            └ …                                                      │ every digest matched
+//!                                                                     ▼
+//!                                                                sink.finish ─► the model
 //! ```
 //!
-//! The bytes that were hashed are the bytes that are used: each is read once, into memory that belongs to the tensor. A
+//! The bytes that were hashed are the bytes that are used: each is read once, into memory that the sink gave for it. A
 //! file that changes underneath gives a wrong digest, never a wrong model.
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -21,7 +21,7 @@ use crate::policy::AdmissionNotice;
 use crate::reader::{CHUNK_BYTES, Reader};
 use crate::source::{Source, read_exact_at};
 use crate::statement::{AdapterBinding, ReleaseStatement};
-use crate::tensor::{TensorInfo, TensorSink};
+use crate::tensor::{TensorInfo, TensorMemory, TensorSink};
 use crate::verified::{BundleIdentity, VerifiedBundle};
 use crate::verify::{RawHeader, check_digest};
 use crate::weights::WeightFile;
@@ -121,8 +121,10 @@ impl AdmittedBundle {
         in_parallel(&self.bundle.weights, |file| {
             let mut pass = Pass::begin(&*self.bundle.source, file, progress)?;
             for tensor in file.header.tensors() {
-                let data = pass.tensor(tensor)?;
-                sink.place(tensor.entry(), data).map_err(LoadError::Sink)?;
+                let length = usize::try_from(tensor.length).expect("a weight file is below 8 GiB");
+                let mut memory = sink.open(tensor.entry(), length).map_err(LoadError::Sink)?;
+                pass.tensor(tensor, length, &mut memory)?;
+                sink.place(tensor.entry(), memory).map_err(LoadError::Sink)?;
             }
             pass.finish().map_err(LoadError::Bundle)
         })?;
@@ -234,15 +236,23 @@ impl<'a> Pass<'a> {
         Ok(pass)
     }
 
-    /// Reads the next tensor into memory of its own.
-    fn tensor(&mut self, tensor: &TensorInfo) -> Result<Vec<u8>, BundleError> {
+    /// Reads the next tensor into the memory that its sink gave for it.
+    fn tensor(
+        &mut self,
+        tensor: &TensorInfo,
+        length: usize,
+        memory: &mut impl TensorMemory,
+    ) -> Result<(), BundleError> {
         self.skim_to(tensor.offset, Gap::Zeros)?;
-        // The header was checked against the file's length, so this is not more than the file holds.
-        let mut data = vec![0; usize::try_from(tensor.length).expect("a weight file is below 8 GiB")];
-        for chunk in data.chunks_mut(CHUNK_BYTES) {
-            self.read(chunk)?;
+        let mut left = length;
+        while left > 0 {
+            let room = memory.room();
+            let count = room.len().min(left).min(CHUNK_BYTES);
+            self.read(&mut room[..count])?;
+            memory.filled(count);
+            left -= count;
         }
-        Ok(data)
+        Ok(())
     }
 
     /// Reads up to `target` and keeps nothing.

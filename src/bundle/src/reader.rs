@@ -119,7 +119,8 @@ impl<'a> Reader<'a> {
         for from in (0..count).step_by(in_memory(SEALED_CHUNK_BYTES)) {
             let to = count.min(from + in_memory(SEALED_CHUNK_BYTES));
             let opened = unsealing.opener.open(unsealing.next_chunk, &mut buffer[from..to]);
-            let opened = opened.map_err(|defect| BundleError::Encrypted { path: self.file.path.to_string(), defect })?;
+            let opened =
+                opened.map_err(|defect| BundleError::Encrypted { path: self.file.path.to_string(), defect })?;
             let opened = opened.len();
             buffer.copy_within(from..from + opened, filled);
             filled += opened;

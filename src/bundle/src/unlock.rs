@@ -56,9 +56,8 @@ impl VerifiedBundle {
         let Some(encryption) = self.release.encryption.as_ref().filter(|found| found.scheme == Encryption::AGE) else {
             return Ok(self);
         };
-        let listed = |secret: &&[u8; SECRET_BYTES]| {
-            encryption.recipients.contains(&Recipient::of_secret(secret).to_string())
-        };
+        let listed =
+            |secret: &&[u8; SECRET_BYTES]| encryption.recipients.contains(&Recipient::of_secret(secret).to_string());
         let Some(secret) = secrets.iter().find(listed) else {
             self.decryption = Decryption::Failed { tried: secrets.iter().map(Recipient::of_secret).collect() };
             return Ok(self);

@@ -15,7 +15,8 @@ use crate::names::BundlePath;
 use crate::sealed::SealedBundle;
 use crate::source::read_exact_at;
 use crate::statement::{
-    AdapterBinding, CosignStatement, OmsSerialization, OmsStatement, Predicate, PredicateType, ReleaseStatement, Statement,
+    AdapterBinding, CosignStatement, OmsSerialization, OmsStatement, Predicate, PredicateType, ReleaseStatement,
+    Statement,
 };
 use crate::trust::{Role, TrustRoot};
 use crate::unlock::{Decryption, Locked};
@@ -410,7 +411,8 @@ impl CheckedHeaders {
     /// Parses one more header, which `bytes` begin with, of a file that is `length` bytes long.
     pub(crate) fn parse(&mut self, path: &BundlePath, bytes: &[u8], length: u64) -> Result<WeightHeader, BundleError> {
         let name = path.to_string();
-        let format = WeightFormat::of_path(path).ok_or_else(|| BundleError::UnknownWeightFormat { path: name.clone() })?;
+        let format =
+            WeightFormat::of_path(path).ok_or_else(|| BundleError::UnknownWeightFormat { path: name.clone() })?;
         let header = WeightHeader::parse(format, bytes, length)
             .map_err(|defect| BundleError::WeightHeader { path: name.clone(), defect })?;
         for tensor in header.tensors() {

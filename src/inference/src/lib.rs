@@ -6,6 +6,7 @@
 mod adapters;
 mod dense;
 mod load;
+mod numbers;
 mod profile;
 mod proof;
 

@@ -27,11 +27,7 @@ impl AdmittedAdapter {
     ///
     /// # Errors
     /// [`Error::Adapter`] with the first step that refuses.
-    pub fn admit(
-        path: &Path,
-        root: &TrustRoot,
-        identities: &DecryptionIdentities,
-    ) -> Result<AdmittedAdapter, Error> {
+    pub fn admit(path: &Path, root: &TrustRoot, identities: &DecryptionIdentities) -> Result<AdmittedAdapter, Error> {
         let file = path.display().to_string();
         let admitted = || {
             let verified = boot::verify(boot::open_bundle(path)?, root, &file)?;

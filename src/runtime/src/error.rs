@@ -275,10 +275,9 @@ impl Error {
             Error::Store(StoreError::Io { .. } | StoreError::Busy { .. }) => Exit::Failure,
             Error::Store(StoreError::WritableByAll { .. }) => Exit::Configuration,
             Error::Store(_) => Exit::State,
-            Error::Configuration(_)
-            | Error::Identity(_)
-            | Error::NoKeys { .. }
-            | Error::WritableTrustRoot { .. } => Exit::Configuration,
+            Error::Configuration(_) | Error::Identity(_) | Error::NoKeys { .. } | Error::WritableTrustRoot { .. } => {
+                Exit::Configuration
+            }
             Error::Keys(source) if source.is_unusable_file() => Exit::Configuration,
             Error::Model { .. }
             | Error::GenerationConfig { .. }

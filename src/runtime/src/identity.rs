@@ -131,7 +131,8 @@ fn credential(folder: &Path) -> Option<PathBuf> {
 fn check_mode(file: &File, path: &Path) -> Result<(), IdentityFileError> {
     /// The group may read it, because a service account often reaches it so; writing is the owner's alone.
     const FORBIDDEN: u32 = 0o027;
-    let mode = file.metadata().map_err(|source| IdentityFileError::Unreadable { path: path.to_owned(), source })?.mode();
+    let mode =
+        file.metadata().map_err(|source| IdentityFileError::Unreadable { path: path.to_owned(), source })?.mode();
     if mode & FORBIDDEN == 0 {
         return Ok(());
     }

@@ -16,6 +16,7 @@ use std::time::{Duration, Instant};
 use ampoule::adapters::AdmittedAdapter;
 use ampoule::boot;
 use ampoule::config::{Layers, RuntimeConfig};
+use ampoule::identity::DecryptionIdentities;
 use ampoule_bundle::AcceptedVersions;
 use ampoule_inference::{GenerationRequest, IfTaken, SubmitError};
 use serde_json::{Value, json};
@@ -375,7 +376,7 @@ fn a_request_with_the_adapter_of_another_engine_is_refused() {
     let base = workshop.site.bundle.as_str();
     let (own, other) = (engine(base), engine(&base.replace("generator.bundle", "generator-next.bundle")));
     let adapter = workshop.adapter("facts", "facts", 1);
-    let adapter = AdmittedAdapter::admit(Path::new(&adapter), &root).unwrap();
+    let adapter = AdmittedAdapter::admit(Path::new(&adapter), &root, &DecryptionIdentities::default()).unwrap();
     let adapter = adapter.bind(&own, MODEL, IfTaken::Refuse).unwrap();
     let request = || {
         let mut request = GenerationRequest::new(vec![1, 2], 1);

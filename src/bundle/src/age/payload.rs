@@ -8,9 +8,9 @@ use std::fmt;
 use ring::aead::{Aad, LessSafeKey, NONCE_LEN, Nonce};
 use zeroize::Zeroizing;
 
-use super::{AgeError, SECRET_BYTES};
 use super::derive::{self, TAG_BYTES};
 use super::header::Header;
+use super::{AgeError, SECRET_BYTES};
 
 /// How much plaintext a chunk holds, if it is not the last.
 pub(crate) const CHUNK_BYTES: u64 = 64 << 10;

@@ -44,8 +44,7 @@ pub struct OmsSerialization {
 
 impl OmsSerialization {
     /// The one that format 1 uses.
-    pub const WHOLE_FILES: Self =
-        Self { allow_symlinks: false, hash_type: OmsHash::Sha256, method: OmsMethod::Files };
+    pub const WHOLE_FILES: Self = Self { allow_symlinks: false, hash_type: OmsHash::Sha256, method: OmsMethod::Files };
 }
 
 /// The one hash function that format 1 uses.

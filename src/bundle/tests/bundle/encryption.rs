@@ -7,8 +7,8 @@ use ampoule_bundle::age::{AgeError, Envelope, Recipient};
 use ampoule_bundle::archive::{self, Contents};
 use ampoule_bundle::statement::{Encryption, Endpoint, WeightHeaderDigest};
 use ampoule_bundle::{
-    AcceptedVersions, AdmittedBundle, BundleError, BundlePath, CosignStatement, Curve, Digest, ErrorClass,
-    HostFacts, Layer, LayerKind, LoadError, Manifest, ModelConfig, ModelDescriptor, ModelProperties, OmsStatement,
+    AcceptedVersions, AdmittedBundle, BundleError, BundlePath, CosignStatement, Curve, Digest, ErrorClass, HostFacts,
+    Layer, LayerKind, LoadError, Manifest, ModelConfig, ModelDescriptor, ModelProperties, OmsStatement,
     PolicyViolation, Rule, RuntimePolicy, SealedBundle, Source, Statement, VerifiedBundle, WeightFormat, WeightHeader,
 };
 
@@ -91,7 +91,8 @@ impl Encrypted {
             WeightHeaderDigest::new(path.clone(), &content(path)[..content(path).len().min(*length as usize)])
         };
         release.weights = self.prefixes.iter().map(header).collect();
-        let cosign = Statement { subject_name: String::new(), subject: manifest.digest(), predicate: CosignStatement {} };
+        let cosign =
+            Statement { subject_name: String::new(), subject: manifest.digest(), predicate: CosignStatement {} };
         let attestations =
             [release.about(manifest.digest()).to_payload(), cosign.to_payload()].map(|payload| signer.attest(&payload));
         let contents: Vec<&[u8]> = manifest.layers().iter().map(|layer| content(&layer.path)).collect();
@@ -240,7 +241,8 @@ fn c21_a_payload_that_was_not_sealed_so_never_reaches_the_sink() {
         edit(&mut content);
         *encrypted.layer("tokenizer.json") = content;
         let error = load(&encrypted, &signer).expect_err(what);
-        let defect = matches!(error, BundleError::Encrypted { defect: AgeError::Chunk { .. } | AgeError::Payload { .. }, .. });
+        let defect =
+            matches!(error, BundleError::Encrypted { defect: AgeError::Chunk { .. } | AgeError::Payload { .. }, .. });
         assert!(defect, "{what}: {error}");
     }
 }

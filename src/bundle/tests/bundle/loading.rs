@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 use ampoule_bundle::statement::Endpoint;
 use ampoule_bundle::{
     AcceptedVersions, AdmittedBundle, BundleError, Curve, HostFacts, LayerKind, LoadError, RuntimePolicy, Source,
-    TensorEntry, TensorKind, TensorSink,
+    TensorBytes, TensorEntry, TensorKind, TensorSink,
 };
 
 use crate::sample::{Draft, Signer, draft, file, open_and_verify, refusal, root, safetensors, time};
@@ -42,12 +42,14 @@ pub(crate) struct Refused;
 impl TensorSink for Keep {
     type Output = BTreeMap<String, Placed>;
     type Error = Refused;
+    type Memory = TensorBytes;
 
-    fn place(&self, tensor: TensorEntry<'_>, data: Vec<u8>) -> Result<(), Refused> {
-        if self.refused == Some(tensor.name) {
-            return Err(Refused);
-        }
-        let value = (tensor.kind, tensor.shape.to_vec(), data);
+    fn open(&self, tensor: TensorEntry<'_>, length: usize) -> Result<TensorBytes, Refused> {
+        if self.refused == Some(tensor.name) { Err(Refused) } else { Ok(TensorBytes::new(length)) }
+    }
+
+    fn place(&self, tensor: TensorEntry<'_>, memory: TensorBytes) -> Result<(), Refused> {
+        let value = (tensor.kind, tensor.shape.to_vec(), memory.to_vec());
         assert!(self.tensors.lock().unwrap().insert(tensor.name.to_owned(), value).is_none(), "placed twice");
         Ok(())
     }

@@ -65,7 +65,7 @@ pub struct ConfigArguments {
 
 /// The identity for a command that has no configuration.
 #[derive(Debug, Args)]
-pub struct IdentityArgument {
+pub(super) struct IdentityArgument {
     /// The age identity that opens an encrypted bundle, as `age-keygen` writes it.
     #[arg(long = "decryption-identity-file", value_name = "FILE", env = "AMPOULE_DECRYPTION_IDENTITY_FILE")]
     file: Option<PathBuf>,
@@ -76,12 +76,12 @@ impl IdentityArgument {
     ///
     /// # Errors
     /// [`IdentityFileError`].
-    pub fn read(&self) -> Result<DecryptionIdentities, IdentityFileError> {
+    pub(super) fn read(&self) -> Result<DecryptionIdentities, IdentityFileError> {
         DecryptionIdentities::read(self.file.as_deref())
     }
 
     /// Whether one was named.
-    pub fn is_given(&self) -> bool {
+    pub(super) fn is_given(&self) -> bool {
         self.file.is_some()
     }
 }

@@ -31,7 +31,7 @@ impl Workshop {
         let (keys, root) = (workspace().join("bundles/fixtures/keys"), site.folder.path().join("with-site.json"));
         let (vendor, own) = (keys.join("test.pub"), keys.join("other.pub"));
         let named = [("--root-key", &vendor), ("--release-key", &vendor), ("--site-key", &own), ("--out", &root)];
-        let mut init = seal();
+        let mut init = vendors_tool();
         init.args(["trust", "init"]).args(named.iter().flat_map(|(flag, path)| [flag.as_ref(), path.as_os_str()]));
         succeeds(init);
         site.root = root.display().to_string();
@@ -64,7 +64,7 @@ impl Workshop {
         fs::write(folder.join("adapter_config.json"), config.to_string()).unwrap();
         fs::write(folder.join("adapter_model.safetensors"), safetensors(matrices)).unwrap();
         let (keys, bundle) = (workspace().join("bundles/fixtures/keys"), self.path(&format!("{file}.bundle")));
-        let mut command = seal();
+        let mut command = vendors_tool();
         command.arg("seal").arg("--from").arg(&folder).args(["--adapter-of", base, "--name", name]);
         command.args(["--version", "1.0.0", "--counter", "1", "--key"]).arg(keys.join("other.key"));
         command.arg("--password-file").arg(keys.join("test.password")).arg("--out").arg(&bundle);
@@ -103,7 +103,7 @@ fn safetensors(matrices: &[Matrix]) -> Vec<u8> {
 }
 
 /// The vendor's tool.  Cargo tells no crate where the binary of another one is; all are built into one folder.
-fn seal() -> Command {
+pub fn vendors_tool() -> Command {
     let binary = Path::new(env!("CARGO_BIN_EXE_ampoule")).with_file_name("ampoule-seal");
     assert!(
         binary.is_file(),

@@ -113,8 +113,7 @@ fn debian_age_and_pyrage_open_what_is_exported_and_we_open_theirs() {
         let content: Vec<u8> = (0..length).map(|index: u32| (index % 253) as u8).collect();
         std::fs::write(path("content"), &content).unwrap();
         let by_age = run(Command::new(&age).arg("-r").arg(recipient.to_string()).arg(path("content")));
-        let by_pyrage =
-            run(Command::new(&python).args(["-c", make]).arg(recipient.to_string()).arg(path("content")));
+        let by_pyrage = run(Command::new(&python).args(["-c", make]).arg(recipient.to_string()).arg(path("content")));
         for made in [by_age, by_pyrage] {
             assert!(made.status.success(), "{}", text(&made));
             assert!(decrypt(made.stdout, &identities.secrets()[0]).unwrap() == content, "{length}");
@@ -131,7 +130,11 @@ fn a_rewrapped_bundle_holds_the_same_for_its_new_recipients_alone() {
     let bundle = path("m.bundle");
     let rewrap_with = |secrets: &[[u8; 32]], key, out: &str| {
         let issued_at = time("2026-02-01T00:00:00Z");
-        rewrap(&RewrapRequest { bundle: &bundle, secrets, recipients: &recipients, issued_at, root: None }, key, &path(out))
+        rewrap(
+            &RewrapRequest { bundle: &bundle, secrets, recipients: &recipients, issued_at, root: None },
+            key,
+            &path(out),
+        )
     };
     rewrap_with(&[[9; 32], SECRET], test_key(), "new.bundle").unwrap();
     assert_eq!(files_of(&path("new.bundle"), &customer), files_of(&path("m.bundle"), &SECRET));
@@ -173,10 +176,13 @@ fn no_plaintext_is_ever_written_by_sealing_or_rewrapping() {
         let output = run(&mut command);
         assert!(output.status.success(), "{}", text(&output));
         let trace = std::fs::read_to_string(path("trace")).unwrap();
-        let written = trace.lines().filter(|line| ["O_WRONLY", "O_RDWR", "O_CREAT", "memfd"].iter().any(|flag| line.contains(flag)));
+        let written = trace
+            .lines()
+            .filter(|line| ["O_WRONLY", "O_RDWR", "O_CREAT", "memfd"].iter().any(|flag| line.contains(flag)));
         written.map(|line| line.split('"').nth(1).unwrap_or(line).to_owned()).collect::<BTreeSet<String>>()
     };
-    let identity = ["seal", "--from", "model", "--name", "m", "--version", "1.0.0", "--counter", "1", "--out", "m.bundle"];
+    let identity =
+        ["seal", "--from", "model", "--name", "m", "--version", "1.0.0", "--counter", "1", "--out", "m.bundle"];
     let written = traced(&[&identity[..], &["--encrypt-to", &recipient]].concat());
     assert_eq!(written, BTreeSet::from(["m.bundle.partial".to_owned()]));
     let written =

@@ -107,7 +107,8 @@ impl Base {
         };
         let root = TrustRoot::parse(&read_trust_root(trust_root)?).map_err(refused(trust_root))?;
         let sealed = SealedBundle::open(open(bundle, "the .bundle file of the base")?).map_err(refused(bundle))?;
-        let verified = sealed.verify(&root).and_then(|verified| verified.unlock(identities)).map_err(refused(bundle))?;
+        let verified =
+            sealed.verify(&root).and_then(|verified| verified.unlock(identities)).map_err(refused(bundle))?;
         let admitted = verified
             .admit(&policy(), &host(), &AcceptedVersions::none())
             .map_err(|violation| BaseError::NotAdmitted { path: bundle.to_owned(), violation: Box::new(violation) })?;
