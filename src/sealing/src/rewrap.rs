@@ -7,6 +7,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use ampoule_bundle::age::{AgeError, Envelope, Recipient, SECRET_BYTES};
+use ampoule_bundle::limits::MAX_AGE_HEADER_BYTES;
 use ampoule_bundle::{
     Attestation, Hasher, Layer, LayerKind, ReleaseStatement, SealedBundle, Source, Timestamp, TrustRoot, VerifiedBundle,
 };
@@ -20,8 +21,6 @@ use crate::progress::Progress;
 use crate::seal::PackedBundle;
 use crate::trust;
 
-/// The longest age header there is, and the nonce after it.
-const AGE_START_BYTES: u64 = (64 << 10) + 16;
 /// How much is read at a time.
 const STRIDE_BYTES: usize = 1 << 20;
 
@@ -76,7 +75,8 @@ fn assemble(
     for (index, layer) in layers.iter().enumerate().filter(|(_, layer)| layer.kind != LayerKind::ModelSignature) {
         let in_context = |source| SealingError::Read { path: PathBuf::from(layer.path.as_str()), source };
         let old = sealed.unverified_layer(index);
-        let mut start = vec![0; usize::try_from(AGE_START_BYTES.min(layer.size)).expect("below 1 MiB")];
+        let mut start =
+            vec![0; usize::try_from(layer.size).map_or(MAX_AGE_HEADER_BYTES, |size| size.min(MAX_AGE_HEADER_BYTES))];
         read_exact(&old, &mut start, 0).map_err(in_context)?;
         let (header, replaced) = header_for(request, &start).map_err(|defect| encrypting(&layer.path, defect))?;
         let file = Rewrapped { replaced: replaced as u64, header, file: old };

@@ -6,8 +6,9 @@ use base64::engine::general_purpose::STANDARD_NO_PAD;
 use ring::aead::Aad;
 use ring::hmac;
 
+use super::AgeError;
 use super::derive::{self, FILE_KEY_BYTES, FileKey, TAG_BYTES};
-use super::{AgeError, MAX_HEADER_BYTES};
+use crate::limits::MAX_AGE_HEADER_BYTES;
 
 const VERSION_LINE: &[u8] = b"age-encryption.org/v1\n";
 /// How long a line of a stanza's body is, unless it is the last.
@@ -33,7 +34,7 @@ struct X25519Stanza {
 impl<'a> Header<'a> {
     /// Parses the header that `file` begins with.
     pub(super) fn parse(file: &'a [u8]) -> Result<Self, AgeError> {
-        let mut lines = Lines { text: &file[..file.len().min(MAX_HEADER_BYTES)], position: 0 };
+        let mut lines = Lines { text: &file[..file.len().min(MAX_AGE_HEADER_BYTES)], position: 0 };
         if !lines.text.starts_with(VERSION_LINE) {
             return Err(refuse("it does not begin with the line `age-encryption.org/v1`"));
         }

@@ -27,9 +27,6 @@ pub use payload::decrypt;
 
 pub(crate) use payload::{CHUNK_BYTES, Cipher, Opener, SEALED_CHUNK_BYTES};
 
-/// The longest header that is read. A recipient takes about 100 bytes: room for several hundred.
-const MAX_HEADER_BYTES: usize = 64 << 10;
-
 /// Why an age file cannot be opened.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use ampoule_bundle::statement::{Accelerator, Endpoint, ExpiryPolicy};
 use ampoule_bundle::{
-    AcceptedVersions, AdmissionNotice, AdmittedBundle, Counter, Curve, Digest, Epoch, HostFacts, PolicyViolation, Rule,
+    AcceptedVersions, AdmissionNotice, AdmittedBundle, Counter, Curve, Epoch, HostFacts, PolicyViolation, Rule,
     RuntimePolicy, ViolationClass,
 };
 

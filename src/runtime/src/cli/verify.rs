@@ -21,10 +21,10 @@ Examples:
   ampoule verify model.bundle --trust-root root.json --json
 
 Checks the canonical form, the signatures and every byte of every file, then whether the bundle
-may run on this host now; runs nothing. Of an encrypted bundle everything is checked that needs no
-key; with --decryption-identity-file also what is inside. Exits with 0, or with 10 for a file that is no readable
-bundle, 11 for a wrong signature or digest, 12 for a bundle that may not run here, 13 for one that
-is older than --accepted.";
+may run on this host now; runs nothing. What is inside an encrypted bundle is checked too if
+--decryption-identity-file opens it. Exits with 0, or with 10 for a file that is no readable bundle,
+11 for a wrong signature or digest, 12 for a bundle that may not run here, 13 for one that is older
+than --accepted.";
 
 const INSPECT_EXAMPLES: &str = "\
 Examples:
