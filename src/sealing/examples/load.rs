@@ -6,7 +6,8 @@
 //! ```
 //!
 //! The sides take turns in one process, on as many threads, over files in the page cache. Each side keeps all that it has
-//! read until the round is over. The peak of our side's memory is what the process grew by beyond the weights.
+//! read until its turn is over. The peak of our side's memory is what the process grew by beyond the weights. Beside the
+//! time on the wall stands that of the processors, which other work on the machine disturbs least.
 
 use std::error::Error;
 use std::fs::{self, File};
@@ -71,28 +72,40 @@ fn main() -> Outcome<()> {
     let rounds: usize = arguments.next().map_or(Ok(7), |text| text.parse())?;
     let layer_bytes = arguments.next().map_or(Ok(1024), |text| text.parse::<usize>())? * (1 << 20) / LAYERS;
     let files = Files::make(&folder, layer_bytes)?;
-    println!("round,reference,plain,reference_encrypted,encrypted,plain_peak_mib,encrypted_peak_mib");
+    let sides = ["reference", "plain", "reference_encrypted", "encrypted"];
+    println!(
+        "round,{},plain_peak_mib,encrypted_peak_mib",
+        sides.map(|side| format!("{side}_wall,{side}_cpu")).join(",")
+    );
     let mut rows = Vec::new();
     for round in 0..=rounds {
-        let bare = seconds(|| reference(&files.raw, layer_bytes, None))?;
+        let bare = timed(|| reference(&files.raw, layer_bytes, None))?;
         let (plain, plain_peak) = load(&files.plain, layer_bytes)?;
-        let sealed = seconds(|| reference(&files.sealed, layer_bytes, Some(&chunk_key())))?;
+        let sealed = timed(|| reference(&files.sealed, layer_bytes, Some(&chunk_key())))?;
         let (encrypted, encrypted_peak) = load(&files.encrypted, layer_bytes)?;
         // The first round warms the cache.
         if round > 0 {
-            println!("{round},{bare:.3},{plain:.3},{sealed:.3},{encrypted:.3},{plain_peak},{encrypted_peak}");
-            rows.push([bare, plain, sealed, encrypted, plain_peak as f64, encrypted_peak as f64]);
+            let times = [bare, plain, sealed, encrypted].map(|(wall, cpu)| format!("{wall:.3},{cpu:.2}")).join(",");
+            println!("{round},{times},{plain_peak},{encrypted_peak}");
+            rows.push(([bare, plain, sealed, encrypted], [plain_peak, encrypted_peak]));
         }
     }
-    let median = |column: usize| {
-        let mut values: Vec<f64> = rows.iter().map(|row| row[column]).collect();
-        values.sort_by(f64::total_cmp);
-        values[values.len() / 2]
+    let ratio = |ours: usize, theirs: usize, time: fn((f64, f64)) -> f64| {
+        median(rows.iter().map(|(times, _)| time(times[ours])).collect())
+            / median(rows.iter().map(|(times, _)| time(times[theirs])).collect())
     };
-    println!("median ratio, plain      {:.3}", median(1) / median(0));
-    println!("median ratio, encrypted  {:.3}", median(3) / median(2));
-    println!("peak beyond the weights  {} MiB, encrypted {} MiB", median(4), median(5));
+    for (name, ours, theirs) in [("plain", 1, 0), ("encrypted", 3, 2)] {
+        let (wall, cpu) = (ratio(ours, theirs, |(wall, _)| wall), ratio(ours, theirs, |(_, cpu)| cpu));
+        println!("ratio of the medians, {name}: wall {wall:.3}, processors {cpu:.3}");
+    }
+    let peak = |side: usize| rows.iter().map(|(_, peaks)| peaks[side]).max().unwrap_or(0);
+    println!("largest peak beyond the weights: {} MiB plain, {} MiB encrypted", peak(0), peak(1));
     Ok(())
+}
+
+fn median(mut values: Vec<f64>) -> f64 {
+    values.sort_by(f64::total_cmp);
+    values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
 }
 
 /// The files of one comparison.
@@ -169,13 +182,13 @@ fn request(from: &Path, layer_bytes: usize, encrypt_to: Vec<Recipient>) -> Outco
 }
 
 /// From the open file to the verified bundle in memory, and by how many MiB the process grew beyond the weights.
-fn load(path: &Path, layer_bytes: usize) -> Outcome<(f64, u64)> {
+fn load(path: &Path, layer_bytes: usize) -> Outcome<((f64, f64), u64)> {
     // Forgets the peak so far.
     fs::write("/proc/self/clear_refs", "5")?;
     let before = status("VmRSS:")?;
     let root = trust::of_key(key()?)?;
     let mut kept = Vec::new();
-    let taken = seconds(|| {
+    let taken = timed(|| {
         let bundle = SealedBundle::open(File::open(path)?)?.verify(&root)?.unlock(&[SECRET])?;
         let admitted = admit(bundle)?;
         kept = admitted.load_weights(Keep::default(), &|_| ())?;
@@ -263,8 +276,17 @@ fn nonce(index: usize) -> Nonce {
     Nonce::assume_unique_for_key(bytes)
 }
 
-fn seconds(work: impl FnOnce() -> Outcome<()>) -> Outcome<f64> {
-    let began = Instant::now();
+/// Seconds on the wall, and of all processors together.
+fn timed(work: impl FnOnce() -> Outcome<()>) -> Outcome<(f64, f64)> {
+    let (began, used) = (Instant::now(), processor_seconds()?);
     work()?;
-    Ok(began.elapsed().as_secs_f64())
+    Ok((began.elapsed().as_secs_f64(), processor_seconds()? - used))
+}
+
+fn processor_seconds() -> Outcome<f64> {
+    // The name of the program, which ends with a bracket, may hold spaces; user and system time are the 14th and 15th field.
+    let stat = fs::read_to_string("/proc/self/stat")?;
+    let fields: Vec<&str> = stat.rsplit(')').next().ok_or("no fields")?.split_whitespace().collect();
+    let ticks = |index: usize| -> Outcome<f64> { Ok(fields.get(index).ok_or("too few fields")?.parse()?) };
+    Ok((ticks(11)? + ticks(12)?) / 100.0)
 }
