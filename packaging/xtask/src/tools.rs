@@ -35,6 +35,7 @@ pub(crate) const TOOLS: &[Tool] = &[
     Tool { program: "openssl", package: Some("openssl"), used_for: "the air-gapped tarball and its installation" },
     Tool { program: "curl", package: Some("curl"), used_for: "the commands of INSTALL.md" },
     Tool { program: "ip", package: Some("iproute2"), used_for: "networks of their own for the tests of the tarball" },
+    Tool { program: "age", package: Some("age"), used_for: "opening encrypted layers with other people's age" },
     Tool {
         program: "strace",
         package: Some("strace"),

@@ -59,7 +59,7 @@ impl<'a> Claims<'a> {
             path: &layer.path,
             bytes: layer.size,
             digest: layer.digest,
-            media_type: layer.kind.media_type(),
+            media_type: layer.kind.media_type(manifest.is_encrypted()),
         });
         let release = sealed.unverified_release().ok();
         let kind = release.as_ref().map(ReleaseStatement::kind);
@@ -100,6 +100,12 @@ impl fmt::Display for Claims<'_> {
                 match &release.requires.runtime.below {
                     Some(below) => writeln!(out, ", below {below}")?,
                     None => writeln!(out)?,
+                }
+                if let Some(encryption) = &release.encryption {
+                    writeln!(out, "encryption  {}", encryption.scheme)?;
+                    for recipient in &encryption.recipients {
+                        writeln!(out, "recipient   {recipient}")?;
+                    }
                 }
             }
         }

@@ -7,6 +7,7 @@ mod weight_header;
 
 use std::fmt;
 
+use crate::age::AgeError;
 use crate::digest::Digest;
 use crate::key::KeyId;
 
@@ -186,6 +187,33 @@ pub enum BundleError {
         digest: Digest,
         /// What disagrees.
         what: &'static str,
+    },
+    /// Some layers are encrypted and others are not.
+    #[error(
+        "layer `{path}` is encrypted in another way than the bundle: all layers are, with the model signing attestation \
+         among them as `model.sig`, or none is"
+    )]
+    MixedEncryption {
+        /// The first layer that differs.
+        path: String,
+    },
+    /// An encrypted bundle names the digests of its plaintext to everybody.
+    #[error(
+        "the bundle is encrypted and carries a readable model signing statement, from which contents could be guessed: \
+         it belongs among the layers, as `model.sig`"
+    )]
+    ReadableModelSigning,
+    /// The weights of an encrypted bundle were asked for before anybody opened it.
+    #[error("the bundle is encrypted and no identity has opened it")]
+    Locked,
+    /// An encrypted layer does not open.
+    #[error("the encrypted layer `{path}`: {defect}")]
+    Encrypted {
+        /// The layer's path.
+        path: String,
+        /// What is wrong.
+        #[source]
+        defect: AgeError,
     },
     /// An attestation occurs twice.
     #[error("the attestation {digest} occurs twice")]
@@ -448,7 +476,10 @@ impl BundleError {
             | Self::TooFewSignatures { .. }
             | Self::DifferingStatements { .. }
             | Self::WrongSubject { .. }
-            | Self::Disagreement { .. } => ErrorClass::Signature,
+            | Self::Disagreement { .. }
+            | Self::Encrypted { defect: AgeError::Chunk { .. } | AgeError::HeaderMac | AgeError::NoMatch, .. } => {
+                ErrorClass::Signature
+            }
             _ => ErrorClass::Unreadable,
         }
     }

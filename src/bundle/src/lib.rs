@@ -15,6 +15,7 @@
 //!
 //! Beside the bundles stands [`release`], the signed list of the appliance's own files.
 
+pub mod age;
 pub mod archive;
 pub mod attestation;
 pub mod certificate;
@@ -28,10 +29,12 @@ mod key;
 pub mod limits;
 mod load;
 pub mod manifest;
+mod memory;
 mod names;
 mod opening;
 mod permissions;
 mod policy;
+mod reader;
 pub mod release;
 mod safetensors;
 mod sealed;
@@ -40,6 +43,7 @@ pub mod statement;
 mod tensor;
 mod timestamp;
 pub mod trust;
+mod unlock;
 mod verified;
 mod verify;
 mod weights;
@@ -58,6 +62,7 @@ pub use manifest::{
     CONFIG_MEDIA_TYPE, FORMAT_ANNOTATION, Layer, LayerKind, MANIFEST_MEDIA_TYPE, MODEL_ARTIFACT_TYPE, Manifest,
     WeightFormat,
 };
+pub use memory::TensorBytes;
 pub use names::{BundleName, BundlePath, BundleVersion, Channel, Counter, Epoch};
 pub use opening::{NotAFile, regular, without_waiting};
 pub use permissions::writable_by_all;
@@ -70,7 +75,7 @@ pub use safetensors::SafetensorsHeader;
 pub use sealed::SealedBundle;
 pub use source::Source;
 pub use statement::{CosignStatement, OmsStatement, Predicate, ReleaseStatement, Statement};
-pub use tensor::{TensorEntry, TensorInfo, TensorKind, TensorSink};
+pub use tensor::{TensorEntry, TensorInfo, TensorKind, TensorMemory, TensorSink};
 pub use timestamp::Timestamp;
 pub use trust::{DowngradeToken, RevocationList, Role, RootDocument, TrustRoot};
 pub use verified::{BundleIdentity, VerifiedBundle};

@@ -26,6 +26,8 @@ pub const MAX_SMALL_LAYERS_TOTAL_BYTES: u64 = 512 << 20;
 /// Longest weight layer: what the eleven octal digits of a ustar size can say. A writer splits safetensors into shards of
 /// about 1 GiB, but a single tensor may be longer than that, and a GGUF file cannot be split without being rewritten.
 pub const MAX_WEIGHT_LAYER_BYTES: u64 = (8 << 30) - 1;
+/// Longest header of an age file. A recipient takes about 100 bytes: room for several hundred.
+pub const MAX_AGE_HEADER_BYTES: usize = 64 << 10;
 /// Longest path of a file in a bundle, in bytes.
 pub const MAX_PATH_BYTES: usize = 1024;
 /// Longest trust root, revocation list or downgrade token.

@@ -2,13 +2,13 @@
 //!
 //! ```text
 //!            ┌ header: verified before, hashed from memory
-//! weight file┤ tensor ─read─► owned memory ─hash─► sink.place
-//!            └ …                                       │ every digest matched
-//!                                                      ▼
-//!                                                 sink.finish ─► the model
+//! weight file┤ tensor ─read (, decrypt)─► the sink's memory ─hash─► sink.place
+//!            └ …                                                      │ every digest matched
+//!                                                                     ▼
+//!                                                                sink.finish ─► the model
 //! ```
 //!
-//! The bytes that were hashed are the bytes that are used: each is read once, into memory that belongs to the tensor. A
+//! The bytes that were hashed are the bytes that are used: each is read once, into memory that the sink gave for it. A
 //! file that changes underneath gives a wrong digest, never a wrong model.
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -18,10 +18,12 @@ use crate::digest::Hasher;
 use crate::error::BundleError;
 use crate::names::BundlePath;
 use crate::policy::{AdmissionNotice, HighWaterMarks};
+use crate::reader::{CHUNK_BYTES, Reader};
 use crate::source::{Source, read_exact_at};
 use crate::statement::{AdapterBinding, ReleaseStatement};
-use crate::tensor::{TensorInfo, TensorSink};
+use crate::tensor::{TensorInfo, TensorMemory, TensorSink};
 use crate::verified::{BundleIdentity, VerifiedBundle};
+use crate::verify::{RawHeader, check_digest};
 use crate::weights::WeightFile;
 
 /// A bundle that may run here. Its small files are verified; its weights are verified while they are loaded.
@@ -100,6 +102,12 @@ impl AdmittedBundle {
         self.bundle.weight_bytes()
     }
 
+    /// Whether the bundle is encrypted and nobody has opened it: it can be kept, and not be used.
+    #[must_use]
+    pub fn is_locked(&self) -> bool {
+        self.bundle.is_locked()
+    }
+
     /// Loads all weights into `sink`, several files at a time. `progress` is told, from several threads, how many more
     /// bytes have been read.
     ///
@@ -114,11 +122,16 @@ impl AdmittedBundle {
     where
         S::Error: Send,
     {
-        for_each_weight_file(&self.bundle.weights, |file| {
-            let mut pass = Pass::begin(&*self.bundle.source, file, progress);
+        if self.bundle.is_locked() {
+            return Err(LoadError::Bundle(BundleError::Locked));
+        }
+        in_parallel(&self.bundle.weights, |file| {
+            let mut pass = Pass::begin(&*self.bundle.source, file, progress)?;
             for tensor in file.header.tensors() {
-                let data = pass.tensor(tensor)?;
-                sink.place(tensor.entry(), data).map_err(LoadError::Sink)?;
+                let length = usize::try_from(tensor.length).expect("a weight file is below 8 GiB");
+                let mut memory = sink.open(tensor.entry(), length).map_err(LoadError::Sink)?;
+                pass.tensor(tensor, length, &mut memory)?;
+                sink.place(tensor.entry(), memory).map_err(LoadError::Sink)?;
             }
             pass.finish().map_err(LoadError::Bundle)
         })?;
@@ -130,17 +143,22 @@ impl VerifiedBundle {
     /// The length of all weight files together, in bytes: what `progress` adds up to.
     #[must_use]
     pub fn weight_bytes(&self) -> u64 {
-        self.weights.iter().map(|file| file.length).sum()
+        let locked = self.locked.iter().flat_map(|locked| &locked.headers).map(|header| header.layer.size);
+        self.weights.iter().map(|file| file.length).chain(locked).sum()
     }
 
     /// Hashes all weights and keeps nothing, refusing what loading refuses: what `ampoule verify` does beyond opening.
+    /// Of a locked bundle the weights are hashed as they lie in it.
     ///
     /// # Errors
     /// [`BundleError::DigestMismatch`] for the first file whose content is not what is signed, and
     /// [`BundleError::WeightHeader`] when bytes that belong to no tensor are not zero.
     pub fn check_weights(&self, progress: &(dyn Fn(u64) + Sync)) -> Result<(), BundleError> {
-        for_each_weight_file(&self.weights, |file| {
-            let mut pass = Pass::begin(&*self.source, file, progress);
+        if let Some(locked) = &self.locked {
+            return in_parallel(&locked.headers, |header| hash_locked(&*self.source, header, progress));
+        }
+        in_parallel(&self.weights, |file| {
+            let mut pass = Pass::begin(&*self.source, file, progress)?;
             for tensor in file.header.tensors() {
                 pass.skim_to(tensor.offset, Gap::Zeros)?;
                 pass.skim_to(tensor.offset + tensor.length, Gap::Content)?;
@@ -151,10 +169,7 @@ impl VerifiedBundle {
 }
 
 /// Runs `work` on every file, on as many threads as the machine has cores, and stops at the first error.
-fn for_each_weight_file<E: Send>(
-    files: &[WeightFile],
-    work: impl Fn(&WeightFile) -> Result<(), E> + Sync,
-) -> Result<(), E> {
+fn in_parallel<T: Sync, E: Send>(files: &[T], work: impl Fn(&T) -> Result<(), E> + Sync) -> Result<(), E> {
     let next = AtomicUsize::new(0);
     let failed = AtomicBool::new(false);
     let first_error = Mutex::new(None);
@@ -178,6 +193,27 @@ fn for_each_weight_file<E: Send>(
     first_error.into_inner().unwrap_or_else(PoisonError::into_inner).map_or(Ok(()), Err)
 }
 
+/// Hashes an encrypted weight file that nobody can read.
+fn hash_locked(
+    source: &dyn Source,
+    RawHeader { layer, offset, bytes }: &RawHeader,
+    progress: &(dyn Fn(u64) + Sync),
+) -> Result<(), BundleError> {
+    let mut hasher = Hasher::new();
+    hasher.update(bytes);
+    let mut position = bytes.len() as u64;
+    progress(position);
+    let mut buffer = vec![0; CHUNK_BYTES];
+    while position < layer.size {
+        let count = usize::try_from(layer.size - position).map_or(CHUNK_BYTES, |rest| rest.min(CHUNK_BYTES));
+        read_exact_at(source, &mut buffer[..count], offset + position, layer.path.as_str())?;
+        hasher.update(&buffer[..count]);
+        position += count as u64;
+        progress(count as u64);
+    }
+    check_digest(layer.path.as_str(), hasher.finish(), layer.digest)
+}
+
 /// What may stand in bytes that are skimmed.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Gap {
@@ -187,37 +223,43 @@ enum Gap {
     Content,
 }
 
-/// How much is read and hashed at once; it stays in the cache between the two.
-const CHUNK_BYTES: usize = 256 << 10;
-
 /// One pass over one weight file: every byte is read once, in order, and hashed.
 struct Pass<'a> {
-    source: &'a dyn Source,
     file: &'a WeightFile,
     progress: &'a (dyn Fn(u64) + Sync),
-    hasher: Hasher,
+    reader: Reader<'a>,
     position: u64,
 }
 
 impl<'a> Pass<'a> {
-    /// Begins behind the header, whose verified bytes are hashed from memory.
-    fn begin(source: &'a dyn Source, file: &'a WeightFile, progress: &'a (dyn Fn(u64) + Sync)) -> Self {
-        let mut hasher = Hasher::new();
-        hasher.update(&file.header_bytes);
-        let position = file.header_bytes.len() as u64;
-        progress(position);
-        Self { source, file, progress, hasher, position }
+    /// Begins behind the header.
+    fn begin(
+        source: &'a dyn Source,
+        file: &'a WeightFile,
+        progress: &'a (dyn Fn(u64) + Sync),
+    ) -> Result<Self, BundleError> {
+        let mut pass = Self { file, progress, reader: Reader::new(source, file), position: 0 };
+        pass.skim_to(file.header.length(), Gap::Content)?;
+        Ok(pass)
     }
 
-    /// Reads the next tensor into memory of its own.
-    fn tensor(&mut self, tensor: &TensorInfo) -> Result<Vec<u8>, BundleError> {
+    /// Reads the next tensor into the memory that its sink gave for it.
+    fn tensor(
+        &mut self,
+        tensor: &TensorInfo,
+        length: usize,
+        memory: &mut impl TensorMemory,
+    ) -> Result<(), BundleError> {
         self.skim_to(tensor.offset, Gap::Zeros)?;
-        // The header was checked against the file's length, so this is not more than the file holds.
-        let mut data = vec![0; usize::try_from(tensor.length).expect("a weight file is below 8 GiB")];
-        for chunk in data.chunks_mut(CHUNK_BYTES) {
-            self.read(chunk)?;
+        let mut left = length;
+        while left > 0 {
+            let room = memory.room();
+            let count = room.len().min(left).min(CHUNK_BYTES);
+            self.read(&mut room[..count])?;
+            memory.filled(count);
+            left -= count;
         }
-        Ok(data)
+        Ok(())
     }
 
     /// Reads up to `target` and keeps nothing.
@@ -240,8 +282,7 @@ impl<'a> Pass<'a> {
     }
 
     fn read(&mut self, chunk: &mut [u8]) -> Result<(), BundleError> {
-        read_exact_at(self.source, chunk, self.file.offset + self.position, self.file.path.as_str())?;
-        self.hasher.update(chunk);
+        self.reader.read(chunk)?;
         self.position += chunk.len() as u64;
         (self.progress)(chunk.len() as u64);
         Ok(())
@@ -250,10 +291,6 @@ impl<'a> Pass<'a> {
     /// Hashes what is left, which is padding, and compares.
     fn finish(mut self) -> Result<(), BundleError> {
         self.skim_to(self.file.length, Gap::Zeros)?;
-        let (found, expected) = (self.hasher.finish(), self.file.digest);
-        if found != expected {
-            return Err(BundleError::DigestMismatch { what: self.file.path.to_string(), found, expected });
-        }
-        Ok(())
+        self.reader.finish()
     }
 }

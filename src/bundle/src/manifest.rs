@@ -34,21 +34,32 @@ pub enum LayerKind {
     Doc,
     /// Weights, safetensors or GGUF: `application/vnd.cncf.model.weight.v1.raw`.
     Weight,
+    /// The model signing attestation of an encrypted bundle, which lists the digests of its plaintext and is therefore
+    /// encrypted like the files. An encrypted bundle has exactly one, at `model.sig`; a plain one has none.
+    ModelSignature,
 }
 
 impl LayerKind {
-    /// The layer's media type.
+    const ALL: [Self; 4] = [Self::Config, Self::Doc, Self::Weight, Self::ModelSignature];
+
+    /// The layer's media type, in a plain or in an encrypted bundle.
     #[must_use]
-    pub fn media_type(self) -> &'static str {
-        match self {
-            Self::Config => "application/vnd.cncf.model.weight.config.v1.raw",
-            Self::Doc => "application/vnd.cncf.model.doc.v1.raw",
-            Self::Weight => "application/vnd.cncf.model.weight.v1.raw",
+    pub fn media_type(self, encrypted: bool) -> &'static str {
+        match (self, encrypted) {
+            (Self::Config, false) => "application/vnd.cncf.model.weight.config.v1.raw",
+            (Self::Config, true) => "application/vnd.cncf.model.weight.config.v1.raw+encrypted",
+            (Self::Doc, false) => "application/vnd.cncf.model.doc.v1.raw",
+            (Self::Doc, true) => "application/vnd.cncf.model.doc.v1.raw+encrypted",
+            (Self::Weight, false) => "application/vnd.cncf.model.weight.v1.raw",
+            (Self::Weight, true) => "application/vnd.cncf.model.weight.v1.raw+encrypted",
+            (Self::ModelSignature, _) => "application/vnd.dev.sigstore.bundle.v0.3+json+encrypted",
         }
     }
 
-    fn from_media_type(text: &str) -> Option<Self> {
-        [Self::Config, Self::Doc, Self::Weight].into_iter().find(|kind| kind.media_type() == text)
+    /// The kind of a layer with this media type, and whether it is encrypted.
+    fn from_media_type(text: &str) -> Option<(Self, bool)> {
+        let both = Self::ALL.into_iter().flat_map(|kind| [(kind, true), (kind, false)]);
+        both.into_iter().find(|(kind, encrypted)| kind.media_type(*encrypted) == text)
     }
 }
 
@@ -59,9 +70,9 @@ pub struct Layer {
     pub path: BundlePath,
     /// What it holds.
     pub kind: LayerKind,
-    /// SHA-256 of its content.
+    /// SHA-256 of its content, as it lies in the bundle: of an encrypted layer, that of the age file.
     pub digest: Digest,
-    /// Its length in bytes.
+    /// Its length in bytes, likewise.
     pub size: u64,
 }
 
@@ -75,17 +86,19 @@ pub struct Manifest {
 }
 
 impl Manifest {
-    /// A manifest of `layers` (in any order) with the ModelPack config whose bytes are `config`.
+    /// A manifest of `layers` (in any order) with the ModelPack config whose bytes are `config`. With a
+    /// [`LayerKind::ModelSignature`] among them it is that of an encrypted bundle.
     ///
     /// # Errors
     /// As [`Manifest::parse`]: limits, colliding paths, contradictions.
     pub fn new(config: &[u8], mut layers: Vec<Layer>) -> Result<Self, BundleError> {
         layers.sort_by(|left, right| order_key(left).cmp(&order_key(right)));
+        let encrypted = has_model_signature(&layers);
         let wire = WireManifest {
             annotations: BTreeMap::from([(FORMAT_ANNOTATION.to_owned(), limits::FORMAT_VERSION.to_string())]),
             artifact_type: MODEL_ARTIFACT_TYPE.to_owned(),
             config: Descriptor::new(CONFIG_MEDIA_TYPE, Digest::of(config), config.len() as u64),
-            layers: layers.iter().map(layer_descriptor).collect(),
+            layers: layers.iter().map(|layer| layer_descriptor(layer, encrypted)).collect(),
             media_type: MANIFEST_MEDIA_TYPE.to_owned(),
             schema_version: 2,
         };
@@ -122,6 +135,7 @@ impl Manifest {
         check_limit("the config's length in bytes", wire.config.size, limits::MAX_CONFIG_BYTES)?;
         check_limit("the number of layers", wire.layers.len() as u64, limits::MAX_LAYERS as u64)?;
         let layers = wire.layers.into_iter().map(parse_layer).collect::<Result<Vec<_>, _>>()?;
+        let layers = all_or_none_encrypted(layers)?;
         check_layers(&layers)?;
         Ok(Self { config_digest: wire.config.digest, config_size: wire.config.size, layers, bytes })
     }
@@ -155,6 +169,16 @@ impl Manifest {
     pub fn layers(&self) -> &[Layer] {
         &self.layers
     }
+
+    /// Whether the layers are encrypted: all of them are, or none.
+    #[must_use]
+    pub fn is_encrypted(&self) -> bool {
+        has_model_signature(&self.layers)
+    }
+}
+
+fn has_model_signature(layers: &[Layer]) -> bool {
+    layers.iter().any(|layer| layer.kind == LayerKind::ModelSignature)
 }
 
 const DOCUMENT: &str = "model manifest";
@@ -177,26 +201,46 @@ fn check_format(tree: &serde_json::Value) -> Result<(), BundleError> {
     }
 }
 
-fn layer_descriptor(layer: &Layer) -> Descriptor {
+fn layer_descriptor(layer: &Layer, encrypted: bool) -> Descriptor {
     let path = layer.path.as_str().to_owned();
     let annotations =
         BTreeMap::from([(FILEPATH_ANNOTATION.to_owned(), path.clone()), (TITLE_ANNOTATION.to_owned(), path)]);
-    Descriptor { annotations: Some(annotations), ..Descriptor::new(layer.kind.media_type(), layer.digest, layer.size) }
+    let media_type = layer.kind.media_type(encrypted);
+    Descriptor { annotations: Some(annotations), ..Descriptor::new(media_type, layer.digest, layer.size) }
 }
 
-fn parse_layer(descriptor: Descriptor) -> Result<Layer, BundleError> {
+/// The layer, and whether it is encrypted.
+fn parse_layer(descriptor: Descriptor) -> Result<(Layer, bool), BundleError> {
     let path = descriptor.annotations.as_ref().and_then(|annotations| annotations.get(FILEPATH_ANNOTATION));
-    let path: BundlePath =
-        path.ok_or_else(|| wrong_field(DOCUMENT, "layers", "a layer without a path", FILEPATH_ANNOTATION))?.parse()?;
-    let kind = LayerKind::from_media_type(&descriptor.media_type).ok_or_else(|| BundleError::UnknownMediaType {
+    let path = path.ok_or_else(|| wrong_field(DOCUMENT, "layers", "a layer without a path", FILEPATH_ANNOTATION))?;
+    let kind = LayerKind::from_media_type(&descriptor.media_type);
+    let path = match kind {
+        Some((LayerKind::ModelSignature, _)) if *path == *BundlePath::model_signature().as_str() => {
+            BundlePath::model_signature()
+        }
+        Some((LayerKind::ModelSignature, _)) => {
+            return Err(wrong_field(DOCUMENT, "layers", path, "model.sig, the path of the model signing attestation"));
+        }
+        _ => path.parse()?,
+    };
+    let (kind, encrypted) = kind.ok_or_else(|| BundleError::UnknownMediaType {
         path: path.to_string(),
         found: crate::digest::shorten(&descriptor.media_type),
     })?;
     let layer = Layer { path, kind, digest: descriptor.digest, size: descriptor.size };
-    if layer_descriptor(&layer) != descriptor {
+    if layer_descriptor(&layer, encrypted) != descriptor {
         return Err(wrong_field(DOCUMENT, "layers", "a layer with other members", "path and title alone"));
     }
-    Ok(layer)
+    Ok((layer, encrypted))
+}
+
+/// A bundle is encrypted whole, with its model signing statement inside, or not at all.
+fn all_or_none_encrypted(layers: Vec<(Layer, bool)>) -> Result<Vec<Layer>, BundleError> {
+    let expected = layers.iter().any(|(layer, _)| layer.kind == LayerKind::ModelSignature);
+    if let Some((layer, _)) = layers.iter().find(|(_, encrypted)| *encrypted != expected) {
+        return Err(BundleError::MixedEncryption { path: layer.path.to_string() });
+    }
+    Ok(layers.into_iter().map(|(layer, _)| layer).collect())
 }
 
 fn check_layers(layers: &[Layer]) -> Result<(), BundleError> {
@@ -213,7 +257,7 @@ fn check_layers(layers: &[Layer]) -> Result<(), BundleError> {
                     return Err(BundleError::UnknownWeightFormat { path: layer.path.to_string() });
                 }
             }
-            LayerKind::Config | LayerKind::Doc => {
+            LayerKind::Config | LayerKind::Doc | LayerKind::ModelSignature => {
                 check_limit("a layer's length in bytes", layer.size, limits::MAX_SMALL_LAYER_BYTES)?;
                 small_total += layer.size;
             }

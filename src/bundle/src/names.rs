@@ -97,8 +97,19 @@ impl TryFrom<&str> for BundlePath {
     }
 }
 
+impl BundlePath {
+    /// The path of the model signing attestation in an encrypted bundle: the one file that is not in its own scope.
+    #[must_use]
+    pub fn model_signature() -> Self {
+        Self(MODEL_SIGNATURE.to_owned())
+    }
+}
+
+/// Where OpenSSF's client expects the signature of a model's folder.
+const MODEL_SIGNATURE: &str = "model.sig";
+
 /// What `model_signing` does not sign at the top level of a model's folder.
-const UNSIGNED_TOP_LEVEL_NAMES: [&str; 5] = [".git", ".gitignore", ".gitattributes", ".github", "model.sig"];
+const UNSIGNED_TOP_LEVEL_NAMES: [&str; 5] = [".git", ".gitignore", ".gitattributes", ".github", MODEL_SIGNATURE];
 
 fn check_label(text: &str, kind: &'static str, longest: usize) -> Result<(), BundleError> {
     let refuse = |reason| Err(BundleError::InvalidText { kind, found: shorten(text), reason });

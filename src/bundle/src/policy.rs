@@ -16,12 +16,13 @@ pub use marks::HighWaterMarks;
 pub use report::{AdmissionNotice, Examination, Fact, Finding, Origin, PolicyViolation, Verdict};
 pub use rule::{Rule, ViolationClass};
 
-use crate::digest::Digest;
+use crate::digest::{Digest, printable};
 use crate::load::AdmittedBundle;
 use crate::names::{BundleName, BundleVersion, Channel};
-use crate::statement::{Accelerator, AdapterBinding, Endpoint, ExpiryPolicy};
+use crate::statement::{Accelerator, AdapterBinding, Encryption, Endpoint, ExpiryPolicy};
 use crate::timestamp::Timestamp;
 use crate::trust::RevocationList;
+use crate::unlock::Decryption;
 use crate::verified::{VerifiedBundle, Voucher};
 
 /// What this runtime is and offers, and what the site allows.
@@ -134,6 +135,7 @@ struct Examiner<'a> {
 
 impl Examiner<'_> {
     fn examine(mut self) -> Examination {
+        self.check_encryption();
         self.check_runtime();
         self.check_host();
         self.check_adapter();
@@ -145,12 +147,29 @@ impl Examiner<'_> {
         Examination { findings: self.findings, notices }
     }
 
+    fn check_encryption(&mut self) {
+        let Some(encryption) = &self.bundle.release.encryption else {
+            let plain = || fact("plain layers", self.release());
+            return self.hold(Rule::Encryption, true, plain(), fact("nothing", Origin::Runtime));
+        };
+        let scheme = printable(&encryption.scheme);
+        let required = fact(format!("{}, which this runtime knows", Encryption::AGE), Origin::Runtime);
+        let is_known = encryption.scheme == Encryption::AGE;
+        self.hold(Rule::Encryption, is_known, fact(format!("the scheme `{scheme}`"), self.release()), required);
+        let Decryption::Failed { tried } = &self.bundle.decryption else { return };
+        let recipients = list(encryption.recipients.iter().map(|recipient| printable(recipient)));
+        let found = match &tried[..] {
+            [] => fact("no identity", self.policy.setting("decryption_identity_file")),
+            tried => {
+                let tried = list(tried.iter().map(ToString::to_string));
+                fact(format!("the identity of {tried}"), self.policy.setting("decryption_identity_file"))
+            }
+        };
+        self.hold(Rule::Encryption, false, found, fact(format!("one of [{recipients}]"), self.release()));
+    }
+
     fn check_runtime(&mut self) {
         let (release, policy) = (&self.bundle.release, self.policy);
-        let layers = if release.encryption.is_none() { "plain layers" } else { "encrypted layers" };
-        let plain = fact("plain layers: this runtime cannot decrypt", Origin::Runtime);
-        self.hold(Rule::Encryption, release.encryption.is_none(), fact(layers, self.release()), plain);
-
         let range = &release.requires.runtime;
         let runtime = &policy.runtime_version;
         // By precedence: semantic versioning gives build metadata no say in it.

@@ -56,6 +56,16 @@ impl Source for Vec<u8> {
     }
 }
 
+impl<S: Source + ?Sized> Source for &S {
+    fn length(&self) -> io::Result<u64> {
+        (**self).length()
+    }
+
+    fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
+        (**self).read_at(buffer, offset)
+    }
+}
+
 impl<S: Source + ?Sized> Source for std::sync::Arc<S> {
     fn length(&self) -> io::Result<u64> {
         (**self).length()
@@ -82,6 +92,16 @@ impl Source for Excerpt {
         let rest = usize::try_from(self.length.saturating_sub(offset)).unwrap_or(usize::MAX);
         let count = rest.min(buffer.len());
         self.source.read_at(&mut buffer[..count], self.start.saturating_add(offset))
+    }
+}
+
+impl<S: Source + ?Sized> Source for Box<S> {
+    fn length(&self) -> io::Result<u64> {
+        (**self).length()
+    }
+
+    fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
+        (**self).read_at(buffer, offset)
     }
 }
 

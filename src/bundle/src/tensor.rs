@@ -179,19 +179,48 @@ pub struct TensorEntry<'a> {
     pub shape: &'a [usize],
 }
 
+/// Where the bytes of one tensor go while they are read. It is written to in order, and once.
+pub trait TensorMemory {
+    /// Where the next bytes go: at least one, while any is missing.
+    fn room(&mut self) -> &mut [u8];
+
+    /// The first `count` bytes of the room are filled. Only the last piece of a tensor is no multiple of 8 bytes.
+    fn filled(&mut self, count: usize);
+
+    /// Fills it from a slice, for whoever has the bytes already.
+    fn fill_from(&mut self, mut bytes: &[u8]) {
+        while !bytes.is_empty() {
+            let room = self.room();
+            let count = room.len().min(bytes.len());
+            room[..count].copy_from_slice(&bytes[..count]);
+            self.filled(count);
+            bytes = &bytes[count..];
+        }
+    }
+}
+
 /// Takes tensors while they are read, and gives out what it made of them only when all digests have matched.
 pub trait TensorSink: Sync {
     /// What the tensors become.
     type Output;
     /// Why a tensor cannot be taken.
     type Error: std::error::Error;
+    /// Where a tensor's bytes go.
+    type Memory: TensorMemory;
 
-    /// Takes one tensor with its bytes in file order, little-endian. Called from several threads, once per tensor, in no
-    /// particular order. The bytes are not verified yet: CAUTION, nothing may leave the sink before [`TensorSink::finish`].
+    /// Gives room for a tensor of `length` bytes, which come in file order, little-endian. Called from several threads, once
+    /// per tensor, in no particular order.
     ///
     /// # Errors
     /// Whatever makes the tensor unusable; loading stops then.
-    fn place(&self, tensor: TensorEntry<'_>, data: Vec<u8>) -> Result<(), Self::Error>;
+    fn open(&self, tensor: TensorEntry<'_>, length: usize) -> Result<Self::Memory, Self::Error>;
+
+    /// Takes a tensor whose memory is filled. The bytes are not verified yet: CAUTION, nothing may leave the sink before
+    /// [`TensorSink::finish`].
+    ///
+    /// # Errors
+    /// As [`TensorSink::open`].
+    fn place(&self, tensor: TensorEntry<'_>, memory: Self::Memory) -> Result<(), Self::Error>;
 
     /// Gives out the result. Called only after the digest of every weight file has matched.
     ///

@@ -11,7 +11,8 @@ use crate::names::{BundleName, BundlePath, BundleVersion, Channel, Counter, Epoc
 use crate::source::Source;
 use crate::statement::{AdapterBinding, BundleKind, ReleaseStatement};
 use crate::timestamp::Timestamp;
-use crate::trust::TrustRoot;
+use crate::trust::{Role, TrustRoot};
+use crate::unlock::{Decryption, Locked};
 use crate::weights::WeightFile;
 
 /// A bundle whose signatures, small files and weight headers have been verified. It may not run yet: that is for
@@ -24,6 +25,8 @@ pub struct VerifiedBundle {
     pub(crate) adapter_binding: Option<AdapterBinding>,
     pub(crate) files: BTreeMap<BundlePath, Vec<u8>>,
     pub(crate) weights: Vec<WeightFile>,
+    pub(crate) locked: Option<Locked>,
+    pub(crate) decryption: Decryption,
     pub(crate) root: TrustRoot,
 }
 
@@ -41,9 +44,10 @@ impl VerifiedBundle {
     }
 
     /// The model signing attestation by a key of the role that vouches for the bundle: what is exported as `model.sig`.
+    /// `None` in an encrypted bundle that nobody has opened.
     #[must_use]
-    pub fn model_signature(&self) -> &Attestation {
-        &self.vouchers.model_signature
+    pub fn model_signature(&self) -> Option<&Attestation> {
+        self.vouchers.model_signature.as_ref()
     }
 
     /// The weight files, with verified and checked headers.
@@ -72,10 +76,12 @@ impl VerifiedBundle {
 
 /// The signatures that a bundle is accepted for, all by keys of one role.
 pub(crate) struct Vouchers {
+    pub(crate) role: Role,
     pub(crate) release_signers: Vec<Voucher>,
     pub(crate) threshold: usize,
     pub(crate) model_signers: Vec<Voucher>,
-    pub(crate) model_signature: Attestation,
+    /// Absent as long as it is encrypted.
+    pub(crate) model_signature: Option<Attestation>,
 }
 
 /// One key that signed and counts.

@@ -9,32 +9,39 @@ use crate::attestation::Attestation;
 use crate::certificate::{Certificate, Validity};
 use crate::digest::{Digest, printable, shorten};
 use crate::error::{BundleError, MaySign, WeightHeaderError};
-use crate::key::KeyId;
+use crate::key::{KeyId, PublicKey};
 use crate::limits;
 use crate::manifest::{Layer, LayerKind, WeightFormat, check_limit, wrong_field};
 use crate::names::BundlePath;
 use crate::sealed::SealedBundle;
 use crate::source::read_exact_at;
 use crate::statement::{
-    AdapterBinding, CosignStatement, OmsStatement, Predicate, PredicateType, ReleaseStatement, Statement,
+    AdapterBinding, CosignStatement, OmsSerialization, OmsStatement, Predicate, PredicateType, ReleaseStatement,
+    Statement,
 };
 use crate::timestamp::Timestamp;
 use crate::trust::{RevocationList, Role, TrustRoot};
+use crate::unlock::{Decryption, Locked};
 use crate::verified::{BundleIdentity, VerifiedBundle, Voucher, Vouchers};
 use crate::weights::{WeightFile, WeightHeader};
 
-/// FORMAT.md steps 7 to 16.
+/// FORMAT.md steps 7 to 16; of an encrypted bundle as far as they need no key.
 pub(crate) fn verify(bundle: SealedBundle, root: &TrustRoot) -> Result<VerifiedBundle, BundleError> {
+    let encrypted = bundle.manifest.is_encrypted();
     let signers = step_07_check_signatures(&bundle, root)?;
     let payloads = step_08_collect_payloads(&bundle.attestations)?;
     let release = step_09_read_release(&payloads, &bundle)?;
-    let vouchers = step_10_count_signers(&release, &bundle.attestations, &signers, root)?;
+    let vouchers = step_10_count_signers(&release, &bundle.attestations, &signers, root, encrypted)?;
     step_11_check_model_signing(&payloads, &bundle, &release)?;
     step_12_check_cosign(&payloads, &bundle)?;
     step_13_check_config(&bundle, &release)?;
     let files = step_14_read_small_files(&bundle, &release)?;
     let raw_headers = step_15_read_weight_headers(&bundle, &release)?;
-    let weights = step_16_check_weight_headers(raw_headers)?;
+    let (files, weights, locked) = if encrypted {
+        (BTreeMap::new(), Vec::new(), Some(Locked { files, headers: raw_headers }))
+    } else {
+        (files, step_16_check_weight_headers(raw_headers)?, None)
+    };
     let identity = BundleIdentity {
         name: release.name.clone(),
         version: release.version.clone(),
@@ -58,6 +65,8 @@ pub(crate) fn verify(bundle: SealedBundle, root: &TrustRoot) -> Result<VerifiedB
         adapter_binding: AdapterBinding::to(&bundle.manifest),
         files,
         weights,
+        locked,
+        decryption: Decryption::Failed { tried: Vec::new() },
         root: root.clone(),
     })
 }
@@ -68,18 +77,23 @@ type Signers = BTreeMap<Predicate, BTreeMap<KeyId, Pinned>>;
 type Pinned = BTreeMap<KeyId, Option<Validity>>;
 
 /// Checks each signature by a key that counts: one that is pinned, or that a pinned authority certifies. Others count for
-/// nothing, and so does what was revoked. A bundle that was revoked itself is refused whoever signed it.
+/// nothing, and so does what was revoked. A bundle that was revoked itself is refused whoever signed it. An encrypted bundle
+/// has its model signing statement inside, and must not have a readable one.
 fn step_07_check_signatures(bundle: &SealedBundle, root: &TrustRoot) -> Result<Signers, BundleError> {
     let manifest = bundle.manifest.digest();
     if let Some(list) = root.revocations().filter(|list| list.has_manifest(manifest)) {
         return Err(BundleError::RevokedManifest { manifest, version: list.version() });
     }
     let attestations = &bundle.attestations;
+    let encrypted = bundle.manifest.is_encrypted();
+    let is_model_signing = |attestation: &Attestation| attestation.predicate() == Predicate::ModelSigning;
+    if encrypted && attestations.iter().any(is_model_signing) {
+        return Err(BundleError::ReadableModelSigning);
+    }
     let mut signers = Signers::new();
     for attestation in attestations {
         let pinned = pinned_by(attestation, root)?;
-        let leaf = attestation.certificates().first().map(Certificate::key);
-        let Some(key) = leaf.or_else(|| root.key(attestation.key())).filter(|_| !pinned.is_empty()) else { continue };
+        let Some(key) = signing_key(attestation, root).filter(|_| !pinned.is_empty()) else { continue };
         if !attestation.is_signed_by(key) {
             return Err(BundleError::BadSignature { key: key.id(), statement: attestation.predicate().name() });
         }
@@ -93,7 +107,8 @@ fn step_07_check_signatures(bundle: &SealedBundle, root: &TrustRoot) -> Result<S
         }
     }
     // Nothing of a payload is read before a pinned key has signed it.
-    for predicate in [Predicate::Release, Predicate::ModelSigning] {
+    let required = if encrypted { &[Predicate::Release][..] } else { &[Predicate::Release, Predicate::ModelSigning] };
+    for &predicate in required {
         if !signers.contains_key(&predicate) {
             let required = match predicate {
                 Predicate::Release => root.role(Role::Release).map_or(1, |keys| keys.threshold),
@@ -197,6 +212,7 @@ fn step_10_count_signers(
     attestations: &[Attestation],
     signers: &Signers,
     root: &TrustRoot,
+    encrypted: bool,
 ) -> Result<Vouchers, BundleError> {
     let (roles, may_sign): (&[Role], MaySign) = match release.adapter {
         Some(_) => (&[Role::Release, Role::Site], MaySign::Adapter),
@@ -204,7 +220,7 @@ fn step_10_count_signers(
     };
     let mut refusal = None;
     for &role in roles {
-        match count_role(role, may_sign, attestations, signers, root) {
+        match count_role(role, may_sign, attestations, signers, root, encrypted) {
             Ok(vouchers) => return Ok(vouchers),
             Err(error) => refusal = refusal.or(Some(error)),
         }
@@ -218,6 +234,7 @@ fn count_role(
     attestations: &[Attestation],
     signers: &Signers,
     root: &TrustRoot,
+    encrypted: bool,
 ) -> Result<Vouchers, BundleError> {
     let (members, threshold) = match root.role(role) {
         Some(keys) => (keys.keyids.clone(), keys.threshold),
@@ -230,12 +247,15 @@ fn count_role(
         attestation.predicate() == Predicate::ModelSigning && model_signers.iter().any(by)
     });
     let refusal = |predicate, found, required| unsigned(predicate, attestations, may_sign, role, root, found, required);
-    let model_signature = model_signature.ok_or_else(|| refusal(Predicate::ModelSigning, 0, 1))?.clone();
+    if model_signature.is_none() && !encrypted {
+        return Err(refusal(Predicate::ModelSigning, 0, 1));
+    }
+    let model_signature = model_signature.cloned();
     let release_signers = by_members(Predicate::Release);
     if release_signers.len() < threshold {
         return Err(refusal(Predicate::Release, release_signers.len(), threshold));
     }
-    Ok(Vouchers { release_signers, threshold, model_signers, model_signature })
+    Ok(Vouchers { role, release_signers, threshold, model_signers, model_signature })
 }
 
 /// Each signing key once, and for each of the root's entries one key at most: whoever holds one key cannot be two, nor can
@@ -254,14 +274,41 @@ fn distinct(signers: Option<&BTreeMap<KeyId, Pinned>>, members: &BTreeSet<KeyId>
     vouchers.into_values().collect()
 }
 
-/// The model signing statement lists exactly the manifest's layers, and its root is the one that the release names.
+/// Who of a role signed an attestation that lay inside an encrypted bundle, if it was anybody of that role.
+pub(crate) fn voucher_of(
+    attestation: &Attestation,
+    role: Role,
+    root: &TrustRoot,
+) -> Result<Option<Voucher>, BundleError> {
+    let pinned = pinned_by(attestation, root)?;
+    let Some(key) = signing_key(attestation, root).filter(|_| !pinned.is_empty()) else { return Ok(None) };
+    if !attestation.is_signed_by(key) {
+        return Err(BundleError::BadSignature { key: key.id(), statement: attestation.predicate().name() });
+    }
+    let members = root.role(role).map(|keys| keys.keyids.clone()).unwrap_or_default();
+    Ok(distinct(Some(&BTreeMap::from([(key.id(), pinned)])), &members).pop())
+}
+
+/// The key that an attestation is to be checked with: its certificate's, or the pinned one that it names.
+fn signing_key<'a>(attestation: &'a Attestation, root: &'a TrustRoot) -> Option<&'a PublicKey> {
+    attestation.certificates().first().map(Certificate::key).or_else(|| root.key(attestation.key()))
+}
+
+/// The release names the root over all layers. In a plain bundle the model signing statement has that root and lists
+/// exactly the manifest's layers; that of an encrypted bundle is read when somebody opens it.
 fn step_11_check_model_signing(
     payloads: &Payloads<'_>,
     bundle: &SealedBundle,
     release: &ReleaseStatement,
 ) -> Result<(), BundleError> {
-    let statement: Statement<OmsStatement> = read_statement(payloads)?;
     let expected = OmsStatement::about(&release.name, bundle.manifest.layers());
+    agree("the root over all files", "the release statement", &release.oms_root, "the manifest", &expected.subject)?;
+    let (encrypted, stated) = (bundle.manifest.is_encrypted(), release.encryption.is_some());
+    agree("whether the layers are encrypted", "the release statement", &stated, "the manifest", &encrypted)?;
+    if encrypted {
+        return Ok(());
+    }
+    let statement: Statement<OmsStatement> = read_statement(payloads)?;
     let (found_files, expected_files) = (&statement.predicate.resources, &expected.predicate.resources);
     for (found, expected) in found_files.iter().zip(expected_files) {
         let describe = |path: &BundlePath, digest: &Digest| format!("{path} {digest}");
@@ -280,16 +327,8 @@ fn step_11_check_model_signing(
         "the manifest",
         &expected_files.len(),
     )?;
-    if statement.predicate.serialization != expected.predicate.serialization {
-        return Err(wrong_field(
-            "model signing statement",
-            "serialization",
-            "another one",
-            "method files, hash_type sha256, allow_symlinks false",
-        ));
-    }
+    check_oms_form(&statement.predicate)?;
     check_subject(&statement, expected.subject)?;
-    agree("the root over all files", "the release statement", &release.oms_root, "the manifest", &expected.subject)?;
     agree(
         "the bundle's name",
         "the model signing statement",
@@ -297,6 +336,15 @@ fn step_11_check_model_signing(
         "the release statement",
         &release.name,
     )
+}
+
+/// The files were hashed whole, and no link was followed.
+pub(crate) fn check_oms_form(statement: &OmsStatement) -> Result<(), BundleError> {
+    if statement.serialization == OmsSerialization::WHOLE_FILES {
+        return Ok(());
+    }
+    let expected = "method files, hash_type sha256, allow_symlinks false";
+    Err(wrong_field("model signing statement", "serialization", "another one", expected))
 }
 
 /// A cosign statement, if there is one, is about this manifest. It never suffices.
@@ -364,18 +412,19 @@ fn check_references(release: &ReleaseStatement, files: &BTreeMap<BundlePath, Vec
     Ok(())
 }
 
-/// A weight layer with the bytes of its header, verified and not parsed yet.
-struct RawHeader<'a> {
-    layer: &'a Layer,
-    offset: u64,
-    bytes: Vec<u8>,
+/// A weight layer with the bytes of its header, verified and not parsed yet. Of an encrypted one these are the bytes of
+/// the age file up to the end of the chunk in which the header ends.
+pub(crate) struct RawHeader {
+    pub(crate) layer: Layer,
+    pub(crate) offset: u64,
+    pub(crate) bytes: Vec<u8>,
 }
 
 /// Reads each weight file's header by the length that the release statement gives and checks its digest.
-fn step_15_read_weight_headers<'a>(
-    bundle: &'a SealedBundle,
+fn step_15_read_weight_headers(
+    bundle: &SealedBundle,
     release: &ReleaseStatement,
-) -> Result<Vec<RawHeader<'a>>, BundleError> {
+) -> Result<Vec<RawHeader>, BundleError> {
     let layers: Vec<(usize, &Layer)> =
         bundle.manifest.layers().iter().enumerate().filter(|(_, layer)| layer.kind == LayerKind::Weight).collect();
     let (statement, manifest) = ("the release statement", "the manifest");
@@ -389,45 +438,56 @@ fn step_15_read_weight_headers<'a>(
             Some(WeightFormat::Safetensors) => limits::MAX_SAFETENSORS_HEADER_BYTES + 8,
             Some(WeightFormat::Gguf) | None => limits::MAX_GGUF_HEADER_BYTES,
         };
+        // The age header, the rest of a chunk, and a tag for each: far less than a tenth more.
+        let limit = if bundle.manifest.is_encrypted() { limit + limit / 8 } else { limit };
         let what = format!("the header of `{}`", layer.path);
         check_limit(&format!("the length in bytes of {what}"), signed.header_length, limit.min(layer.size))?;
         let mut bytes = vec![0; usize::try_from(signed.header_length).expect("the limit fits")];
         let offset = bundle.layout.layer_offset(index);
         read_exact_at(&*bundle.source, &mut bytes, offset, &what)?;
         check_digest(&what, Digest::of(&bytes), signed.header_digest)?;
-        headers.push(RawHeader { layer, offset, bytes });
+        headers.push(RawHeader { layer: layer.clone(), offset, bytes });
     }
     Ok(headers)
 }
 
 /// Parses the verified headers with this crate's checked parsers, before any model code sees them.
-fn step_16_check_weight_headers(headers: Vec<RawHeader<'_>>) -> Result<Vec<WeightFile>, BundleError> {
-    let mut weights = Vec::with_capacity(headers.len());
-    let mut owners: HashMap<String, String> = HashMap::new();
+fn step_16_check_weight_headers(headers: Vec<RawHeader>) -> Result<Vec<WeightFile>, BundleError> {
+    let mut checked = CheckedHeaders::default();
     for RawHeader { layer, offset, bytes } in headers {
-        let path = layer.path.to_string();
-        let refuse = |defect| BundleError::WeightHeader { path: path.clone(), defect };
-        let format = WeightFormat::of_path(&layer.path)
-            .ok_or_else(|| BundleError::UnknownWeightFormat { path: layer.path.to_string() })?;
-        let header = WeightHeader::parse(format, &bytes, layer.size).map_err(refuse)?;
+        let header = checked.parse(&layer.path, &bytes, layer.size)?;
         if header.length() != bytes.len() as u64 {
-            return Err(refuse(WeightHeaderError::Length { found: header.length(), expected: bytes.len() as u64 }));
+            let defect = WeightHeaderError::Length { found: header.length(), expected: bytes.len() as u64 };
+            return Err(BundleError::WeightHeader { path: layer.path.to_string(), defect });
         }
+        let (length, digest, path) = (layer.size, layer.digest, layer.path);
+        checked.files.push(WeightFile { path, header, length, digest, offset, start: bytes, sealed: None });
+    }
+    Ok(checked.files)
+}
+
+/// The weight files whose headers were checked, and who has which tensor.
+#[derive(Default)]
+pub(crate) struct CheckedHeaders {
+    pub(crate) files: Vec<WeightFile>,
+    owners: HashMap<String, String>,
+}
+
+impl CheckedHeaders {
+    /// Parses one more header, which `bytes` begin with, of a file that is `length` bytes long.
+    pub(crate) fn parse(&mut self, path: &BundlePath, bytes: &[u8], length: u64) -> Result<WeightHeader, BundleError> {
+        let name = path.to_string();
+        let format =
+            WeightFormat::of_path(path).ok_or_else(|| BundleError::UnknownWeightFormat { path: name.clone() })?;
+        let header = WeightHeader::parse(format, bytes, length)
+            .map_err(|defect| BundleError::WeightHeader { path: name.clone(), defect })?;
         for tensor in header.tensors() {
-            if let Some(first) = owners.insert(tensor.name.clone(), path.clone()) {
-                return Err(BundleError::RepeatedTensor { tensor: shorten(&tensor.name), first, second: path });
+            if let Some(first) = self.owners.insert(tensor.name.clone(), name.clone()) {
+                return Err(BundleError::RepeatedTensor { tensor: shorten(&tensor.name), first, second: name });
             }
         }
-        weights.push(WeightFile {
-            path: layer.path.clone(),
-            header,
-            length: layer.size,
-            digest: layer.digest,
-            offset,
-            header_bytes: bytes,
-        });
+        Ok(header)
     }
-    Ok(weights)
 }
 
 fn read_statement<P>(payloads: &Payloads<'_>) -> Result<Statement<P>, BundleError>
@@ -439,14 +499,14 @@ where
     Statement::parse(payload)
 }
 
-fn check_subject<P: PredicateType>(statement: &Statement<P>, expected: Digest) -> Result<(), BundleError> {
+pub(crate) fn check_subject<P: PredicateType>(statement: &Statement<P>, expected: Digest) -> Result<(), BundleError> {
     if statement.subject != expected {
         return Err(BundleError::WrongSubject { statement: P::PREDICATE.name(), found: statement.subject, expected });
     }
     Ok(())
 }
 
-fn check_digest(what: &str, found: Digest, expected: Digest) -> Result<(), BundleError> {
+pub(crate) fn check_digest(what: &str, found: Digest, expected: Digest) -> Result<(), BundleError> {
     if found != expected {
         return Err(BundleError::DigestMismatch { what: what.to_owned(), found, expected });
     }
@@ -454,7 +514,7 @@ fn check_digest(what: &str, found: Digest, expected: Digest) -> Result<(), Bundl
 }
 
 /// Compares two values that must agree and names both when they do not.
-fn agree(
+pub(crate) fn agree(
     what: &str,
     left_name: &'static str,
     left: &impl ToString,

@@ -1,5 +1,6 @@
 //! The weight files of a bundle: their checked headers, and where their bytes lie.
 
+use crate::age::Cipher;
 use crate::digest::Digest;
 use crate::error::{BundleError, WeightHeaderError};
 use crate::gguf::GgufHeader;
@@ -17,14 +18,27 @@ pub struct WeightFile {
     pub path: BundlePath,
     /// Its checked header.
     pub header: WeightHeader,
-    /// Its length in bytes.
+    /// Its length in bytes, decrypted.
     pub length: u64,
-    /// Its digest, against which loading checks the whole file.
+    /// Its digest, decrypted, against which loading checks the whole file.
     pub digest: Digest,
     /// Where its content starts in the bundle file.
     pub(crate) offset: u64,
-    /// The header's bytes, verified; loading hashes these and does not read them again.
-    pub(crate) header_bytes: Vec<u8>,
+    /// Its first bytes as they lie in the bundle, verified; loading takes these and does not read them again.
+    pub(crate) start: Vec<u8>,
+    /// What an encrypted one is as it lies in the bundle.
+    pub(crate) sealed: Option<SealedWeights>,
+}
+
+/// A weight file as it lies in an encrypted bundle.
+#[derive(Debug, Clone)]
+pub(crate) struct SealedWeights {
+    /// What opens it.
+    pub(crate) cipher: Cipher,
+    /// The digest of the age file.
+    pub(crate) digest: Digest,
+    /// The length in bytes of the age file.
+    pub(crate) length: u64,
 }
 
 /// A checked header, by format.

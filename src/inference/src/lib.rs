@@ -8,6 +8,7 @@ mod dense;
 mod footprint;
 mod known_answers;
 mod load;
+mod numbers;
 mod profile;
 mod proof;
 

@@ -21,7 +21,9 @@ use std::fmt;
 use std::sync::Arc;
 
 use ampoule_bundle::statement::{AdapterBinding, KnownAnswers};
-use ampoule_bundle::{AdmittedBundle, BundleIdentity, GgufHeader, LoadError, TensorInfo, WeightFile, WeightHeader};
+use ampoule_bundle::{
+    AdmittedBundle, BundleError, BundleIdentity, GgufHeader, LoadError, TensorInfo, WeightFile, WeightHeader,
+};
 use serde::Deserialize;
 
 use crate::adapters::AdapterBase;
@@ -77,6 +79,9 @@ impl LoadedModel {
     /// Reads the bundle's configuration and tokenizer, and its weights while they are hashed.  Nothing of the weights is
     /// used before their digests have matched.
     pub fn load(bundle: AdmittedBundle, options: &LoadOptions) -> Result<LoadedModel, InferenceError> {
+        if bundle.is_locked() {
+            return Err(InferenceError::Bundle(BundleError::Locked));
+        }
         // A site's key vouches for adapters only: whatever calls itself one must never be a base, whatever it holds.
         if bundle.release().adapter.is_some() {
             return Err(InferenceError::AnAdapter { name: bundle.identity().name.to_string() });

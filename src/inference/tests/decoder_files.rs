@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::PathBuf;
 
-use ampoule_bundle::{GgufHeader, GgufValue, SafetensorsHeader, TensorInfo, TensorSink};
+use ampoule_bundle::{GgufHeader, GgufValue, SafetensorsHeader, TensorInfo, TensorMemory, TensorSink};
 use ampoule_inference::model::{Config, Decoder, KvCache, ModelError, SequenceStep, Weight, Weights, WeightsSink};
 use candle_core::{Device, Tensor};
 
@@ -71,7 +71,9 @@ fn place_all(config: &Config, file: &[u8], tensors: &[TensorInfo]) -> Result<Wei
     for tensor in tensors {
         let start = usize::try_from(tensor.offset).unwrap();
         let end = start + usize::try_from(tensor.length).unwrap();
-        sink.place(tensor.entry(), file[start..end].to_vec())?;
+        let mut memory = sink.open(tensor.entry(), end - start)?;
+        memory.fill_from(&file[start..end]);
+        sink.place(tensor.entry(), memory)?;
     }
     sink.finish()
 }

@@ -29,7 +29,7 @@ fn every_format_gives_the_same_bits_as_the_gguf_package() {
         let bytes: Vec<u8> = blocks[&format!("{name}.bytes")].to_vec1().unwrap();
         let expected: Vec<f32> = blocks[&format!("{name}.values")].to_vec1().unwrap();
         assert!(expected.len() >= 24 * 32);
-        let found = Weight::from_bytes(name, kind, &[expected.len()], bytes).unwrap().dequantize().unwrap();
+        let found = Weight::from_bytes(name, kind, &[expected.len()], &bytes).unwrap().dequantize().unwrap();
         let found: Vec<f32> = found.to_vec1().unwrap();
         for (index, (found, expected)) in found.iter().zip(&expected).enumerate() {
             assert_eq!(found.to_bits(), expected.to_bits(), "{name}, value {index}: {found:e} is not {expected:e}");
@@ -39,7 +39,7 @@ fn every_format_gives_the_same_bits_as_the_gguf_package() {
 
 #[test]
 fn lengths_and_formats_that_do_not_fit_are_refused() {
-    let place = |kind, shape: &[usize], length| Weight::from_bytes("w", kind, shape, vec![0; length]);
+    let place = |kind, shape: &[usize], length| Weight::from_bytes("w", kind, shape, &vec![0; length]);
     for (_, kind) in FORMATS {
         let (elements, bytes) = (kind.block_elements() as usize, kind.block_bytes() as usize);
         assert!(place(kind, &[3, 2 * elements], 6 * bytes).is_ok());

@@ -16,6 +16,7 @@ use ampoule_inference::{EngineHandle, IfTaken, InferenceError, LoadedAdapter};
 use crate::admission::Admission;
 use crate::boot;
 use crate::error::Error;
+use crate::identity::{DecryptionIdentities, IdentityFile};
 use crate::report;
 use crate::state::Keeping;
 
@@ -63,12 +64,17 @@ impl AdapterFile {
     ///
     /// # Errors
     /// [`Error::Adapter`] with the first step that refuses.
-    pub fn admit(self, root: &TrustRoot, admission: &Admission) -> Result<AdmittedAdapter, Error> {
+    pub fn admit(
+        self,
+        root: &TrustRoot,
+        admission: &Admission,
+        identities: &DecryptionIdentities,
+    ) -> Result<AdmittedAdapter, Error> {
         let AdapterFile { name, file } = self;
         let admitted = || {
             let verified = boot::verify(boot::open_source(file, &name)?, root, &name)?;
             report::log(verified.identity());
-            admission.admit(verified, &name)
+            admission.admit(identities.unlock(verified, &name)?, &name)
         };
         let bundle = admitted().map_err(Error::of_adapter)?;
         Ok(AdmittedAdapter { file: name, bundle, keeping: admission.keeping().clone() })
@@ -119,6 +125,8 @@ pub struct AdapterDesk {
     pub root: TrustRoot,
     /// What they are held against.
     pub admission: Admission,
+    /// The open file of the identity that opens an encrypted one: it is read anew each time, because no secret is kept.
+    pub identity: Option<IdentityFile>,
     /// The engine that takes them over.
     pub engine: EngineHandle,
     /// What clients call the model itself.
@@ -131,7 +139,8 @@ impl AdapterDesk {
     /// # Errors
     /// As [`AdapterFile::admit`] and [`AdmittedAdapter::bind`].
     pub fn load(&self, file: AdapterFile, if_taken: IfTaken) -> Result<Arc<LoadedAdapter>, Error> {
-        file.admit(&self.root, &self.admission)?.bind(&self.engine, &self.served, if_taken)
+        let identities = DecryptionIdentities::of(self.identity.as_ref())?;
+        file.admit(&self.root, &self.admission, &identities)?.bind(&self.engine, &self.served, if_taken)
     }
 
     /// Lets an adapter be asked for no more; requests that have it finish with it.

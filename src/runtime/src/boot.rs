@@ -2,7 +2,7 @@
 //! made, so that a step cannot be skipped or done twice:
 //!
 //! ```text
-//! path ─open─► File ─(sandbox)─► SealedBundle ─verify─► VerifiedBundle ─admit─► AdmittedBundle ─contract─► (settled configuration)
+//! path ─open─► File ─(sandbox)─► SealedBundle ─verify, unlock─► VerifiedBundle ─admit─► AdmittedBundle ─contract─► (settled configuration)
 //!      ─load─► LoadedModel ─prove─► ReadyModel ─spawn─► EngineHandle ─(marks raised, sandbox closes)─► Server
 //! ```
 //!
@@ -37,6 +37,7 @@ use crate::exit::Exit;
 use crate::expiry::{self, Expiry};
 use crate::host;
 use crate::http::{Admin, Ended, HttpLimits, Listeners, SamplingDefaults, ServedModel, Server, ServerParts};
+use crate::identity::{DecryptionIdentities, IdentityFile};
 use crate::inherited::Inherited;
 use crate::keys::KeyStore;
 use crate::listen::{BoundListener, BoundSocket, PlannedListener};
@@ -98,11 +99,13 @@ pub fn check(layers: &Layers, config: &RuntimeConfig) -> Result<Effective, Error
     let verified = (active.read)()
         .and_then(|sealed| verify(sealed, &site.trust_root, &active.name))
         .map_err(|error| explain(error, config))?;
+    let identities = DecryptionIdentities::of(site.identity.as_ref())?;
+    let verified = identities.unlock(verified, &active.name)?;
     let admission = site.admission.with_footprint(foresee(layers, &verified).ok());
     let admitted = admission.admit_model(verified, &active.name)?;
     let settled = settle(layers, admitted.release(), |path| admitted.file(path))?;
     let admission = admission.beside(admitted.adapter_binding());
-    admit_adapters(&site.adapters, &site.trust_root, &admission)?;
+    admit_adapters(&site.adapters, &site.trust_root, &admission, &identities)?;
     config.admin_socket.as_deref().map(AdminSocket::check).transpose()?;
     Ok(settled)
 }
@@ -119,6 +122,8 @@ struct Opened {
 struct Site {
     trust_root: TrustRoot,
     admission: Admission,
+    /// The open file of the identity that opens what is encrypted.
+    identity: Option<IdentityFile>,
     keys: KeyStore,
     adapters: Vec<AdapterFile>,
 }
@@ -139,6 +144,7 @@ impl Opened {
         }
         let (trust_root, _) = trust::open_for_serving(&config.admission.trust_root, &config.admission.supplements)?;
         let admission = Admission::of_site(&config.admission)?;
+        let identity = IdentityFile::open(config.admission.decryption_identity.as_deref())?;
         let (active, previous) = match &config.source {
             BundleSource::File(path) => {
                 let (file, name) = (open_file(path)?, path.display().to_string());
@@ -158,7 +164,7 @@ impl Opened {
             }
         };
         let adapters = config.adapters.iter().map(|path| AdapterFile::open(path)).collect::<Result<_, _>>()?;
-        Ok(Opened { site: Site { trust_root, admission, keys, adapters }, active, previous })
+        Ok(Opened { site: Site { trust_root, admission, identity, keys, adapters }, active, previous })
     }
 }
 
@@ -241,9 +247,10 @@ fn prepare(
         (Err(refusal), Some(trial), _) => return Err(trial.explain(refusal)),
     };
     let Ready { running, admission, served, settings, reverted_from } = ready;
-    let Site { trust_root, keys, .. } = site;
+    let Site { trust_root, identity, keys, .. } = site;
     let keeping = admission.keeping().clone();
-    let desk = AdapterDesk { root: trust_root, admission, engine: running.engine.clone(), served: served.clone() };
+    let desk =
+        AdapterDesk { root: trust_root, admission, identity, engine: running.engine.clone(), served: served.clone() };
     Ok(Prepared {
         running,
         keeping,
@@ -285,12 +292,16 @@ fn make_ready(layers: &Layers, site: &Site, candidate: Candidate) -> Result<Read
     if !keeping.protects() {
         tracing::warn!("{keeping}");
     }
+    let identities = DecryptionIdentities::of(site.identity.as_ref())?;
+    let verified = identities.unlock(verified, &name)?;
     let admission = site.admission.clone().with_footprint(foresee(layers, &verified).ok());
     let admitted = admission.admit_model(verified, &name)?;
     let settled = settle(layers, admitted.release(), |path| admitted.file(path))?;
     let settings = RuntimeConfig::require(&settled)?;
     let admission = admission.beside(admitted.adapter_binding());
-    let adapters = admit_adapters(&site.adapters, &site.trust_root, &admission)?;
+    let adapters = admit_adapters(&site.adapters, &site.trust_root, &admission, &identities)?;
+    // Everything is open that will be opened now: the secrets are wiped before the long part begins.
+    drop(identities);
     let marks = admitted.marks().clone();
     let running = start(admitted, &settings.limits, &name)?;
     // The model has proven itself and nobody has been answered yet: from here on nothing older is served here.
@@ -385,8 +396,9 @@ fn admit_adapters(
     files: &[AdapterFile],
     root: &TrustRoot,
     admission: &Admission,
+    identities: &DecryptionIdentities,
 ) -> Result<Vec<AdmittedAdapter>, Error> {
-    files.iter().map(|file| file.again()?.admit(root, admission)).collect()
+    files.iter().map(|file| file.again()?.admit(root, admission, identities)).collect()
 }
 
 /// A model that runs, and what is told about it.

@@ -11,6 +11,7 @@ use crate::client::ClientError;
 use crate::config::ConfigErrors;
 use crate::exit::Exit;
 use crate::http::ServeError;
+use crate::identity::IdentityFileError;
 use crate::inherited::InheritedError;
 use crate::installation::InstallationError;
 use crate::keys::KeyStoreError;
@@ -187,6 +188,9 @@ pub enum Error {
         /// What is wrong with it.
         reason: String,
     },
+    /// The decryption identity cannot be used.
+    #[error(transparent)]
+    Identity(#[from] IdentityFileError),
     /// The key store cannot be used or changed.
     #[error(transparent)]
     Keys(#[from] KeyStoreError),
@@ -317,6 +321,7 @@ impl Error {
             // Another host or another configuration is what helps; a second try here is not.
             Error::Sandbox(SandboxError::Missing { .. })
             | Error::Configuration(_)
+            | Error::Identity(_)
             | Error::NoKeys { .. }
             | Error::WritableTrustFile { .. } => Exit::Configuration,
             Error::NotAName { .. } => Exit::Usage,

@@ -18,6 +18,7 @@ pub mod exit;
 pub mod expiry;
 pub mod host;
 pub mod http;
+pub mod identity;
 pub mod inherited;
 pub mod installation;
 pub mod keys;

@@ -18,6 +18,7 @@ use ampoule::adapters::AdapterFile;
 use ampoule::admission::Admission;
 use ampoule::boot;
 use ampoule::config::{Layers, RuntimeConfig};
+use ampoule::identity::DecryptionIdentities;
 use ampoule::trust::{self, Supplements};
 use ampoule_inference::{GenerationRequest, IfTaken, SubmitError};
 use serde_json::{Value, json};
@@ -402,7 +403,8 @@ fn a_request_with_the_adapter_of_another_engine_is_refused() {
     let base = workshop.site.bundle.as_str();
     let (own, other) = (engine(base), engine(&base.replace("generator.bundle", "generator-next.bundle")));
     let adapter = workshop.adapter("facts", "facts", 1);
-    let adapter = AdapterFile::open(Path::new(&adapter)).unwrap().admit(&root, &Admission::of_host()).unwrap();
+    let file = AdapterFile::open(Path::new(&adapter)).unwrap();
+    let adapter = file.admit(&root, &Admission::of_host(), &DecryptionIdentities::default()).unwrap();
     let adapter = adapter.bind(&own, MODEL, IfTaken::Refuse).unwrap();
     let request = || {
         let mut request = GenerationRequest::new(vec![1, 2], 1);

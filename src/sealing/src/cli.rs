@@ -18,6 +18,7 @@ mod inspect;
 mod keygen;
 mod oms;
 mod release;
+mod rewrap;
 mod seal;
 mod statement;
 mod trust;
@@ -43,6 +44,7 @@ The customer gets the archive, its .sig and vendor.pub, and by another way the k
 Beside that:
   ampoule-seal seal --adapter-of my-model.bundle --from ./adapter …    # a site seals its own adapter
   ampoule-seal diff old.bundle new.bundle --out update.bundle          # for a site that holds the old one
+  ampoule-seal seal … --encrypt-to age1…                               # only this customer can use it
   ampoule-seal export --dir ./plain my-model.bundle                    # then: ampoule-seal oms verify ./plain …
   ampoule-seal oms sign ./my-model --key model.key --signature my-model.sig   # a plain folder, as OpenSSF signs it
 
@@ -72,6 +74,8 @@ enum Action {
     Seal(Box<seal::Arguments>),
     /// Write what a new bundle has and an old one lacks: a thin bundle, which a site's store completes.
     Diff(diff::Arguments),
+    /// Encrypt an encrypted bundle to other recipients, and sign it anew.
+    Rewrap(rewrap::Arguments),
     /// Unpack a bundle into a plain model folder with an OpenSSF signature beside it.
     Export(export::Arguments),
     /// Show what a bundle says about itself.  Nothing is verified unless --trust-root is given.
@@ -132,6 +136,7 @@ impl Command {
             Action::Trust(action) => trust::run(&action, output),
             Action::Seal(arguments) => seal::run(&arguments, output),
             Action::Diff(arguments) => diff::run(&arguments, output),
+            Action::Rewrap(arguments) => rewrap::run(&arguments, output),
             Action::Export(arguments) => export::run(&arguments, output),
             Action::Inspect(arguments) => inspect::run(&arguments, output),
             Action::Release(arguments) => release::release(&arguments, output),

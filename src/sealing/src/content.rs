@@ -84,12 +84,8 @@ impl Content {
     }
 }
 
-impl Source for Content {
-    fn length(&self) -> io::Result<u64> {
-        Ok(Content::length(self))
-    }
-
-    fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
+impl Content {
+    pub(crate) fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
         let head_bytes = self.head.len() as u64;
         if offset < head_bytes {
             return self.head.as_slice().read_at(buffer, offset);
@@ -102,6 +98,16 @@ impl Source for Content {
             position -= piece.length;
         }
         Ok(0)
+    }
+}
+
+impl Source for Content {
+    fn length(&self) -> io::Result<u64> {
+        Ok(Content::length(self))
+    }
+
+    fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
+        Content::read_at(self, buffer, offset)
     }
 }
 

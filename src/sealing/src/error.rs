@@ -3,6 +3,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
+use ampoule_bundle::age::{AgeError, IdentityError};
 use ampoule_bundle::trust::MinimumCounter;
 use ampoule_bundle::{BundleError, BundleName, BundlePath, ErrorClass, KeyId, NotAFile, Timestamp, WeightHeaderError};
 use sigstore::errors::SigstoreError;
@@ -64,6 +65,12 @@ pub enum SealingError {
         /// The key that signs.
         expected: KeyId,
     },
+    /// A file became another one while it was sealed.
+    #[error("{path} changed while it was sealed: nothing was written; seal it again when nobody writes to it")]
+    ChangedMeanwhile {
+        /// Its name in the bundle.
+        path: String,
+    },
     /// The contract is not strict JSON of its shape.
     #[error(transparent)]
     Contract(Box<BundleError>),
@@ -82,6 +89,14 @@ pub enum SealingError {
     /// A password of no characters protects nothing.
     #[error("the password is empty: put one line into the password file, or type one")]
     EmptyPassword,
+    /// A layer cannot be encrypted, or not be opened to encrypt it to others.
+    #[error("cannot encrypt {path}")]
+    Encrypting {
+        /// Its name in the bundle.
+        path: String,
+        /// What is wrong.
+        source: AgeError,
+    },
     /// A file of a kind that runs code when it is loaded.
     #[error(
         "{name} is refused, because a .{ending} file can run code when it is loaded: convert it to safetensors, or say --leave-out {name}"
@@ -151,6 +166,26 @@ pub enum SealingError {
         found: MinimumCounter,
         /// The minimum of the earlier list.
         known: MinimumCounter,
+    },
+    /// An identity file that cannot be used.
+    #[error("{path} is no file of age identities: {source}")]
+    NotAnIdentityFile {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        source: IdentityError,
+    },
+    /// None of the identities opens the bundle.
+    #[error("{path} is not encrypted to any of the identities; `ampoule-seal inspect` shows its recipients")]
+    NoIdentityFits {
+        /// The bundle.
+        path: PathBuf,
+    },
+    /// A plain bundle where an encrypted one is wanted.
+    #[error("{path} is not encrypted: everybody can read it; `ampoule-seal seal --encrypt-to` makes an encrypted one")]
+    NotEncrypted {
+        /// The bundle.
+        path: PathBuf,
     },
     /// There is nothing that OpenSSF's client could check.
     #[error("the bundle carries no model signing statement, so there is no model.sig to write")]

@@ -4,6 +4,9 @@
 //! `model_signing verify key` accepts it. Each file's digest is compared with the manifest while it is written; whether
 //! the manifest is authentic is known only when a trust root is given, or when that client has checked `model.sig`.
 //! With a trust root, `model.sig` is an attestation by a key that the root authorises for this bundle.
+//!
+//! An encrypted bundle is exported as it lies: each file as an age file, `NAME.age`, which `age -d` opens, `model.sig`
+//! among them. Nothing is decrypted to disk here.
 
 use std::path::{Path, PathBuf};
 
@@ -23,6 +26,8 @@ pub struct Exported {
     pub manifest: Digest,
     /// The files, without `model.sig`, in the manifest's order.
     pub files: Vec<PathBuf>,
+    /// Whether they are age files.
+    pub encrypted: bool,
 }
 
 /// Writes the files of the bundle at `bundle` into the new folder `folder`; with `root`, verifies its signatures first.
@@ -36,19 +41,22 @@ pub fn export(bundle: &Path, root: Option<&TrustRoot>, folder: &Path) -> Result<
     let sealed = files::open_bundle(bundle)?;
     let signature = match root {
         // The clone reads from the same open file, and all that is written is compared with the manifest verified here.
-        Some(root) => sealed.clone().verify(root)?.model_signature().clone(),
+        Some(root) => sealed.clone().verify(root)?.model_signature().cloned(),
         None => first_model_signature(&sealed)?,
     };
     let partial = files::partial_name(folder);
     // Not `create_dir_all`: what an interrupted export left there would be exported too.
     std::fs::create_dir(&partial).map_err(|source| SealingError::Write { path: partial.clone(), source })?;
-    let files = sealed.model_files(&signature);
+    let files = sealed.model_files(signature.as_ref());
     let written = write_folder(&files, &partial);
     let placed = written.and_then(|()| {
         let in_context = |source| SealingError::Write { path: folder.to_owned(), source };
         std::fs::rename(&partial, folder).map_err(in_context)?;
-        let files = files.iter().map(|file| PathBuf::from(file.path)).filter(|path| path != Path::new(SIGNATURE_FILE));
-        Ok(Exported { manifest: sealed.unverified_manifest().digest(), files: files.collect() })
+        let is_signature = |name: &str| name.trim_end_matches(".age") == SIGNATURE_FILE;
+        let files = files.iter().filter(|file| !is_signature(&file.path));
+        let files = files.map(|file| PathBuf::from(&*file.path)).collect();
+        let manifest = sealed.unverified_manifest();
+        Ok(Exported { manifest: manifest.digest(), files, encrypted: manifest.is_encrypted() })
     });
     placed.inspect_err(|_| {
         // The error that is reported is the one that stopped the export; a leftover is only untidy.
@@ -60,7 +68,7 @@ fn write_folder(files: &[PlacedFile<'_>], folder: &Path) -> Result<(), SealingEr
     let progress = Progress::of_bytes(files.iter().map(|file| file.size).sum(), "exporting");
     for file in files {
         // Relative and without `..`, so this stays below the folder.
-        let path = folder.join(file.path);
+        let path = folder.join(&*file.path);
         let parent = path.parent().unwrap_or(folder);
         std::fs::create_dir_all(parent).map_err(|source| SealingError::Write { path: parent.to_owned(), source })?;
         files::write_new(&path, |writer| {
@@ -71,9 +79,12 @@ fn write_folder(files: &[PlacedFile<'_>], folder: &Path) -> Result<(), SealingEr
     Ok(())
 }
 
-/// Without a trust root one signature is as good as another.
-fn first_model_signature(sealed: &SealedBundle) -> Result<Attestation, SealingError> {
+/// Without a trust root one signature is as good as another. That of an encrypted bundle is among its layers.
+fn first_model_signature(sealed: &SealedBundle) -> Result<Option<Attestation>, SealingError> {
+    if sealed.unverified_manifest().is_encrypted() {
+        return Ok(None);
+    }
     let mut attestations = sealed.unverified_attestations().iter();
     let first = attestations.find(|attestation| attestation.predicate() == Predicate::ModelSigning);
-    first.cloned().ok_or(SealingError::NoModelSignature)
+    first.cloned().map(Some).ok_or(SealingError::NoModelSignature)
 }

@@ -70,14 +70,14 @@ impl Password {
 }
 
 /// A warning and no refusal, because test keys lie in checkouts, where every file may be read by all.
-fn warn_if_readable_by_all(path: &Path) {
+pub(crate) fn warn_if_readable_by_all(path: &Path) {
     const READABLE_BY_OTHERS: u32 = 0o004;
     // A file that cannot be examined cannot be read either, and reading it says so.
     if let Ok(metadata) = std::fs::metadata(path)
         && metadata.permissions().mode() & READABLE_BY_OTHERS != 0
     {
         let name = path.display();
-        eprintln!("warning: every user of this machine may read the password in {name}: run `chmod 600 {name}`");
+        eprintln!("warning: every user of this machine may read the secret in {name}: run `chmod 600 {name}`");
     }
 }
 

@@ -6,13 +6,16 @@
 //! ```
 //!
 //! Packing needs no key and is deterministic: the same files and the same request give the same manifest, byte for byte.
-//! Only the signatures differ from run to run, because ECDSA draws a fresh nonce for each.
+//! Only the signatures differ from run to run, because ECDSA draws a fresh nonce for each. What is encrypted besides (see
+//! `encrypt`) differs in every byte.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::fs::File;
 use std::io::BufWriter;
 use std::path::{Path, PathBuf};
 
+use ampoule_bundle::age::Recipient;
 use ampoule_bundle::archive;
 use ampoule_bundle::statement::{AdapterBinding, ExpiryPolicy, WeightHeaderDigest};
 use ampoule_bundle::{
@@ -69,19 +72,20 @@ pub struct SealRequest {
     pub contract: Contract,
     /// For an adapter: what it belongs to.
     pub adapter: Option<AdapterBinding>,
+    /// Who can open the layers; nobody but these then. Empty leaves them plain.
+    pub encrypt_to: Vec<Recipient>,
     /// Where weights are cut; [`SHARD_BYTES`] unless a test wants small shards.
     pub shard_bytes: u64,
 }
 
 /// A bundle that has everything but its signatures.
-#[derive(Debug)]
 pub struct PackedBundle {
-    manifest: Manifest,
-    config: Vec<u8>,
-    release: ReleaseStatement,
+    pub(crate) manifest: Manifest,
+    pub(crate) config: Vec<u8>,
+    pub(crate) release: ReleaseStatement,
     /// In the manifest's order.
-    contents: Vec<Content>,
-    left_out: Vec<(String, &'static str)>,
+    pub(crate) contents: Vec<Box<dyn Source>>,
+    pub(crate) left_out: Vec<(String, &'static str)>,
 }
 
 /// Packs and signs `request` and writes the bundle to `out`.
@@ -89,7 +93,10 @@ pub struct PackedBundle {
 /// # Errors
 /// What [`PackedBundle::pack`] and [`PackedBundle::write`] report.
 pub fn seal(request: &SealRequest, key: &SigningKey, out: &Path) -> Result<PackedBundle, SealingError> {
-    let packed = PackedBundle::pack(request)?;
+    let mut packed = PackedBundle::pack(request)?;
+    if !request.encrypt_to.is_empty() {
+        packed = packed.encrypt(&request.encrypt_to, key)?;
+    }
     packed.write(&packed.sign(key)?, &trust::of_key(key)?, out)?;
     Ok(packed)
 }
@@ -129,17 +136,17 @@ impl PackedBundle {
         Ok(PackedBundle { manifest, config, release, contents, left_out: source.left_out })
     }
 
-    /// Signs the three statements with `key`.
+    /// Signs the three statements with `key`; two of them where the third is encrypted among the layers.
     ///
     /// # Errors
     /// When the key cannot sign.
     pub fn sign(&self, key: &SigningKey) -> Result<Vec<Attestation>, SealingError> {
         let manifest = self.manifest.digest();
-        let payloads = [
-            self.release.clone().about(manifest).to_payload(),
-            OmsStatement::about(&self.release.name, self.manifest.layers()).to_payload(),
-            Statement { subject_name: String::new(), subject: manifest, predicate: CosignStatement {} }.to_payload(),
-        ];
+        let cosign = Statement { subject_name: String::new(), subject: manifest, predicate: CosignStatement {} };
+        let mut payloads = vec![self.release.clone().about(manifest).to_payload(), cosign.to_payload()];
+        if !self.manifest.is_encrypted() {
+            payloads.push(OmsStatement::about(&self.release.name, self.manifest.layers()).to_payload());
+        }
         payloads.iter().map(|payload| attest(payload, key)).collect()
     }
 
@@ -177,6 +184,12 @@ impl PackedBundle {
     /// The length in bytes of all files together.
     pub fn total_bytes(&self) -> u64 {
         self.manifest.layers().iter().map(|layer| layer.size).sum()
+    }
+}
+
+impl fmt::Debug for PackedBundle {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_struct("PackedBundle").field("release", &self.release).finish_non_exhaustive()
     }
 }
 
@@ -222,7 +235,7 @@ fn small_files(source: Vec<SmallFile>) -> Result<Vec<UnsealedFile>, SealingError
 }
 
 /// Contents by path, in the order in which they were read.
-type Contents = Vec<(BundlePath, Content)>;
+pub(crate) type Contents = Vec<(BundlePath, Box<dyn Source>)>;
 
 /// Digests all files; those weights whose `tensors` are given must be finite in the very bytes that are digested.
 fn digest_all(
@@ -232,7 +245,7 @@ fn digest_all(
     let total = files.iter().map(|(_, _, content)| content.length()).sum();
     let progress = Progress::of_bytes(total, "hashing");
     let mut layers = Vec::with_capacity(files.len());
-    let mut contents = Vec::with_capacity(files.len());
+    let mut contents: Contents = Vec::with_capacity(files.len());
     for (path, kind, content) in files {
         let mut check = FiniteCheck::of(tensors.get(&path).map_or(&[], Vec::as_slice));
         let (digest, size) = (content.digest(&progress, |bytes| check.update(bytes))?, content.length());
@@ -240,12 +253,12 @@ fn digest_all(
             return Err(SealingError::NotFinite { tensor: tensor.to_owned() });
         }
         layers.push(Layer { path: path.clone(), kind, digest, size });
-        contents.push((path, content));
+        contents.push((path, Box::new(content)));
     }
     Ok((layers, contents))
 }
 
-fn in_manifest_order(manifest: &Manifest, mut contents: Contents) -> Vec<Content> {
+pub(crate) fn in_manifest_order(manifest: &Manifest, mut contents: Contents) -> Vec<Box<dyn Source>> {
     let order = manifest.layers().iter().map(|layer| {
         let index = contents.iter().position(|(path, _)| *path == layer.path);
         contents.swap_remove(index.expect("the manifest was made of these files")).1

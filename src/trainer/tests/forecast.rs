@@ -105,7 +105,7 @@ const ALL: &str = "q_proj,k_proj,v_proj,o_proj,gate_proj,up_proj,down_proj";
 
 #[test]
 fn a_run_that_does_not_fit_is_refused_with_numbers_and_a_cure() {
-    let base = Base::open(&demo().join("demo.bundle"), &demo().join("root.json")).unwrap();
+    let base = Base::open(&demo().join("demo.bundle"), &demo().join("root.json"), &[]).unwrap();
     let path = demo().join("lessons/train.jsonl");
     let lessons = lessons::tokenise(&path, &examples::read(&path, Form::Example).unwrap(), &base.text, 512).unwrap();
     let lengths: Vec<usize> = lessons.lessons.iter().map(|lesson| lesson.tokens.len()).collect();

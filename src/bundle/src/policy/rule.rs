@@ -6,7 +6,7 @@ use std::fmt;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[non_exhaustive]
 pub enum Rule {
-    /// The layers must not be encrypted, as this runtime cannot decrypt.
+    /// The layers must be plain, or open with an identity that is there.
     Encryption,
     /// The runtime's version must lie in the required range.
     RuntimeVersion,
@@ -116,7 +116,10 @@ impl Rule {
     #[must_use]
     pub fn remedy(self) -> &'static str {
         match self {
-            Self::Encryption => "ask the vendor for the bundle without encryption",
+            Self::Encryption => {
+                "name the file of an identity that the bundle is encrypted to with decryption_identity_file, or pass it as the \
+                 systemd credential `decryption-identity`; `ampoule-seal rewrap` gives another recipient access"
+            }
             Self::RuntimeVersion | Self::RuntimeFeatures | Self::Endpoints => {
                 "install a release of ampoule that the bundle asks for, or ask the vendor for a bundle for this one"
             }

@@ -7,7 +7,7 @@
 mod oms;
 mod release;
 
-pub use oms::{OmsResource, OmsStatement};
+pub use oms::{OmsResource, OmsSerialization, OmsStatement};
 pub use release::{
     Accelerator, AdapterBinding, Authentication, BundleKind, Constraints, Egress, Encryption, Endpoint, ExpiryPolicy,
     KnownAnswer, KnownAnswers, KnownStep, PromptLogging, ReleaseStatement, Requirements, RuntimeRequirement,

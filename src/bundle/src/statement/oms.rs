@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Statement;
 use crate::digest::{Digest, Hasher, bare_hex};
-use crate::manifest::Layer;
+use crate::manifest::{Layer, LayerKind};
 use crate::names::{BundleName, BundlePath};
 
 /// The predicate of an OMS statement: the files, and how they were hashed.
@@ -42,6 +42,11 @@ pub struct OmsSerialization {
     pub method: OmsMethod,
 }
 
+impl OmsSerialization {
+    /// The one that format 1 uses.
+    pub const WHOLE_FILES: Self = Self { allow_symlinks: false, hash_type: OmsHash::Sha256, method: OmsMethod::Files };
+}
+
 /// The one hash function that format 1 uses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -59,17 +64,17 @@ pub enum OmsMethod {
 }
 
 impl OmsStatement {
-    /// The statement about a bundle's files, in any order.
+    /// The statement about a bundle's files, in any order. A [`LayerKind::ModelSignature`] is not among them: it is the
+    /// statement itself.
     #[must_use]
     pub fn about(name: &BundleName, layers: &[Layer]) -> Statement<Self> {
         let mut resources: Vec<OmsResource> = layers
             .iter()
+            .filter(|layer| layer.kind != LayerKind::ModelSignature)
             .map(|layer| OmsResource { digest: layer.digest, algorithm: OmsHash::Sha256, name: layer.path.clone() })
             .collect();
         resources.sort_by(|left, right| left.name.cmp(&right.name));
-        let serialization =
-            OmsSerialization { allow_symlinks: false, hash_type: OmsHash::Sha256, method: OmsMethod::Files };
-        let predicate = Self { resources, serialization };
+        let predicate = Self { resources, serialization: OmsSerialization::WHOLE_FILES };
         Statement { subject_name: name.to_string(), subject: predicate.root(), predicate }
     }
 

@@ -41,9 +41,10 @@ pub struct ReleaseStatement {
     pub expires: Option<Timestamp>,
     /// What happens at `expires`.
     pub expiry_policy: ExpiryPolicy,
-    /// The root over all files, as the model signing statement computes it.
+    /// The root over all files as they lie in the bundle, as the model signing statement computes it.
     pub oms_root: Digest,
-    /// Length and digest of the header of each weight file, sorted by path.
+    /// Length and digest of the header of each weight file, sorted by path; of an encrypted one, of the part of the age
+    /// file that holds it.
     pub weights: Vec<WeightHeaderDigest>,
     /// What the runtime and the host must offer.
     pub requires: Requirements,
@@ -444,10 +445,15 @@ impl ReleaseStatement {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Encryption {
-    /// `age/v1`.
+    /// [`Encryption::AGE`]; a reader that does not know another one refuses the bundle.
     pub scheme: String,
-    /// The recipients' public names.
-    pub recipients: Vec<String>,
+    /// The recipients, `age1…`: a set.
+    pub recipients: BTreeSet<String>,
     /// The model signing root over the plaintext.
     pub plaintext_root: Digest,
+}
+
+impl Encryption {
+    /// The one scheme of format 1: each layer is an age v1 file with X25519 recipients.
+    pub const AGE: &str = "age/v1";
 }

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use ampoule_bundle::statement::{Accelerator, AdapterBinding, Encryption, Endpoint, ExpiryPolicy};
+use ampoule_bundle::statement::{Accelerator, AdapterBinding, Endpoint, ExpiryPolicy};
 use ampoule_bundle::trust::{RevocationPart, TrustDocument};
 use ampoule_bundle::{
     AdmissionNotice, AdmittedBundle, Counter, Curve, Digest, Epoch, Footprint, HighWaterMarks, HostFacts, MemoryPart,
@@ -104,11 +104,6 @@ fn the_runtime_must_fit() {
         case.policy.features = feature("adapters");
     });
     breaks(Rule::Endpoints, |case| case.policy.endpoints = BTreeSet::from([Endpoint::Embeddings]));
-    breaks(Rule::Encryption, |case| {
-        let plaintext_root = Digest::of(b"");
-        case.draft.release.encryption =
-            Some(Encryption { scheme: "age/v1".to_owned(), recipients: Vec::new(), plaintext_root });
-    });
 }
 
 #[test]

@@ -21,7 +21,7 @@ fn layout_of(bundle: &[u8]) -> Files {
         file.copy_to(&mut bytes).unwrap();
         bytes
     };
-    sealed.layout_files().iter().map(|file| (file.path.to_owned(), content(file))).collect()
+    sealed.layout_files().iter().map(|file| (file.path.to_string(), content(file))).collect()
 }
 
 fn blob_name(digest: Digest) -> String {

@@ -227,7 +227,7 @@ fn the_model_signature_is_one_by_a_key_that_vouches_for_the_bundle() {
     let root = root_with(&[(Role::Release, &[&vendor], 1), (Role::Site, &[&site], 1)]);
     let mut draft = draft();
     let signature = |draft: &Draft, signers: &[&Signer]| {
-        open_and_verify(draft.seal(signers), &root).unwrap().model_signature().clone()
+        open_and_verify(draft.seal(signers), &root).unwrap().model_signature().unwrap().clone()
     };
     // The order of attestations is that of their digests, so each of the others comes first now and then.
     for _ in 0..8 {

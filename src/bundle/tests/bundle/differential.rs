@@ -67,9 +67,9 @@ fn entry(file: &PlacedFile<'_>, read: &Value) -> Value {
     let digest = match file.copy_to(&mut content) {
         Ok(()) => Value::from(Digest::of(&content).to_hex()),
         Err(_) => {
-            let found = read.as_array().into_iter().flatten().find(|entry| entry[0] == file.path);
+            let found = read.as_array().into_iter().flatten().find(|entry| entry[0] == *file.path);
             found.map(|entry| entry[2].clone()).unwrap_or_default()
         }
     };
-    Value::Array(vec![file.path.into(), file.size.into(), digest])
+    Value::Array(vec![file.path.as_ref().into(), file.size.into(), digest])
 }

@@ -26,6 +26,7 @@ fn every_numbered_step_is_a_function_and_every_function_a_step() {
         include_str!("../../src/sealed.rs"),
         include_str!("../../src/archive/read.rs"),
         include_str!("../../src/verify.rs"),
+        include_str!("../../src/unlock.rs"),
     ]
     .concat();
     let steps: BTreeSet<&str> = FORMAT.split('`').filter(|word| word.starts_with("step_")).collect();
@@ -35,7 +36,7 @@ fn every_numbered_step_is_a_function_and_every_function_a_step() {
         .map(|rest| rest.split(['(', '<']).next().unwrap())
         .collect();
     assert_eq!(steps, functions);
-    assert_eq!(steps.len(), 16);
+    assert_eq!(steps.len(), 20);
 }
 
 #[test]
@@ -107,8 +108,8 @@ fn full_release() -> ReleaseStatement {
     });
     release.reference_profile = Some("profile.json".parse().unwrap());
     release.adapter = Some(AdapterBinding { base: digest, tokenizer: digest, chat_template: Some(digest) });
-    release.encryption =
-        Some(Encryption { scheme: "age/v1".to_owned(), recipients: vec!["a".to_owned()], plaintext_root: digest });
+    let recipients = ["age1…".to_owned()].into();
+    release.encryption = Some(Encryption { scheme: Encryption::AGE.to_owned(), recipients, plaintext_root: digest });
     release
 }
 

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 use ampoule_bundle::statement::Endpoint;
 use ampoule_bundle::{
     AdmittedBundle, BundleError, Curve, HighWaterMarks, HostFacts, LayerKind, LoadError, RuntimePolicy, Source,
-    TensorEntry, TensorKind, TensorSink,
+    TensorBytes, TensorEntry, TensorKind, TensorSink,
 };
 
 use crate::sample::{Draft, Signer, draft, file, open_and_verify, refusal, root, safetensors, time};
@@ -25,11 +25,11 @@ fn admitted(source: impl Source + 'static, signer: &Signer) -> AdmittedBundle {
 }
 
 /// What was placed under a name.
-type Placed = (TensorKind, Vec<usize>, Vec<u8>);
+pub(crate) type Placed = (TensorKind, Vec<usize>, Vec<u8>);
 
 /// Keeps all tensors; can be told to refuse one, and says whether it was finished.
 #[derive(Default)]
-struct Keep {
+pub(crate) struct Keep {
     tensors: Mutex<BTreeMap<String, Placed>>,
     refused: Option<&'static str>,
     finished: Arc<AtomicBool>,
@@ -37,17 +37,19 @@ struct Keep {
 
 #[derive(Debug, thiserror::Error)]
 #[error("refused")]
-struct Refused;
+pub(crate) struct Refused;
 
 impl TensorSink for Keep {
     type Output = BTreeMap<String, Placed>;
     type Error = Refused;
+    type Memory = TensorBytes;
 
-    fn place(&self, tensor: TensorEntry<'_>, data: Vec<u8>) -> Result<(), Refused> {
-        if self.refused == Some(tensor.name) {
-            return Err(Refused);
-        }
-        let value = (tensor.kind, tensor.shape.to_vec(), data);
+    fn open(&self, tensor: TensorEntry<'_>, length: usize) -> Result<TensorBytes, Refused> {
+        if self.refused == Some(tensor.name) { Err(Refused) } else { Ok(TensorBytes::new(length)) }
+    }
+
+    fn place(&self, tensor: TensorEntry<'_>, memory: TensorBytes) -> Result<(), Refused> {
+        let value = (tensor.kind, tensor.shape.to_vec(), memory.to_vec());
         assert!(self.tensors.lock().unwrap().insert(tensor.name.to_owned(), value).is_none(), "placed twice");
         Ok(())
     }
@@ -103,9 +105,9 @@ fn every_tensor_arrives_once_with_its_bytes() {
 }
 
 /// A source that counts how often each byte is read, from the time when counting begins.
-struct Counting {
-    bytes: Vec<u8>,
-    counts: Arc<Mutex<Vec<u32>>>,
+pub(crate) struct Counting {
+    pub(crate) bytes: Vec<u8>,
+    pub(crate) counts: Arc<Mutex<Vec<u32>>>,
 }
 
 impl Source for Counting {
@@ -172,6 +174,65 @@ fn c19_a_file_that_changes_underneath_gives_nothing() {
     shared.0.lock().unwrap().truncate(start + 10);
     let error = bundle.load_weights(Keep::default(), &|_| ()).unwrap_err();
     assert!(matches!(error, LoadError::Bundle(BundleError::Truncated { .. })), "{error}");
+}
+
+#[test]
+fn c19_a_name_that_comes_to_mean_another_file_changes_nothing_and_a_cut_file_is_an_error() {
+    let signer = Signer::new(Curve::P256);
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("m.bundle");
+    std::fs::write(&path, three_files().seal(&[&signer])).unwrap();
+    let opened = || admitted(std::fs::File::open(&path).unwrap(), &signer);
+    let (replaced, linked, cut) = (opened(), opened(), opened());
+
+    let original = folder.path().join("original");
+    std::fs::rename(&path, &original).unwrap();
+    std::fs::write(&path, b"something else").unwrap();
+    assert_eq!(replaced.load_weights(Keep::default(), &|_| ()).unwrap().len(), 5);
+    std::fs::remove_file(&path).unwrap();
+    std::os::unix::fs::symlink("/dev/zero", &path).unwrap();
+    assert_eq!(linked.load_weights(Keep::default(), &|_| ()).unwrap().len(), 5);
+    // A map of the file would end the process here.
+    std::fs::File::options().write(true).open(&original).unwrap().set_len(100).unwrap();
+    let error = cut.load_weights(Keep::default(), &|_| ()).unwrap_err();
+    assert!(matches!(error, LoadError::Bundle(BundleError::Truncated { .. })), "{error}");
+}
+
+/// A source that lies from the second time on that it is asked for a byte, as a file system of somebody's own can.
+struct Fickle {
+    bytes: Vec<u8>,
+    /// From here on lie the layers; the frame before them is compared as often as it is read.
+    layers: usize,
+    seen: Mutex<Vec<bool>>,
+}
+
+impl Source for Fickle {
+    fn length(&self) -> std::io::Result<u64> {
+        self.bytes.length()
+    }
+
+    fn read_at(&self, buffer: &mut [u8], offset: u64) -> std::io::Result<usize> {
+        let count = self.bytes.read_at(buffer, offset)?;
+        let mut seen = self.seen.lock().unwrap();
+        for (index, byte) in buffer[..count].iter_mut().enumerate() {
+            let position = offset as usize + index;
+            if std::mem::replace(&mut seen[position], true) && position >= self.layers {
+                *byte ^= 0xff;
+            }
+        }
+        Ok(count)
+    }
+}
+
+#[test]
+fn c19_a_source_that_lies_the_second_time_is_asked_once() {
+    let signer = Signer::new(Curve::P256);
+    let draft = three_files();
+    let bytes = draft.seal(&[&signer]);
+    let first = bytes.chunks(4096).position(|page| page.starts_with(b"# A model\n")).unwrap() * 4096;
+    let seen = Mutex::new(vec![false; bytes.len()]);
+    let tensors = admitted(Fickle { bytes, layers: first, seen }, &signer).load_weights(Keep::default(), &|_| ());
+    assert_eq!(tensors.unwrap()["q"].2, vec![7; 34]);
 }
 
 #[test]

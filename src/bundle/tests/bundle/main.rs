@@ -51,6 +51,12 @@ mod gguf_headers;
 /// Whether a verified bundle may run here.
 mod admission;
 
+/// Single age files.
+mod age;
+
+/// Bundles whose layers are encrypted.
+mod encryption;
+
 /// Loading the weights in one pass.
 mod loading;
 

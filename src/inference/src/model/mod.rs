@@ -27,6 +27,7 @@ mod rope;
 mod sink;
 mod weights;
 
+pub use crate::numbers::{Incoming, Numbers};
 pub use adapter::{Adapter, LowRank};
 pub use cache::KvCache;
 pub use config::{

@@ -9,11 +9,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 use ampoule_bundle::{TensorEntry, TensorKind, TensorSink};
 use candle_core::quantized::{GgmlDType, QStorage, QTensor};
 use candle_core::{Device, Tensor};
-use half::slice::HalfFloatSliceExt;
-use half::{bf16, f16};
 
 use super::weights::{check_shape, is_derived};
 use super::{Config, ModelError, OutputProjection, Weight, Weights, gguf_layout};
+use crate::numbers::{self, Incoming};
 
 /// Collects the tensors of one model; give it to `AdmittedBundle::load_weights`.
 #[derive(Debug)]
@@ -35,23 +34,49 @@ impl<'a> WeightsSink<'a> {
     }
 }
 
-impl TensorSink for WeightsSink<'_> {
-    type Output = Weights;
-    type Error = ModelError;
-
-    fn place(&self, tensor: TensorEntry<'_>, data: Vec<u8>) -> Result<(), ModelError> {
+impl WeightsSink<'_> {
+    /// The name and the shape that the configuration has for a tensor.
+    fn known(&self, tensor: TensorEntry<'_>) -> Result<(String, &[usize]), ModelError> {
         let unknown = || ModelError::UnknownTensor { name: tensor.name.to_owned() };
-        if is_derived(tensor.name) {
-            return Ok(());
-        }
         let name = gguf_layout::hugging_face_name(self.config, tensor.name).ok_or_else(unknown)?;
         let shape = self.expected.get(&name).ok_or_else(unknown)?;
         check_shape(&name, tensor.shape, shape)?;
-        let data = match gguf_layout::paired_rows(self.config, &name) {
-            Some(heads) => gguf_layout::unpair_rows(&data, shape[0], heads),
-            None => data,
+        Ok((name, shape))
+    }
+}
+
+impl TensorSink for WeightsSink<'_> {
+    type Output = Weights;
+    type Error = ModelError;
+    type Memory = Incoming;
+
+    fn open(&self, tensor: TensorEntry<'_>, length: usize) -> Result<Incoming, ModelError> {
+        if is_derived(tensor.name) {
+            return Ok(Incoming::as_they_stand(length));
+        }
+        let (name, shape) = self.known(tensor)?;
+        check_length(&name, tensor.kind, shape, length)?;
+        if gguf_layout::paired_rows(self.config, &name).is_some() {
+            return Ok(Incoming::as_they_stand(length));
+        }
+        Ok(Incoming::new(tensor.kind, length))
+    }
+
+    fn place(&self, tensor: TensorEntry<'_>, memory: Incoming) -> Result<(), ModelError> {
+        if is_derived(tensor.name) {
+            return Ok(());
+        }
+        let (name, shape) = self.known(tensor)?;
+        let weight = match memory {
+            Incoming::Numbers(numbers) => dense(numbers.into_values(), shape)?,
+            Incoming::Bytes(bytes) => match gguf_layout::paired_rows(self.config, &name) {
+                Some(heads) => {
+                    let unpaired = gguf_layout::unpair_rows(&bytes, shape[0], heads);
+                    Weight::from_bytes(&name, tensor.kind, shape, &unpaired)?
+                }
+                None => Weight::from_bytes(&name, tensor.kind, shape, &bytes)?,
+            },
         };
-        let weight = Weight::from_bytes(&name, tensor.kind, shape, data)?;
         self.weights.lock().unwrap_or_else(PoisonError::into_inner).insert(name, weight)
     }
 
@@ -67,20 +92,13 @@ impl Weight {
     ///
     /// # Errors
     /// Refuses number formats that this runtime does not compute with, and a length that does not fit the shape.
-    pub fn from_bytes(name: &str, kind: TensorKind, shape: &[usize], data: Vec<u8>) -> Result<Self, ModelError> {
+    pub fn from_bytes(name: &str, kind: TensorKind, shape: &[usize], data: &[u8]) -> Result<Self, ModelError> {
         check_length(name, kind, shape, data.len())?;
         let format = match kind {
-            TensorKind::F32 => {
-                let values = data.as_chunks().0.iter().map(|&bytes| f32::from_le_bytes(bytes)).collect();
+            TensorKind::F32 | TensorKind::F16 | TensorKind::BF16 => {
+                let mut values = Vec::new();
+                numbers::widen(kind, data, &mut values);
                 return dense(values, shape);
-            }
-            TensorKind::F16 => {
-                let halves: Vec<f16> = data.as_chunks().0.iter().map(|&bytes| f16::from_le_bytes(bytes)).collect();
-                return dense(halves.to_f32_vec(), shape);
-            }
-            TensorKind::BF16 => {
-                let halves: Vec<bf16> = data.as_chunks().0.iter().map(|&bytes| bf16::from_le_bytes(bytes)).collect();
-                return dense(halves.to_f32_vec(), shape);
             }
             TensorKind::Q8_0 => GgmlDType::Q8_0,
             TensorKind::Q4_0 => GgmlDType::Q4_0,
@@ -95,7 +113,7 @@ impl Weight {
         let storage = if data.as_ptr().addr().is_multiple_of(align_of::<u16>()) {
             QStorage::from_data(data.into(), &Device::Cpu, format)?
         } else {
-            let aligned: Vec<u16> = bytemuck::pod_collect_to_vec(&data);
+            let aligned: Vec<u16> = bytemuck::pod_collect_to_vec(data);
             QStorage::from_data(bytemuck::cast_slice(&aligned).into(), &Device::Cpu, format)?
         };
         Ok(Self::Quantized(Arc::new(QTensor::new(storage, shape)?)))

@@ -1,11 +1,12 @@
 //! The flags that stand for configuration.  `serve`, `config` and `health` share them, so that what was checked is what
 //! is served.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::Args;
 
 use crate::config::{ConfigErrors, Effective, Environment, FlagValue, Layers, RuntimeConfig};
+use crate::identity::{DecryptionIdentities, IdentityFileError};
 
 /// Where the configuration comes from.
 #[derive(Debug, Clone, Default, Args)]
@@ -33,6 +34,9 @@ pub struct ConfigArguments {
     /// A token of the vendor's that permits one bundle below what was accepted before.
     #[arg(long, value_name = "FILE")]
     pub downgrade_token: Option<String>,
+    /// The age identity that opens an encrypted bundle.
+    #[arg(long, value_name = "FILE")]
+    pub decryption_identity_file: Option<String>,
     /// The file of API keys that `ampoule keys` keeps.
     #[arg(long, value_name = "FILE")]
     pub keys_file: Option<String>,
@@ -68,6 +72,34 @@ pub struct ConfigArguments {
     pub assignments: Vec<String>,
 }
 
+/// The identity for a command that has no configuration.
+#[derive(Debug, Default, Args)]
+pub(super) struct IdentityArgument {
+    /// The age identity that opens an encrypted bundle, as `age-keygen` writes it.
+    #[arg(long = "decryption-identity-file", value_name = "FILE", env = "AMPOULE_DECRYPTION_IDENTITY_FILE")]
+    file: Option<PathBuf>,
+}
+
+impl IdentityArgument {
+    /// Reads it, or the credential that systemd passed.
+    ///
+    /// # Errors
+    /// [`IdentityFileError`].
+    pub(super) fn read(&self) -> Result<DecryptionIdentities, IdentityFileError> {
+        DecryptionIdentities::read(self.file.as_deref())
+    }
+
+    /// The file that was named.
+    pub(super) fn path(&self) -> Option<&Path> {
+        self.file.as_deref()
+    }
+
+    /// Whether one was named.
+    pub(super) fn is_given(&self) -> bool {
+        self.file.is_some()
+    }
+}
+
 impl ConfigArguments {
     /// Reads every layer that the site controls.
     ///
@@ -97,6 +129,7 @@ impl ConfigArguments {
             ("trust_root", "--trust-root", &self.trust_root),
             ("revocations", "--revocations", &self.revocations),
             ("downgrade_token", "--downgrade-token", &self.downgrade_token),
+            ("decryption_identity_file", "--decryption-identity-file", &self.decryption_identity_file),
             ("keys_file", "--keys-file", &self.keys_file),
             ("listen", "--listen", &self.listen),
             ("tls.certificate_file", "--tls-certificate-file", &self.tls_certificate_file),

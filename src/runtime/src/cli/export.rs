@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 
+use super::arguments::IdentityArgument;
 use super::output::Output;
 use super::store::{OptionalRoot, StoreFolder, tell, tell_record};
 use crate::error::Error;
@@ -66,9 +67,9 @@ pub(super) fn run(arguments: &Arguments, output: &mut Output) -> Result<Exit, Er
         (_, Some(path), _) => Destination::Layout(path.clone()),
         (.., model) => Destination::Model(model.clone().unwrap_or_default()),
     };
-    let root = arguments.root.trust_root.as_deref();
-    let supplements = arguments.root.beside.supplements();
-    let outcome = store::export(&arguments.bundle, &arguments.store.folder, root, &supplements, &destination);
+    // What is encrypted is written as it lies there.
+    let with = arguments.root.with(&IdentityArgument::default());
+    let outcome = store::export(&arguments.bundle, &arguments.store.folder, &with, &destination);
     tell(outcome, arguments.json, output, |(store, record), output| {
         let (Destination::File(path) | Destination::Layout(path) | Destination::Model(path)) = &destination;
         output.line(format_args!("Exported to {}: every signature and every byte was verified.", path.display()))?;

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use super::arguments::ConfigArguments;
+use super::arguments::{ConfigArguments, IdentityArgument};
 use super::output::Output;
 use super::store::{OptionalRoot, StoreFolder};
 use crate::config::{LogFormat, LogLevel};
@@ -34,6 +34,8 @@ pub(super) struct Arguments {
     store: StoreFolder,
     #[command(flatten)]
     root: OptionalRoot,
+    #[command(flatten)]
+    identity: IdentityArgument,
     /// The configuration that it will be served under (TOML). May be given again: later files win.
     #[arg(long = "config", value_name = "FILE")]
     configuration: Vec<PathBuf>,
@@ -43,9 +45,8 @@ pub(super) fn run(arguments: &Arguments, output: &mut Output) -> Result<Exit, Er
     telemetry::start(LogLevel::Warn, LogFormat::Text);
     let files = arguments.configuration.clone();
     let layers = ConfigArguments { files, ..ConfigArguments::default() }.layers()?;
-    let root = arguments.root.trust_root.as_deref();
-    let supplements = arguments.root.beside.supplements();
-    let record = store::self_test(&arguments.bundle, &arguments.store.folder, root, &supplements, &layers)?;
+    let with = arguments.root.with(&arguments.identity);
+    let record = store::self_test(&arguments.bundle, &arguments.store.folder, &with, &layers)?;
     output.line(format_args!("Passed: {} is loaded and gives its known answers on this host.", record.title()))?;
     output.flush()?;
     Ok(Exit::Ok)

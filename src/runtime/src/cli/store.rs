@@ -1,17 +1,18 @@
 //! `ampoule import`, `list`, `activate` and `rollback`: which bundles this host holds and which of them it serves.  What
 //! leaves a store is `export` and `prune`.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::Args;
 use indicatif::HumanBytes;
 use serde_json::{Value as Json, json};
 
+use super::arguments::IdentityArgument;
 use super::output::Output;
 use super::trust::SupplementArguments;
 use crate::error::Error;
 use crate::exit::Exit;
-use crate::store::{self, Record, Standing, Store, Wanted};
+use crate::store::{self, OpenWith, Record, Standing, Store, Wanted};
 
 const IMPORT_EXAMPLES: &str = "\
 Examples:
@@ -109,6 +110,8 @@ pub(super) struct ActivateArguments {
     /// The configuration that it will be served under (TOML). May be given again: later files win.
     #[arg(long = "config", value_name = "FILE")]
     configuration: Vec<PathBuf>,
+    #[command(flatten)]
+    identity: IdentityArgument,
     /// Print JSON.
     #[arg(long)]
     json: bool,
@@ -121,6 +124,8 @@ pub(super) struct RollbackArguments {
     store: StoreFolder,
     #[command(flatten)]
     root: OptionalRoot,
+    #[command(flatten)]
+    identity: IdentityArgument,
     /// Print JSON.
     #[arg(long)]
     json: bool,
@@ -141,6 +146,17 @@ pub(super) struct OptionalRoot {
     pub(super) trust_root: Option<PathBuf>,
     #[command(flatten)]
     pub(super) beside: SupplementArguments,
+}
+
+impl OptionalRoot {
+    /// What a bundle of the store is verified and opened with.
+    pub(super) fn with(&self, identity: &IdentityArgument) -> OpenWith {
+        OpenWith {
+            trust_root: self.trust_root.clone(),
+            supplements: self.beside.supplements(),
+            identity: identity.path().map(Path::to_owned),
+        }
+    }
 }
 
 pub(super) fn import(arguments: &ImportArguments, output: &mut Output) -> Result<Exit, Error> {
@@ -173,22 +189,13 @@ pub(super) fn list(arguments: &ListArguments, output: &mut Output) -> Result<Exi
 
 pub(super) fn activate(arguments: &ActivateArguments, output: &mut Output) -> Result<Exit, Error> {
     let folder = &arguments.store.folder;
-    let outcome = store::activate(
-        &arguments.bundle,
-        folder,
-        arguments.root.trust_root.as_deref(),
-        &arguments.root.beside.supplements(),
-        &arguments.configuration,
-    );
+    let outcome =
+        store::activate(&arguments.bundle, folder, &arguments.root.with(&arguments.identity), &arguments.configuration);
     tell(outcome, arguments.json, output, tell_active)
 }
 
 pub(super) fn rollback(arguments: &RollbackArguments, output: &mut Output) -> Result<Exit, Error> {
-    let outcome = store::roll_back(
-        &arguments.store.folder,
-        arguments.root.trust_root.as_deref(),
-        &arguments.root.beside.supplements(),
-    );
+    let outcome = store::roll_back(&arguments.store.folder, &arguments.root.with(&arguments.identity));
     tell(outcome, arguments.json, output, tell_active)
 }
 

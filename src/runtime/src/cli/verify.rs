@@ -7,6 +7,7 @@ use ampoule_bundle::{BundleIdentity, Counter, Epoch, Examination, HighWaterMarks
 use clap::Args;
 use serde_json::json;
 
+use super::arguments::IdentityArgument;
 use super::output::Output;
 use super::trust::SupplementArguments;
 use crate::admission::Admission;
@@ -23,10 +24,11 @@ Examples:
   ampoule verify model.bundle --trust-root root.json --json
 
 Checks the canonical form, the signatures and every byte of every file, then every rule on whether
-the bundle may run on this host now, whatever is configured; runs nothing. `ampoule admit` judges
-by the configuration and by what was taken into use before, too. Exits with 0, or with 10 for a
-file that is no readable bundle, 11 for a wrong signature or digest, 12 for a bundle that may not
-run here, 13 for one that is older than --accepted.";
+the bundle may run on this host now, whatever is configured; runs nothing. What is inside an
+encrypted bundle is checked too if --decryption-identity-file opens it. `ampoule admit` judges by
+the configuration and by what was taken into use before, too. Exits with 0, or with 10 for a file
+that is no readable bundle, 11 for a wrong signature or digest, 12 for a bundle that may not run
+here, 13 for one that is older than --accepted.";
 
 const INSPECT_EXAMPLES: &str = "\
 Examples:
@@ -48,6 +50,8 @@ pub(super) struct VerifyArguments {
     /// The epoch and counter that were accepted last, as in 1:7; what is older is a rollback.
     #[arg(long, value_name = "EPOCH:COUNTER", value_parser = epoch_and_counter)]
     accepted: Option<(Epoch, Counter)>,
+    #[command(flatten)]
+    identity: IdentityArgument,
     /// Print JSON.
     #[arg(long)]
     json: bool,
@@ -74,20 +78,27 @@ pub(super) fn verify(arguments: &VerifyArguments, output: &mut Output) -> Result
         Err(_) => Ok(()),
     };
     match &judged {
-        Ok(Judged { identity, examination }) if arguments.json => {
+        Ok(Judged { identity, examination, contents }) if arguments.json => {
             let mut told = match &verdict {
                 Ok(()) => json!({ "verified": true }),
                 Err(error) => report::refusal(error.exit(), error),
             };
+            told["contents_verified"] = json!(*contents == Contents::Opened);
             told["bundle"] = report::json(identity);
             told["rules"] = report::rules_json(examination);
             output.line(format_args!("{told:#}"))?;
         }
-        Ok(Judged { identity, examination }) => {
+        Ok(Judged { identity, examination, contents }) => {
             output.line(match verdict {
                 Ok(()) => "Verified: every signature and every byte. The bundle may run on this host.",
                 Err(_) => "Refused: every signature and every byte is right, and the bundle may not run on this host.",
             })?;
+            if *contents == Contents::Locked {
+                output.line(
+                    "NOT checked, because the bundle is encrypted and no identity was named: what is inside, and that it is \
+                     what was signed. `--decryption-identity-file` opens it; `serve` checks it in any case.",
+                )?;
+            }
             for (label, text) in report::lines(identity) {
                 output.line(format_args!("  {label:10} {text}"))?;
             }
@@ -112,6 +123,14 @@ pub(super) fn tell_rules(examination: &Examination, output: &mut Output) -> Resu
 struct Judged {
     identity: BundleIdentity,
     examination: Examination,
+    contents: Contents,
+}
+
+/// Whether what is inside was looked at.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Contents {
+    Opened,
+    Locked,
 }
 
 impl Judged {
@@ -126,13 +145,19 @@ fn judge(arguments: &VerifyArguments) -> Result<Judged, Error> {
     let root = trust::open(&arguments.trust_root, &arguments.beside.supplements())?;
     let name = arguments.bundle.display().to_string();
     let verified = boot::verify(boot::open_bundle(&arguments.bundle)?, &root, &name)?;
+    let identities = arguments.identity.read()?;
+    let mut verified = identities.unlock(verified, &name)?;
+    let contents = if verified.is_locked() { Contents::Locked } else { Contents::Opened };
+    if contents == Contents::Locked && !arguments.identity.is_given() {
+        verified = verified.leave_locked();
+    }
     boot::check_every_byte(&verified, &name)?;
     let mut accepted = HighWaterMarks::none();
     if let Some((epoch, counter)) = arguments.accepted {
         accepted.accept(&verified.identity().name, epoch, counter);
     }
     let examination = Admission::of_host().remembering(accepted).examine(&verified)?;
-    Ok(Judged { identity: verified.identity().clone(), examination })
+    Ok(Judged { identity: verified.identity().clone(), examination, contents })
 }
 
 pub(super) fn inspect(arguments: &InspectArguments, output: &mut Output) -> Result<Exit, Error> {

@@ -28,6 +28,9 @@ pub struct RawConfig {
     pub channels: Option<String>,
     /// The lowest versions of bundles that may be served: NAME@VERSION, separated by commas.
     pub minimum_versions: Option<String>,
+    /// The file with the age identity that opens an encrypted bundle, as `age-keygen` writes it; only its owner and its
+    /// group may read it. Without it the systemd credential `decryption-identity` is taken, if there is one.
+    pub decryption_identity_file: Option<PathBuf>,
     /// Sealed adapters of that bundle to serve beside it, each by its own name as `model`: paths, separated by commas.
     pub adapters: Option<String>,
     /// The file of API keys that `ampoule keys add` writes; it holds hashes, never keys.

@@ -62,6 +62,8 @@ pub struct AdmissionConfig {
     pub trust_root: PathBuf,
     /// What stands beside it.
     pub supplements: Supplements,
+    /// The identity that opens what is encrypted.
+    pub decryption_identity: Option<PathBuf>,
     /// The bundle that is served, if not a store's.
     pub bundle: Option<PathBuf>,
     /// The store that keeps what was taken into use.
@@ -90,12 +92,15 @@ impl AdmissionConfig {
         let remedy =
             "name the root.json that your vendor gave you, as in `--trust-root root.json`; there is no default trust";
         let trust_root = required(effective, "trust_root", &raw.trust_root, remedy, errors);
+        let identity = raw.decryption_identity_file.as_deref();
+        let decryption_identity = identity.map(|path| effective.resolve("decryption_identity_file", path));
         let bundle = raw.bundle.as_deref().map(|path| effective.resolve("bundle", path));
         let store = raw.store.as_deref().map(|folder| effective.resolve("store", folder));
         let (state, accepted) = (state(effective, errors), accepted_bundles(effective, errors));
         Some(AdmissionConfig {
             trust_root: trust_root?,
             supplements: supplements(effective),
+            decryption_identity,
             bundle,
             store,
             state,

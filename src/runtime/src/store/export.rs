@@ -12,10 +12,9 @@ use ampoule_bundle::archive::PlacedFile;
 
 use super::catalogue::{Record, Wanted};
 use super::error::StoreError;
-use super::{Store, steps};
+use super::{OpenWith, Store, steps};
 use crate::error::Error;
 use crate::progress::Progress;
-use crate::trust::Supplements;
 
 /// Where and in which form a bundle leaves the store.
 #[derive(Debug, Clone)]
@@ -35,13 +34,12 @@ pub enum Destination {
 pub fn export(
     wanted: &Wanted,
     folder: &Path,
-    trust_root: Option<&Path>,
-    supplements: &Supplements,
+    with: &OpenWith,
     destination: &Destination,
 ) -> Result<(Store, Record), Error> {
     let store = Store::open(folder)?;
     let record = store.find(wanted)?.clone();
-    let verified = steps::verify_again(&store, &record, trust_root, supplements)?;
+    let verified = steps::verify_again(&store, &record, with)?;
     // Opened anew, and all that is written is held against the manifest that was verified: the catalogue names both.
     let sealed = store.open_bundle(&record)?;
     let export = Export { name: store.describe(&record), progress: Progress::start("Exporting", record.bytes) };
@@ -83,7 +81,7 @@ impl Export {
         fs::create_dir(folder).map_err(|source| new(folder, source))?;
         for file in files {
             // Relative and without `..`, so this stays below the folder.
-            let path = folder.join(file.path);
+            let path = folder.join(&*file.path);
             let parent = path.parent().unwrap_or(folder);
             DirBuilder::new().recursive(true).create(parent).map_err(|source| at(parent, source))?;
             self.file(&path, |out| file.copy_to(out))?;

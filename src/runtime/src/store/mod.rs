@@ -48,7 +48,7 @@ pub use error::StoreError;
 pub use export::{Destination, export};
 pub use prune::{Pruned, prune};
 pub use self_test::self_test;
-pub use steps::{activate, import, roll_back};
+pub use steps::{OpenWith, activate, import, roll_back};
 pub use trial::Trial;
 
 /// The catalogue's file.

@@ -8,29 +8,22 @@ use std::process::{Command, Stdio};
 
 use super::catalogue::{Record, Wanted};
 use super::error::StoreError;
-use super::{Store, steps};
+use super::{OpenWith, Store, steps};
 use crate::boot;
 use crate::config::{Layers, RuntimeConfig};
 use crate::error::Error;
 use crate::exit::Exit;
-use crate::trust::Supplements;
 
 /// Loads a bundle of the store and replays its known answers, under the limits of the site's configuration and of the
 /// bundle's contract.  Changes nothing.
 ///
 /// # Errors
 /// Whatever keeps the bundle from being served.
-pub fn self_test(
-    wanted: &Wanted,
-    folder: &Path,
-    trust_root: Option<&Path>,
-    supplements: &Supplements,
-    layers: &Layers,
-) -> Result<Record, Error> {
+pub fn self_test(wanted: &Wanted, folder: &Path, with: &OpenWith, layers: &Layers) -> Result<Record, Error> {
     let store = Store::open(folder)?;
     let record = store.find(wanted)?.clone();
     let name = store.describe(&record);
-    let admitted = steps::admit(&store, steps::verify_again(&store, &record, trust_root, supplements)?, &name)?;
+    let admitted = steps::admit(&store, steps::open_again(&store, &record, with)?, &name)?;
     let settled = boot::settle(layers, admitted.release(), |path| admitted.file(path))?;
     boot::prove(admitted, &RuntimeConfig::limits(&settled), &name).map_err(Error::in_store)?;
     Ok(record)
@@ -41,21 +34,23 @@ pub(super) fn in_a_child(
     record: &Record,
     wanted: &Wanted,
     folder: &Path,
-    trust_root: Option<&Path>,
-    supplements: &Supplements,
+    with: &OpenWith,
     configuration: &[PathBuf],
 ) -> Result<(), StoreError> {
     let not_started = |source| StoreError::SelfTestNotStarted { source };
     let mut command = Command::new(std::env::current_exe().map_err(not_started)?);
     command.arg("self-test").arg(wanted.argument()).arg("--store").arg(folder);
-    if let Some(root) = trust_root {
+    if let Some(root) = &with.trust_root {
         command.arg("--trust-root").arg(root);
     }
-    if let Some(list) = &supplements.revocations {
+    if let Some(list) = &with.supplements.revocations {
         command.arg("--revocations").arg(list);
     }
-    if let Some(token) = &supplements.downgrade_token {
+    if let Some(token) = &with.supplements.downgrade_token {
         command.arg("--downgrade-token").arg(token);
+    }
+    if let Some(identity) = &with.identity {
+        command.arg("--decryption-identity-file").arg(identity);
     }
     for file in configuration {
         command.arg("--config").arg(file);

@@ -12,9 +12,21 @@ use super::{Store, delivery, self_test};
 use crate::admission::Admission;
 use crate::boot;
 use crate::error::Error;
+use crate::identity::DecryptionIdentities;
 use crate::progress::Progress;
 use crate::state::State;
 use crate::trust::{self, Supplements};
+
+/// What a bundle of a store is verified and opened with, where that is said.
+#[derive(Debug, Clone, Default)]
+pub struct OpenWith {
+    /// The trust root; without it that of the bundle's import.
+    pub trust_root: Option<PathBuf>,
+    /// What stands beside it.
+    pub supplements: Supplements,
+    /// The identity that opens what is encrypted.
+    pub identity: Option<PathBuf>,
+}
 
 /// Brings a bundle into the store at `folder`, which is made if there is none.
 ///
@@ -34,7 +46,8 @@ pub fn import(
         Err(StoreError::NoStore { .. }) => Admission::of_host(),
         store => Admission::of_store(&store?),
     };
-    admission.admit_model(boot::verify(sealed.clone(), &root, &name)?, &name)?;
+    // Whoever stores a bundle need not be able to read it.
+    admission.admit_model(boot::verify(sealed.clone(), &root, &name)?.leave_locked(), &name)?;
 
     let mut writer = StoreWriter::open_or_create(folder)?;
     let mut incoming = writer.receive()?;
@@ -50,7 +63,7 @@ pub fn import(
     let parts = sealed.unverified_parts();
     let attestations: Vec<_> = parts.attestations.iter().map(|attestation| attestation.digest()).collect();
     let kept = incoming.store().assemble(parts.manifest.digest(), &attestations, &name)?;
-    let verified = boot::verify(kept.clone(), &root, &name)?;
+    let verified = boot::verify(kept.clone(), &root, &name)?.leave_locked();
     boot::check_every_byte(&verified, &name)?;
     let admitted = admit(incoming.store(), verified, &name)?;
     let now = Timestamp::new(jiff::Timestamp::now());
@@ -67,14 +80,13 @@ pub fn import(
 pub fn activate(
     wanted: &Wanted,
     folder: &Path,
-    trust_root: Option<&Path>,
-    supplements: &Supplements,
+    with: &OpenWith,
     configuration: &[PathBuf],
 ) -> Result<(Store, Record), Error> {
     let mut writer = StoreWriter::open(folder)?;
     let record = writer.store().find(wanted)?.clone();
-    let admitted = admit_again(writer.store(), &record, trust_root, supplements)?;
-    self_test::in_a_child(&record, wanted, folder, trust_root, supplements, configuration)?;
+    let admitted = admit_again(writer.store(), &record, with)?;
+    self_test::in_a_child(&record, wanted, folder, with, configuration)?;
     writer.activate(&record, &admitted)?;
     settle(writer.store(), &admitted, &record)?;
     Ok((writer.store().clone(), record))
@@ -84,14 +96,10 @@ pub fn activate(
 ///
 /// # Errors
 /// Whatever a bundle can be refused for, or [`Error::Store`].
-pub fn roll_back(
-    folder: &Path,
-    trust_root: Option<&Path>,
-    supplements: &Supplements,
-) -> Result<(Store, Record), Error> {
+pub fn roll_back(folder: &Path, with: &OpenWith) -> Result<(Store, Record), Error> {
     let mut writer = StoreWriter::open(folder)?;
     let record = writer.store().previous()?.clone();
-    let admitted = admit_again(writer.store(), &record, trust_root, supplements)?;
+    let admitted = admit_again(writer.store(), &record, with)?;
     writer.roll_back(&admitted)?;
     settle(writer.store(), &admitted, &record)?;
     Ok((writer.store().clone(), record))
@@ -99,28 +107,26 @@ pub fn roll_back(
 
 /// Verifies every byte of a bundle in the store and admits it: since its import its blobs, its trust root, this host and
 /// the time may have changed.
-fn admit_again(
-    store: &Store,
-    record: &Record,
-    trust_root: Option<&Path>,
-    supplements: &Supplements,
-) -> Result<AdmittedBundle, Error> {
+fn admit_again(store: &Store, record: &Record, with: &OpenWith) -> Result<AdmittedBundle, Error> {
     let name = store.describe(record);
-    let verified = verify_again(store, record, trust_root, supplements)?;
+    let verified = open_again(store, record, with)?;
     boot::check_every_byte(&verified, &name).map_err(Error::in_store)?;
     admit(store, verified, &name)
 }
 
 /// Verifies a bundle of the store but for its weights.  Without a root of the caller's the one of its import counts;
 /// `serve` always takes the configured one.
-pub(super) fn verify_again(
-    store: &Store,
-    record: &Record,
-    trust_root: Option<&Path>,
-    supplements: &Supplements,
-) -> Result<VerifiedBundle, Error> {
-    let (root, _) = trust::open_for_serving(trust_root.unwrap_or(&store.trust_root(record)), supplements)?;
+pub(super) fn verify_again(store: &Store, record: &Record, with: &OpenWith) -> Result<VerifiedBundle, Error> {
+    let kept = store.trust_root(record);
+    let (root, _) = trust::open_for_serving(with.trust_root.as_ref().unwrap_or(&kept), &with.supplements)?;
     boot::verify(store.open_bundle(record)?, &root, &store.describe(record)).map_err(Error::in_store)
+}
+
+/// The same, and opened if it is encrypted.
+pub(super) fn open_again(store: &Store, record: &Record, with: &OpenWith) -> Result<VerifiedBundle, Error> {
+    let identities = DecryptionIdentities::read(with.identity.as_deref())?;
+    let verified = verify_again(store, record, with)?;
+    identities.unlock(verified, &store.describe(record)).map_err(Error::in_store)
 }
 
 /// The one admission of everything that a store holds.

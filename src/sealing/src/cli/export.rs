@@ -13,7 +13,10 @@ const EXAMPLES: &str = "\
 Example:
   ampoule-seal export --dir ./plain my-model.bundle
   model_signing verify key ./plain --signature ./plain/model.sig --public_key vendor.pub
-  ampoule-seal oms verify ./plain --signature ./plain/model.sig --public-key vendor.pub       # says the same";
+  ampoule-seal oms verify ./plain --signature ./plain/model.sig --public-key vendor.pub       # says the same
+
+The files of an encrypted bundle stay encrypted: each is written as an age v1 file, NAME.age, and so is
+model.sig.  `age -d -i identity.agekey model.safetensors.age` opens one.";
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
@@ -36,16 +39,17 @@ pub(super) fn run(arguments: &Arguments, output: Output) -> Result<(), SealingEr
         eprintln!("signatures were not verified: name a trust root with --trust-root, or check {SIGNATURE_FILE}");
     }
     let folder = arguments.dir.display();
+    let (count, signature) = match exported.encrypted {
+        true => (format!("{} age files", exported.files.len()), format!("{SIGNATURE_FILE}.age")),
+        false => (format!("{} files", exported.files.len()), SIGNATURE_FILE.to_owned()),
+    };
     output.print(
-        &format!(
-            "wrote {} files and {SIGNATURE_FILE} to {folder}\nmanifest {}",
-            exported.files.len(),
-            exported.manifest
-        ),
+        &format!("wrote {count} and {signature} to {folder}\nmanifest {}", exported.manifest),
         &json!({
             "folder": folder.to_string(),
             "manifest": exported.manifest.to_string(),
             "files": exported.files,
+            "encrypted": exported.encrypted,
             "verified": root.is_some(),
         }),
     )

@@ -3,6 +3,7 @@
 
 use std::path::{Path, PathBuf};
 
+use ampoule_bundle::age::Recipient;
 use ampoule_bundle::statement::{AdapterBinding, ExpiryPolicy};
 use ampoule_bundle::{BundleName, BundleVersion, Channel, Counter, Epoch, PublicKey, Timestamp};
 use serde_json::{Value, json};
@@ -55,6 +56,11 @@ pub struct Statement {
     /// are taken from the model's folder.
     #[arg(long, value_name = "FILE")]
     contract: Option<PathBuf>,
+    /// Encrypt the bundle to this recipient (age1…, as `age-keygen` prints it); may be given several times.  Everybody can
+    /// still check the signatures and read the statement, its known answers included; names and lengths of files stay
+    /// readable, contents do not.
+    #[arg(long, value_name = "RECIPIENT")]
+    encrypt_to: Vec<Recipient>,
     #[command(flatten)]
     key: KeyArguments,
     /// Show this certificate chain (PEM, the key's own certificate first) with the signatures, for customers whose root
@@ -138,6 +144,7 @@ impl Statement {
             revocation_min: self.revocation_min,
             contract: self.contract.as_deref().map(Contract::read).transpose()?.unwrap_or_default(),
             adapter,
+            encrypt_to: self.encrypt_to.clone(),
             shard_bytes: SHARD_BYTES,
         };
         let key = self.key.open_with_chain(self.certificate_chain.as_deref())?;
@@ -153,9 +160,11 @@ impl Statement {
         if release.expires.as_ref().is_some_and(|expires| *expires <= Timestamp::new(jiff::Timestamp::now())) {
             eprintln!("warning: the bundle {expires}, which is past: no runtime will take it");
         }
+        let recipients: Vec<String> = self.encrypt_to.iter().map(ToString::to_string).collect();
+        let encrypted = recipients.iter().map(|recipient| format!("\nencrypted to {recipient}")).collect::<String>();
         Ok(Sealed {
             text: format!(
-                "sealed {out}: {} {} (counter {}, epoch {}), {files} files, {bytes} bytes, {expires}\nmanifest {digest}\nsigned by {key_id}",
+                "sealed {out}: {} {} (counter {}, epoch {}), {files} files, {bytes} bytes, {expires}\nmanifest {digest}\nsigned by {key_id}{encrypted}",
                 release.name, release.version, release.counter, release.epoch
             ),
             json: json!({
@@ -168,6 +177,7 @@ impl Statement {
                 "expires": release.expires,
                 "manifest": digest.to_string(),
                 "keyId": key_id.to_string(),
+                "recipients": recipients,
                 "files": packed.manifest().layers().iter().map(|layer| layer.path.as_str()).collect::<Vec<_>>(),
                 "leftOut": packed.left_out().iter().map(|(name, _)| name).collect::<Vec<_>>(),
                 "bytes": bytes,

@@ -5,7 +5,7 @@ use std::convert::Infallible;
 use std::path::Path;
 use std::sync::Mutex;
 
-use ampoule_bundle::{Digest, HighWaterMarks, SealedBundle, TensorEntry, TensorSink};
+use ampoule_bundle::{Digest, HighWaterMarks, SealedBundle, TensorBytes, TensorEntry, TensorSink};
 use ampoule_sealing::seal::{SealRequest, seal};
 use proptest::prelude::*;
 
@@ -20,9 +20,14 @@ struct Collect(Mutex<Tensors>);
 impl TensorSink for Collect {
     type Output = Tensors;
     type Error = Infallible;
+    type Memory = TensorBytes;
 
-    fn place(&self, tensor: TensorEntry<'_>, data: Vec<u8>) -> Result<(), Infallible> {
-        self.0.lock().unwrap().insert(tensor.name.to_owned(), (tensor.shape.to_vec(), data));
+    fn open(&self, _: TensorEntry<'_>, length: usize) -> Result<TensorBytes, Infallible> {
+        Ok(TensorBytes::new(length))
+    }
+
+    fn place(&self, tensor: TensorEntry<'_>, memory: TensorBytes) -> Result<(), Infallible> {
+        self.0.lock().unwrap().insert(tensor.name.to_owned(), (tensor.shape.to_vec(), memory.to_vec()));
         Ok(())
     }
 

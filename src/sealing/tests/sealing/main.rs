@@ -11,6 +11,8 @@ mod countersigning;
 mod defects;
 /// The same input gives the same bytes.
 mod determinism;
+/// Encrypted bundles.
+mod encryption;
 /// What an export writes.
 mod exporting;
 /// What is sealed comes out again.

@@ -111,6 +111,7 @@ pub(crate) fn request(from: &Path) -> SealRequest {
         revocation_min: 0,
         contract: Contract::default(),
         adapter: None,
+        encrypt_to: Vec::new(),
         shard_bytes: SHARD_BYTES,
     }
 }

@@ -4,6 +4,7 @@ use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
 use ampoule_inference::model::Adapter;
+use ampoule_sealing::identities::Identities;
 use ampoule_trainer::error::TrainerError;
 use ampoule_trainer::tuning::answers;
 use ampoule_trainer::tuning::base::Base;
@@ -22,6 +23,9 @@ pub(super) struct BaseArguments {
     /// The root.json whose keys may sign it.
     #[arg(long, value_name = "FILE")]
     pub(super) trust_root: PathBuf,
+    /// The age identity that opens an encrypted base, as `age-keygen` writes it.
+    #[arg(long, value_name = "FILE")]
+    identity: Option<PathBuf>,
 }
 
 /// What is learnt, and what is only tested.
@@ -70,7 +74,9 @@ impl Prepared {
 
 impl BaseArguments {
     pub(super) fn open(&self) -> Result<Base, TrainerError> {
-        Ok(Base::open(&self.base, &self.trust_root)?)
+        let identities = self.identity.as_deref().map(Identities::read).transpose()?;
+        let secrets = identities.as_ref().map_or(&[][..], Identities::secrets);
+        Ok(Base::open(&self.base, &self.trust_root, secrets)?)
     }
 }
 

@@ -7,6 +7,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use ampoule_bundle::age::SECRET_BYTES;
 use ampoule_bundle::limits::MAX_TRUST_ROOT_BYTES;
 use ampoule_bundle::statement::{AdapterBinding, Endpoint};
 use ampoule_bundle::{
@@ -95,18 +96,19 @@ pub struct Base {
 }
 
 impl Base {
-    /// Opens a sealed bundle as a base.
+    /// Opens a sealed bundle as a base; an encrypted one with the secret of one of `identities`.
     ///
     /// # Errors
     /// The first step of the line that refuses.
-    pub fn open(bundle: &Path, trust_root: &Path) -> Result<Base, BaseError> {
+    pub fn open(bundle: &Path, trust_root: &Path, identities: &[[u8; SECRET_BYTES]]) -> Result<Base, BaseError> {
         let refused = |path: &Path| {
             let path = path.to_owned();
             move |source| BaseError::Refused { path, source: Box::new(source) }
         };
         let root = TrustRoot::pin(&read_trust_root(trust_root)?).map_err(refused(trust_root))?;
         let sealed = SealedBundle::open(open(bundle, "the .bundle file of the base")?).map_err(refused(bundle))?;
-        let verified = sealed.verify(&root).map_err(refused(bundle))?;
+        let verified =
+            sealed.verify(&root).and_then(|verified| verified.unlock(identities)).map_err(refused(bundle))?;
         let admitted = verified
             .admit(&policy(), &host(), &HighWaterMarks::none())
             .map_err(|violation| BaseError::NotAdmitted { path: bundle.to_owned(), violation: Box::new(violation) })?;

@@ -39,7 +39,8 @@ pub(crate) fn all() -> Vec<Defect> {
         row("path-traversal", path_traversal, "open", "InvalidText", 10, "../../etc/passwd"),
         row("path-collision", path_collision, "open", "CollidingPaths", 10, "CONFIG.JSON"),
         row("layer-order", layer_order, "open", "LayerOrder", 10, "out of order"),
-        row("unknown-media-type", unknown_media_type, "open", "UnknownMediaType", 10, "raw+encrypted"),
+        row("unknown-media-type", unknown_media_type, "open", "UnknownMediaType", 10, "raw+zstd"),
+        row("mixed-encryption", mixed_encryption, "open", "MixedEncryption", 10, "config.json"),
         row("pickle-weights", pickle_weights, "open", "UnknownWeightFormat", 10, "pytorch_model.bin"),
         // The attestations.
         row("wrong-payload-type", wrong_payload_type, "open", "WrongField", 10, "payloadType"),
@@ -206,6 +207,12 @@ fn edited_draft(draft: Draft, edit: impl FnOnce(&mut LooseArchive)) -> Vec<u8> {
 }
 
 fn unknown_media_type() -> Vec<u8> {
+    edited(|archive| {
+        archive.manifest().edit_text("model.weight.config.v1.raw", "model.weight.config.v1.raw+zstd");
+    })
+}
+
+fn mixed_encryption() -> Vec<u8> {
     edited(|archive| {
         archive.manifest().edit_text("model.weight.config.v1.raw", "model.weight.config.v1.raw+encrypted");
     })

@@ -1,0 +1,292 @@
+//! What verification costs: the load of a bundle beside a loop that reads the same bytes into fresh memory and hashes them,
+//! and, encrypted, decrypts them and hashes them once more. Made for `conformance/benchmarks`; prints one row a round.
+//!
+//! ```sh
+//! cargo run --release --locked --workspace --example load -- FOLDER [ROUNDS] [MEBIBYTES]
+//! ```
+//!
+//! The sides take turns in one process, on as many threads, over files in the page cache. Each side keeps all that it has
+//! read until its turn is over. The peak of our side's memory is what the process grew by beyond the weights. Beside the
+//! time on the wall stands that of the processors, which other work on the machine disturbs least.
+
+use std::error::Error;
+use std::fs::{self, File};
+use std::io::Write;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Instant;
+
+use ampoule_bundle::age::Recipient;
+use ampoule_bundle::statement::{Endpoint, ExpiryPolicy};
+use ampoule_bundle::{
+    AdmittedBundle, Counter, Epoch, Hasher, HighWaterMarks, HostFacts, RuntimePolicy, SealedBundle, TensorBytes,
+    TensorEntry, TensorSink, Timestamp,
+};
+use ampoule_sealing::contract::Contract;
+use ampoule_sealing::keys::{Curve, SigningKey};
+use ampoule_sealing::seal::{SealRequest, seal};
+use ampoule_sealing::trust;
+use memmap2::{Advice, MmapMut};
+use ring::aead::{Aad, CHACHA20_POLY1305, LessSafeKey, Nonce, UnboundKey};
+
+const LAYERS: usize = 4;
+const STRIDE: usize = 256 << 10;
+const CHUNK: usize = 64 << 10;
+const SEALED_CHUNK: usize = CHUNK + 16;
+const SECRET: [u8; 32] = [11; 32];
+
+type Outcome<T> = Result<T, Box<dyn Error>>;
+
+/// Keeps what it is given.
+#[derive(Default)]
+struct Keep(Mutex<Vec<TensorBytes>>);
+
+#[derive(Debug, thiserror::Error)]
+#[error("never")]
+struct Never;
+
+impl TensorSink for Keep {
+    type Output = Vec<TensorBytes>;
+    type Error = Never;
+    type Memory = TensorBytes;
+
+    fn open(&self, _: TensorEntry<'_>, length: usize) -> Result<TensorBytes, Never> {
+        Ok(TensorBytes::new(length))
+    }
+
+    fn place(&self, _: TensorEntry<'_>, memory: TensorBytes) -> Result<(), Never> {
+        self.0.lock().expect("nobody panics").push(memory);
+        Ok(())
+    }
+
+    fn finish(self) -> Result<Vec<TensorBytes>, Never> {
+        Ok(self.0.into_inner().expect("nobody panics"))
+    }
+}
+
+fn main() -> Outcome<()> {
+    let mut arguments = std::env::args().skip(1);
+    let folder = PathBuf::from(arguments.next().ok_or("name a folder for some files of the weights' size")?);
+    let rounds: usize = arguments.next().map_or(Ok(7), |text| text.parse())?;
+    let layer_bytes = arguments.next().map_or(Ok(1024), |text| text.parse::<usize>())? * (1 << 20) / LAYERS;
+    let files = Files::make(&folder, layer_bytes)?;
+    let sides = ["reference", "plain", "reference_encrypted", "encrypted"];
+    println!(
+        "round,{},plain_peak_mib,encrypted_peak_mib",
+        sides.map(|side| format!("{side}_wall,{side}_cpu")).join(",")
+    );
+    let mut rows = Vec::new();
+    for round in 0..=rounds {
+        let bare = timed(|| reference(&files.raw, layer_bytes, None))?;
+        let (plain, plain_peak) = load(&files.plain, layer_bytes)?;
+        let sealed = timed(|| reference(&files.sealed, layer_bytes, Some(&chunk_key())))?;
+        let (encrypted, encrypted_peak) = load(&files.encrypted, layer_bytes)?;
+        // The first round warms the cache.
+        if round > 0 {
+            let times = [bare, plain, sealed, encrypted].map(|(wall, cpu)| format!("{wall:.3},{cpu:.2}")).join(",");
+            println!("{round},{times},{plain_peak},{encrypted_peak}");
+            rows.push(([bare, plain, sealed, encrypted], [plain_peak, encrypted_peak]));
+        }
+    }
+    let ratio = |ours: usize, theirs: usize, time: fn((f64, f64)) -> f64| {
+        median(rows.iter().map(|(times, _)| time(times[ours])).collect())
+            / median(rows.iter().map(|(times, _)| time(times[theirs])).collect())
+    };
+    for (name, ours, theirs) in [("plain", 1, 0), ("encrypted", 3, 2)] {
+        let (wall, cpu) = (ratio(ours, theirs, |(wall, _)| wall), ratio(ours, theirs, |(_, cpu)| cpu));
+        println!("ratio of the medians, {name}: wall {wall:.3}, processors {cpu:.3}");
+    }
+    let peak = |side: usize| rows.iter().map(|(_, peaks)| peaks[side]).max().unwrap_or(0);
+    println!("largest peak beyond the weights: {} MiB plain, {} MiB encrypted", peak(0), peak(1));
+    Ok(())
+}
+
+fn median(mut values: Vec<f64>) -> f64 {
+    values.sort_by(f64::total_cmp);
+    values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
+}
+
+/// The files of one comparison.
+struct Files {
+    raw: Vec<PathBuf>,
+    sealed: Vec<PathBuf>,
+    plain: PathBuf,
+    encrypted: PathBuf,
+}
+
+impl Files {
+    fn make(folder: &Path, layer_bytes: usize) -> Outcome<Files> {
+        let model = folder.join("model");
+        fs::create_dir_all(&model)?;
+        fs::write(model.join("config.json"), b"{}")?;
+        fs::write(model.join("tokenizer.json"), b"{}")?;
+        let (mut raw, mut sealed) = (Vec::new(), Vec::new());
+        for layer in 0..LAYERS {
+            let header =
+                format!(r#"{{"t{layer}":{{"dtype":"U8","shape":[{layer_bytes}],"data_offsets":[0,{layer_bytes}]}}}}"#);
+            let mut weights = File::create(model.join(format!("part-{layer}.safetensors")))?;
+            weights.write_all(&(header.len() as u64).to_le_bytes())?;
+            weights.write_all(header.as_bytes())?;
+            let (raw_path, sealed_path) = (folder.join(format!("raw-{layer}")), folder.join(format!("sealed-{layer}")));
+            let (mut raw_file, mut sealed_file) = (File::create(&raw_path)?, File::create(&sealed_path)?);
+            let key = chunk_key();
+            for index in 0..layer_bytes / CHUNK {
+                let mut chunk: Vec<u8> =
+                    (0..CHUNK).map(|byte| (byte.wrapping_mul(31) ^ index ^ layer << 5) as u8).collect();
+                weights.write_all(&chunk)?;
+                raw_file.write_all(&chunk)?;
+                let sealed = key.seal_in_place_append_tag(nonce(index), Aad::empty(), &mut chunk);
+                sealed.map_err(|_| "cannot seal")?;
+                sealed_file.write_all(&chunk)?;
+            }
+            raw.push(raw_path);
+            sealed.push(sealed_path);
+        }
+        let (plain, encrypted) = (folder.join("plain.bundle"), folder.join("encrypted.bundle"));
+        for (out, encrypt_to) in [(&plain, vec![]), (&encrypted, vec![Recipient::of_secret(&SECRET)])] {
+            seal(&request(&model, layer_bytes, encrypt_to)?, key()?, out)?;
+        }
+        Ok(Files { raw, sealed, plain, encrypted })
+    }
+}
+
+fn key() -> Outcome<&'static SigningKey> {
+    static KEY: std::sync::OnceLock<SigningKey> = std::sync::OnceLock::new();
+    if KEY.get().is_none() {
+        let _ = KEY.set(SigningKey::generate(Curve::P256)?);
+    }
+    Ok(KEY.get().ok_or("just made")?)
+}
+
+fn request(from: &Path, layer_bytes: usize, encrypt_to: Vec<Recipient>) -> Outcome<SealRequest> {
+    Ok(SealRequest {
+        from: from.to_owned(),
+        leave_out: Vec::new(),
+        name: "bench".parse()?,
+        version: "1.0.0".parse()?,
+        counter: Counter(1),
+        epoch: Epoch(1),
+        channel: "stable".parse()?,
+        issued_at: "2026-01-01T00:00:00Z".parse()?,
+        not_before: None,
+        expires: None,
+        expiry_policy: ExpiryPolicy::RefuseLoad,
+        trust_root_version: 1,
+        contract: Contract::default(),
+        adapter: None,
+        encrypt_to,
+        shard_bytes: layer_bytes as u64,
+    })
+}
+
+/// From the open file to the verified bundle in memory, and by how many MiB the process grew beyond the weights.
+fn load(path: &Path, layer_bytes: usize) -> Outcome<((f64, f64), u64)> {
+    // Forgets the peak so far.
+    fs::write("/proc/self/clear_refs", "5")?;
+    let before = status("VmRSS:")?;
+    let root = trust::of_key(key()?)?;
+    let mut kept = Vec::new();
+    let taken = timed(|| {
+        let bundle = SealedBundle::open(File::open(path)?)?.verify(&root)?.unlock(&[SECRET])?;
+        let admitted = admit(bundle)?;
+        kept = admitted.load_weights(Keep::default(), &|_| ())?;
+        Ok(())
+    })?;
+    let peak = status("VmHWM:")?;
+    assert_eq!(kept.iter().map(|tensor| tensor.len()).sum::<usize>(), LAYERS * layer_bytes);
+    let weights = (LAYERS * layer_bytes) as u64 >> 10;
+    Ok((taken, peak.saturating_sub(before + weights) >> 10))
+}
+
+fn admit(bundle: ampoule_bundle::VerifiedBundle) -> Outcome<AdmittedBundle> {
+    let policy = RuntimePolicy::new(env!("CARGO_PKG_VERSION").parse()?, [Endpoint::ChatCompletions]);
+    let now: Timestamp = "2026-06-01T00:00:00Z".parse()?;
+    let host = HostFacts { now, cpu_features: [].into(), memory_bytes: u64::MAX, accelerators: [].into() };
+    Ok(bundle.admit(&policy, &host, &HighWaterMarks::none())?)
+}
+
+/// A line of this process's status, in KiB.
+fn status(label: &str) -> Outcome<u64> {
+    let text = fs::read_to_string("/proc/self/status")?;
+    let line = text.lines().find_map(|line| line.strip_prefix(label)).ok_or("no such line")?;
+    Ok(line.trim().trim_end_matches(" kB").parse()?)
+}
+
+/// The loop that does no more than it must.
+fn reference(paths: &[PathBuf], layer_bytes: usize, key: Option<&LessSafeKey>) -> Outcome<()> {
+    let next = AtomicUsize::new(0);
+    let kept = Mutex::new(Vec::new());
+    let worker = || -> Outcome<()> {
+        while let Some(path) = paths.get(next.fetch_add(1, Ordering::Relaxed)) {
+            let file = File::open(path)?;
+            let mut memory = MmapMut::map_anon(layer_bytes)?;
+            memory.advise(Advice::HugePage)?;
+            match key {
+                None => hash_into(&file, &mut memory)?,
+                Some(key) => decrypt_into(&file, key, &mut memory)?,
+            }
+            kept.lock().map_err(|_| "a thread panicked")?.push(memory);
+        }
+        Ok(())
+    };
+    let threads = std::thread::available_parallelism()?.get().min(LAYERS);
+    std::thread::scope(|scope| {
+        let others: Vec<_> = (1..threads).map(|_| scope.spawn(|| worker().is_ok())).collect();
+        worker()?;
+        match others.into_iter().all(|thread| thread.join().is_ok_and(|fine| fine)) {
+            true => Ok(()),
+            false => Err("a thread failed".into()),
+        }
+    })
+}
+
+fn hash_into(file: &File, memory: &mut [u8]) -> Outcome<()> {
+    let mut hasher = Hasher::new();
+    for (index, stride) in memory.chunks_mut(STRIDE).enumerate() {
+        file.read_exact_at(stride, (index * STRIDE) as u64)?;
+        hasher.update(stride);
+    }
+    std::hint::black_box(hasher.finish());
+    Ok(())
+}
+
+fn decrypt_into(file: &File, key: &LessSafeKey, memory: &mut [u8]) -> Outcome<()> {
+    let (mut outside, mut inside) = (Hasher::new(), Hasher::new());
+    let mut chunk = vec![0; SEALED_CHUNK];
+    for (index, place) in memory.chunks_mut(CHUNK).enumerate() {
+        file.read_exact_at(&mut chunk, (index * SEALED_CHUNK) as u64)?;
+        outside.update(&chunk);
+        let opened = key.open_in_place(nonce(index), Aad::empty(), &mut chunk).map_err(|_| "a chunk does not open")?;
+        inside.update(opened);
+        place.copy_from_slice(opened);
+    }
+    std::hint::black_box((outside.finish(), inside.finish()));
+    Ok(())
+}
+
+fn chunk_key() -> LessSafeKey {
+    LessSafeKey::new(UnboundKey::new(&CHACHA20_POLY1305, &[5; 32]).expect("32 bytes"))
+}
+
+fn nonce(index: usize) -> Nonce {
+    let mut bytes = [0; 12];
+    bytes[4..].copy_from_slice(&(index as u64).to_be_bytes());
+    Nonce::assume_unique_for_key(bytes)
+}
+
+/// Seconds on the wall, and of all processors together.
+fn timed(work: impl FnOnce() -> Outcome<()>) -> Outcome<(f64, f64)> {
+    let (began, used) = (Instant::now(), processor_seconds()?);
+    work()?;
+    Ok((began.elapsed().as_secs_f64(), processor_seconds()? - used))
+}
+
+fn processor_seconds() -> Outcome<f64> {
+    // The name of the program, which ends with a bracket, may hold spaces; user and system time are the 14th and 15th field.
+    let stat = fs::read_to_string("/proc/self/stat")?;
+    let fields: Vec<&str> = stat.rsplit(')').next().ok_or("no fields")?.split_whitespace().collect();
+    let ticks = |index: usize| -> Outcome<f64> { Ok(fields.get(index).ok_or("too few fields")?.parse()?) };
+    Ok((ticks(11)? + ticks(12)?) / 100.0)
+}
