@@ -2,8 +2,9 @@
 //!
 //! ```text
 //! Source ─open─► SealedBundle ─verify─► VerifiedBundle ─admit─► AdmittedBundle ─load_weights─► the model's tensors
-//!        canonical form       signatures,              versions, host,          one pass: read, hash, place
-//!                             digests, headers         expiry, rollback
+//!        canonical form       signatures,     │  ▲     versions, host,          one pass: read, hash, place
+//!                             digests, headers└──┘     expiry, rollback
+//!                                            unlock: what is encrypted, for who has the key
 //! ```
 //!
 //! Each arrow consumes what stands left of it, and constructors are private, so that a step cannot be skipped. The steps

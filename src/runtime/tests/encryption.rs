@@ -169,7 +169,7 @@ fn with_the_key_it_is_served_with_its_encrypted_adapter_and_the_key_is_gone() {
     assert!(adapted.0 == 200 && adapted.1 != expected.1, "{adapted:?}");
 
     let text = identity_text(&customer.secret);
-    let needles: [&[u8]; 2] = [&customer.secret, text[16..60].as_bytes()];
+    let needles: [&[u8]; 2] = [&customer.secret, &text.as_bytes()[16..60]];
     assert_eq!(occurrences(server.process_id(), &needles), [0, 0], "the identity is still in memory");
     // What proves that the search finds what is there: the API key's hash is kept for as long as the server runs.
     let kept = fs::read_to_string(&customer.workshop.site.keys).unwrap();

@@ -188,6 +188,9 @@ fn without_the_key_all_that_is_signed_outside_is_checked_and_nothing_is_used() {
     }
 }
 
+/// What somebody may do to an age file.
+type Edit = fn(&mut Vec<u8>);
+
 /// A chunk with its tag.
 const CHUNK: usize = 65_552;
 
@@ -200,7 +203,7 @@ fn chunks_at(file: &[u8]) -> usize {
 #[test]
 fn c21_a_payload_that_was_not_sealed_so_never_reaches_the_sink() {
     let signer = Signer::new(Curve::P256);
-    let edits: [(&str, fn(&mut Vec<u8>)); 7] = [
+    let edits: [(&str, Edit); 7] = [
         ("reordered", |file| {
             let start = chunks_at(file) + CHUNK;
             let (first, second) = file[start..start + 2 * CHUNK].split_at_mut(CHUNK);
