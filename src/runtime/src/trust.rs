@@ -1,5 +1,6 @@
 //! Opens what says who is trusted: the trust root, and beside it the revocation list and the downgrade token where the
-//! site has them.  Whoever can exchange one of these decides what this host serves, so none may be writable by everybody.
+//! site has them.  Whoever can exchange one of these decides what this host serves, so none may be writable by
+//! everybody.
 
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
@@ -47,7 +48,8 @@ impl std::fmt::Display for TrustFile {
 /// Opens a trust root with what stands beside it.
 ///
 /// # Errors
-/// [`Error::OpenTrustFile`] when a file is not there, [`Error::TrustFile`] when it is refused, and what [`read`] refuses.
+/// [`Error::OpenTrustFile`] when a file is not there, [`Error::TrustFile`] when it is refused, and what [`read`]
+/// refuses.
 pub fn open(root: &Path, supplements: &Supplements) -> Result<TrustRoot, Error> {
     supplement(pin(&read(root, TrustFile::Root)?, root)?, supplements)
 }

@@ -1,5 +1,5 @@
-//! What is read from one certificate beyond what the path's verification reads: validity, key, and the extensions that say
-//! what the key is for and whose it is.
+//! What is read from one certificate beyond what the path's verification reads: validity, key, and the extensions that
+//! say what the key is for and whose it is.
 
 use crate::error::BundleError;
 use crate::key::PublicKey;

@@ -1,9 +1,10 @@
-//! Certificates: a trust root may pin a private authority in the place of a key, and whoever that authority certifies signs.
+//! Certificates: a trust root may pin a private authority in the place of a key, and whoever that authority certifies
+//! signs.
 //!
 //! The path from leaf to authority is built and its signatures, name constraints and basic constraints are checked by
-//! webpki. Beyond that a leaf must be for code signing, and every certificate must be valid at the time of use. That time is
-//! not known while a bundle is verified, so the stretch of time in which all of the chain holds comes out, and admission
-//! compares.
+//! webpki. Beyond that a leaf must be for code signing, and every certificate must be valid at the time of use. That
+//! time is not known while a bundle is verified, so the stretch of time in which all of the chain holds comes out, and
+//! admission compares.
 
 mod der;
 mod fields;
@@ -50,7 +51,8 @@ impl Validity {
 }
 
 impl Authority {
-    /// The authority with this certificate (PEM), for the leaf whose one alternative name is `identity`, or for every leaf.
+    /// The authority with this certificate (PEM), for the leaf whose one alternative name is `identity`, or for every
+    /// leaf.
     ///
     /// # Errors
     /// [`BundleError::MalformedCertificate`] and [`BundleError::MalformedKey`].
@@ -76,8 +78,8 @@ impl Authority {
         self.id
     }
 
-    /// Since when and until when the leaf of this chain may sign by the word of this authority. `None` when the chain leads
-    /// to another authority, or the leaf is somebody else than this one speaks for.
+    /// Since when and until when the leaf of this chain may sign by the word of this authority. `None` when the chain
+    /// leads to another authority, or the leaf is somebody else than this one speaks for.
     ///
     /// # Errors
     /// [`BundleError::BadCertificateChain`] when the chain is this authority's and breaks a rule.

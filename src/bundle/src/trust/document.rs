@@ -1,8 +1,9 @@
-//! The one form of everything that roots, revocation lists and downgrade tokens are: `{"signatures": […], "signed": …}`.
+//! The one form of everything that roots, revocation lists and downgrade tokens are: `{"signatures": […], "signed":
+//! …}`.
 //!
-//! The signatures are over the canonical JSON of `signed`. Its `_type` is part of what is signed, so that a signature on
-//! one kind of document is never one on another. Signatures are counted by distinct key; their own bytes identify nothing,
-//! because an ECDSA signature has a twin.
+//! The signatures are over the canonical JSON of `signed`. Its `_type` is part of what is signed, so that a signature
+//! on one kind of document is never one on another. Signatures are counted by distinct key; their own bytes identify
+//! nothing, because an ECDSA signature has a twin.
 
 use std::collections::BTreeSet;
 
@@ -68,7 +69,8 @@ impl<T: SignedPart> TrustDocument<T> {
         if document.signed.kind() != T::TYPE {
             return Err(wrong_field(T::DOCUMENT, "_type", document.signed.kind(), T::TYPE));
         }
-        // A set out of order, or `null` for a member that is absent, would be signed as something else than it is read as.
+        // A set out of order, or `null` for a member that is absent, would be signed as something else than it is read
+        // as.
         if json::canonical(&tree["signed"]) != document.payload() {
             let reason = "a set is not sorted, or an absent member is written as null".to_owned();
             return Err(BundleError::MalformedJson { document: T::DOCUMENT.to_owned(), reason });

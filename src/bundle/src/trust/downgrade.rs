@@ -1,7 +1,8 @@
 //! The downgrade token: the vendor's word that one named bundle may be used although a newer one was accepted.
 //!
-//! It names the bundle by everything that identifies it and ends at a date, so that it cannot be used for another bundle or
-//! for ever. It lifts the rule on rollback and no other: what is revoked or has expired stays so. FORMAT.md §7.3.
+//! It names the bundle by everything that identifies it and ends at a date, so that it cannot be used for another
+//! bundle or for ever. It lifts the rule on rollback and no other: what is revoked or has expired stays so. FORMAT.md
+//! §7.3.
 
 use serde::{Deserialize, Serialize};
 
@@ -61,12 +62,12 @@ pub struct DowngradeToken {
 }
 
 impl TrustRoot {
-    /// This root with the permission in `bytes`, for [`crate::VerifiedBundle::admit`]. Give the revocation list first: the
-    /// keys that it revokes may not sign a token.
+    /// This root with the permission in `bytes`, for [`crate::VerifiedBundle::admit`]. Give the revocation list first:
+    /// the keys that it revokes may not sign a token.
     ///
     /// # Errors
-    /// [`BundleError::TooFewDocumentSignatures`] and [`BundleError::BadDocumentSignature`] when the `release` keys of this
-    /// root did not sign it, and what [`TrustDocument::read`] refuses.
+    /// [`BundleError::TooFewDocumentSignatures`] and [`BundleError::BadDocumentSignature`] when the `release` keys of
+    /// this root did not sign it, and what [`TrustDocument::read`] refuses.
     pub fn with_downgrade(self, bytes: &[u8]) -> Result<TrustRoot, BundleError> {
         let document = DowngradeDocument::read(bytes)?;
         document.require(Role::Release, &self, "the trust root")?;

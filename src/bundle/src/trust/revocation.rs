@@ -1,7 +1,7 @@
 //! The revocation list: what must not be used any more although it is signed. FORMAT.md §7.2.
 //!
-//! It travels as a small file, also where there is no network. Each list holds all that was revoked so far, so the newest
-//! one suffices; that no older one takes its place is for whoever keeps the highest version seen.
+//! It travels as a small file, also where there is no network. Each list holds all that was revoked so far, so the
+//! newest one suffices; that no older one takes its place is for whoever keeps the highest version seen.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -88,8 +88,8 @@ impl TrustRoot {
     /// This root with what the list in `bytes` revokes.
     ///
     /// # Errors
-    /// [`BundleError::TooFewDocumentSignatures`], [`BundleError::BadDocumentSignature`] or [`BundleError::MissingRole`] when
-    /// the `revoke` keys of this root did not sign it, and what [`TrustDocument::read`] refuses.
+    /// [`BundleError::TooFewDocumentSignatures`], [`BundleError::BadDocumentSignature`] or [`BundleError::MissingRole`]
+    /// when the `revoke` keys of this root did not sign it, and what [`TrustDocument::read`] refuses.
     pub fn with_revocations(self, bytes: &[u8]) -> Result<TrustRoot, BundleError> {
         let document = RevocationDocument::read(bytes)?;
         document.require(Role::Revoke, &self, "the trust root")?;

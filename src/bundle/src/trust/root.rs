@@ -1,7 +1,7 @@
 //! The trust root: the pinned keys, what each may sign, and how many must.
 //!
-//! The file has the shape of a TUF root role. Whoever installs a root vouches for it by its digest, so a pinned root needs
-//! no signature of its own; a root that is to follow another needs both their keys, which `chain` counts.
+//! The file has the shape of a TUF root role. Whoever installs a root vouches for it by its digest, so a pinned root
+//! needs no signature of its own; a root that is to follow another needs both their keys, which `chain` counts.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -67,8 +67,9 @@ pub struct RoleKeys {
 }
 
 impl TrustRoot {
-    /// Takes a `root.json` as it is, on the word of whoever installed it. White space is free; repeated or unknown members
-    /// and misnamed keys are not. Its own `root` keys need not have signed it, but a signature by one of them must be right.
+    /// Takes a `root.json` as it is, on the word of whoever installed it. White space is free; repeated or unknown
+    /// members and misnamed keys are not. Its own `root` keys need not have signed it, but a signature by one of them
+    /// must be right.
     ///
     /// CAUTION: a root that is to follow one that is trusted already comes from [`TrustRoot::succeed`] alone.
     ///

@@ -1,8 +1,8 @@
 //! Makes what customers trust: the root that they pin, the roots that succeed it, and what takes trust away again.
 //!
-//! [`init`] makes the first root, `next` the ones after it, `revoke` lists and permissions, `sign` adds signatures to any of
-//! them; keys that lie on different machines sign one after the other. Whatever is made here is read back as the runtime
-//! reads it before it is written.
+//! [`init`] makes the first root, `next` the ones after it, `revoke` lists and permissions, `sign` adds signatures to
+//! any of them; keys that lie on different machines sign one after the other. Whatever is made here is read back as the
+//! runtime reads it before it is written.
 
 mod next;
 mod revoke;
@@ -47,7 +47,8 @@ pub struct AuthorityRequest {
     pub identity: Option<String>,
 }
 
-/// Writes the first trust root to `out` and gives it back as the runtime will read it. `signer` signs it, if there is one.
+/// Writes the first trust root to `out` and gives it back as the runtime will read it. `signer` signs it, if there is
+/// one.
 ///
 /// # Errors
 /// `AlreadyExists`, `ExpiryPast`, `KeyInTwoRoles`, a key file that is no public key, or a role whose threshold its keys

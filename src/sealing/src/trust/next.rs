@@ -46,7 +46,8 @@ impl Change {
     }
 }
 
-/// Writes the root that follows `root` to `out`. It succeeds only with the signatures of both; `signer` makes one of them.
+/// Writes the root that follows `root` to `out`. It succeeds only with the signatures of both; `signer` makes one of
+/// them.
 ///
 /// # Errors
 /// `AlreadyInRole`, `NotInRoot` and what [`super::init`] refuses.

@@ -29,8 +29,9 @@ pub(in crate::cli) struct Arguments {
     /// A public key that may sign bundles; may be given several times.
     #[arg(long, value_name = "FILE", required_unless_present = "release_authority")]
     release_key: Vec<PathBuf>,
-    /// The certificate (PEM) of an authority whose certified keys may sign bundles, and with =NAME the one mail address, DNS
-    /// name or URI that the certificate of such a key must have; may be given several times, and each counts as one key.
+    /// The certificate (PEM) of an authority whose certified keys may sign bundles, and with =NAME the one mail
+    /// address, DNS name or URI that the certificate of such a key must have; may be given several times, and each
+    /// counts as one key.
     #[arg(long, value_name = "FILE[=NAME]", value_parser = parse_authority)]
     release_authority: Vec<AuthorityRequest>,
     /// How many release keys must sign a bundle.
