@@ -149,11 +149,7 @@ pub fn write_thin(base: &SealedBundle, bundle: &SealedBundle, out: &mut dyn Writ
 }
 
 /// The form of a thin bundle, and where the layers lie that it carries: those for which `is_carried`.
-fn derive(
-    parts: &Parts,
-    base: &Base,
-    is_carried: impl Fn(Digest) -> bool,
-) -> Result<(Form, Carried), BundleError> {
+fn derive(parts: &Parts, base: &Base, is_carried: impl Fn(Digest) -> bool) -> Result<(Form, Carried), BundleError> {
     let whole = Layout::derive(&parts.manifest, &parts.config, &parts.attestations)?;
     let attestations = in_canonical_order(&parts.attestations)?;
     let mut seen = HashSet::new();
