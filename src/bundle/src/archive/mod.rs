@@ -17,7 +17,7 @@
 //! attestations, config), derives every other byte from them, and compares. So no byte of a file is free to differ.
 //!
 //! For the same reason a bundle need not lie in one file: [`Assembled`] presents the canonical file of parts that lie
-//! apart, in a store or in an OCI layout that [`gather`] reads, and [`ThinBundle`] is a file that lacks the layers which
+//! apart, in a store or in an OCI layout that [`gather()`] reads, and [`ThinBundle`] is a file that lacks the layers which
 //! an older bundle has.
 
 mod assembled;
