@@ -10,6 +10,8 @@
 //! is in its sandbox. Connections are accepted after the model has proven itself, so a port that answers is a model that
 //! works.
 
+mod opened;
+
 use std::collections::BTreeSet;
 use std::fs::File;
 use std::io;
@@ -30,25 +32,26 @@ use crate::adapters::{AdapterDesk, AdapterFile, AdmittedAdapter};
 use crate::admin_socket::AdminSocket;
 use crate::admission::Admission;
 use crate::config::{
-    BundleSource, Contract, Effective, Layers, Limits, ListenPlan, MetricsPlan, RuntimeConfig, Shutdown,
+    BundleSource, Contract, Effective, Layers, Limits, RuntimeConfig, Shutdown,
 };
 use crate::error::Error;
 use crate::exit::Exit;
 use crate::expiry::{self, Expiry};
 use crate::host;
 use crate::http::{Admin, Ended, HttpLimits, Listeners, SamplingDefaults, ServedModel, Server, ServerParts};
-use crate::identity::{DecryptionIdentities, IdentityFile};
+use crate::identity::DecryptionIdentities;
 use crate::inherited::Inherited;
 use crate::keys::KeyStore;
 use crate::listen::{BoundListener, BoundSocket, PlannedListener};
 use crate::metrics::Metrics;
 use crate::progress::Progress;
 use crate::report;
-use crate::sandbox::{self, Loading, Reach};
+use crate::sandbox::Loading;
 use crate::signals::StopSignals;
 use crate::state::Keeping;
-use crate::store::{Record, Store, Trial};
-use crate::trust;
+use crate::store::Trial;
+
+use opened::{Candidate, Doors, Opened, Site, shut_in};
 
 /// Serves until it is asked to stop, then drains.
 ///
@@ -61,13 +64,12 @@ pub fn serve(layers: &Layers, config: RuntimeConfig) -> Result<Exit, Error> {
         BundleSource::File(_) => None,
         BundleSource::Store(folder) => Trial::begin(folder)?.map(Arc::new),
     };
-    let opened = Opened::open(&config)?;
-    let doors = Doors::open(layers, &config, inherited)?;
-    // While there is something to look into.
-    host::facts()?;
-    // Before there is a second thread, so that every thread is inside.
-    let sandbox = sandbox::enter(&doors.reach(opened.site.admission.keeping()), config.sandbox_required)?;
-    let runtime = threads()?;
+    // What is refused from here on to the bundle would be so with any other: the new one has not been tried.
+    let withdraw = |_: &Error| {
+        trial.as_ref().inspect(|trial| trial.withdraw());
+    };
+    let (opened, doors, sandbox) = shut_in(layers, &config, inherited).inspect_err(withdraw)?;
+    let runtime = threads().inspect_err(withdraw)?;
     let outcome = runtime.block_on(async {
         let mut stop = StopSignals::install()?;
         let layers = layers.clone();
@@ -108,109 +110,6 @@ pub fn check(layers: &Layers, config: &RuntimeConfig) -> Result<Effective, Error
     admit_adapters(&site.adapters, &site.trust_root, &admission, &identities)?;
     config.admin_socket.as_deref().map(AdminSocket::check).transpose()?;
     Ok(settled)
-}
-
-/// Everything that comes from files.  The site's own have been read, those that others made are only open.
-struct Opened {
-    site: Site,
-    active: Candidate,
-    /// What a store goes back to when the active bundle, being new, does not become ready.
-    previous: Option<Candidate>,
-}
-
-/// What the site gave.
-struct Site {
-    trust_root: TrustRoot,
-    admission: Admission,
-    /// The open file of the identity that opens what is encrypted.
-    identity: Option<IdentityFile>,
-    keys: KeyStore,
-    adapters: Vec<AdapterFile>,
-}
-
-/// A bundle that may be served, and that nobody has looked at.
-struct Candidate {
-    name: String,
-    read: Box<dyn FnOnce() -> Result<SealedBundle, Error> + Send>,
-    /// The bundle of the store that is given up for this one.
-    reverted_from: Option<String>,
-}
-
-impl Opened {
-    fn open(config: &RuntimeConfig) -> Result<Opened, Error> {
-        let keys = KeyStore::load(&config.keys_file)?;
-        if keys.is_empty() {
-            return Err(Error::NoKeys { path: config.keys_file.clone() });
-        }
-        let (trust_root, _) = trust::open_for_serving(&config.admission.trust_root, &config.admission.supplements)?;
-        let admission = Admission::of_site(&config.admission)?;
-        let identity = IdentityFile::open(config.admission.decryption_identity.as_deref())?;
-        let (active, previous) = match &config.source {
-            BundleSource::File(path) => {
-                let (file, name) = (open_file(path)?, path.display().to_string());
-                let read = {
-                    let name = name.clone();
-                    Box::new(move || open_source(file, &name))
-                };
-                (Candidate { name, read, reverted_from: None }, None)
-            }
-            BundleSource::Store(folder) => {
-                let store = Store::open(folder)?;
-                let catalogue = store.catalogue();
-                let (active, failed) = (store.active()?, catalogue.failed().map(Record::title));
-                let spare = |record| Candidate::in_store(&store, record, Some(active.title()));
-                let previous = catalogue.previous().map(spare);
-                (Candidate::in_store(&store, active, failed), previous)
-            }
-        };
-        let adapters = config.adapters.iter().map(|path| AdapterFile::open(path)).collect::<Result<_, _>>()?;
-        Ok(Opened { site: Site { trust_root, admission, identity, keys, adapters }, active, previous })
-    }
-}
-
-impl Candidate {
-    /// A bundle of a store, whose folder stays within reach: its blobs are opened when it is read.
-    fn in_store(store: &Store, record: &Record, reverted_from: Option<String>) -> Candidate {
-        let (store, record) = (store.clone(), record.clone());
-        Candidate { name: store.describe(&record), read: Box::new(move || store.open_bundle(&record)), reverted_from }
-    }
-}
-
-/// Where requests come in.  Addresses are taken, and nothing is accepted yet.
-struct Doors {
-    listener: BoundListener,
-    metrics: Option<BoundSocket>,
-    admin: Option<AdminSocket>,
-}
-
-impl Doors {
-    /// Addresses and TLS files are the site's own: no bundle has a say in them.
-    fn open(layers: &Layers, config: &RuntimeConfig, inherited: Inherited) -> Result<Doors, Error> {
-        let of_site = layers.merge();
-        let listener = match inherited.api {
-            None => PlannedListener::prepare(&config.listen)?,
-            Some(api) => PlannedListener::inherit(&ListenPlan::inherited(&of_site, api.address)?, api)?,
-        };
-        let metrics = match (inherited.metrics, &config.metrics) {
-            (None, None) => None,
-            (None, Some(plan)) => Some(BoundSocket::for_metrics(plan)?),
-            (Some(metrics), _) => {
-                // The plan itself says no more than the address that the socket has.
-                MetricsPlan::inherited(&of_site, metrics.address)?;
-                Some(BoundSocket::inherited(metrics))
-            }
-        };
-        let listener = listener.bind()?;
-        let admin = config.admin_socket.as_deref().map(AdminSocket::bind).transpose()?;
-        Ok(Doors { listener, metrics, admin })
-    }
-
-    /// What the process must still reach beside what is open: the state, in which it keeps what it has seen, and the file of
-    /// the admin socket, which goes with it.
-    fn reach(&self, keeping: &Keeping) -> Reach {
-        let tidied = self.admin.iter().map(|socket| socket.folder().to_owned()).collect();
-        Reach { folders: keeping.folder().map(Path::to_owned).into_iter().collect(), tidied }
-    }
 }
 
 /// Takes what was opened to a model that is ready: the active bundle or, if that is on trial and refused, the one before

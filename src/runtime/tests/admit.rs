@@ -6,13 +6,12 @@ mod support;
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::process::Command;
 
 use ampoule::state::State;
 use ampoule_bundle::{Counter, Epoch, HighWaterMarks};
 use serde_json::Value as Json;
 use support::adapters::Workshop;
-use support::{Site, ampoule, code, run, text, workspace};
+use support::{Site, ampoule, code, program, run, text, workspace};
 
 /// Judges with `--json`, and holds the exit code against what the report says.
 fn judge(arguments: &[&str]) -> Json {
@@ -138,7 +137,7 @@ fn an_adapter_is_judged_beside_its_base() {
 fn within(kibibytes: u64, arguments: &[&str]) -> (i32, String) {
     let limited = format!("ulimit -v {kibibytes}; exec \"$@\"");
     let binary = ampoule().get_program().to_owned();
-    let output = Command::new("sh").args(["-c", &limited, "sh"]).arg(binary).args(arguments).output().unwrap();
+    let output = program("sh").args(["-c", &limited, "sh"]).arg(binary).args(arguments).output().unwrap();
     (code(&output), format!("{}{}", text(&output.stdout), text(&output.stderr)))
 }
 

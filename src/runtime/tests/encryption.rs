@@ -12,7 +12,7 @@ use std::process::Command;
 
 use ampoule_bundle::age::Recipient;
 use support::adapters::{Workshop, matrices, seal};
-use support::{Server, ampoule, code, exchange, run, text, workspace};
+use support::{Server, ampoule, code, exchange, program, run, text, workspace};
 
 /// A site that was sold the fixture's model, encrypted to it.
 struct Customer {
@@ -213,7 +213,7 @@ fn no_plaintext_is_ever_written_while_it_is_loaded_and_served() {
     };
     let customer = Customer::new();
     let trace = customer.workshop.path("trace");
-    let mut command = Command::new(strace);
+    let mut command = program(strace);
     command.args(["-D", "-f", "-qq", "-e", "trace=open,openat,openat2,creat,memfd_create", "-o"]).arg(&trace);
     command.arg(env!("CARGO_BIN_EXE_ampoule"));
     let server = customer.serve(command, &["--decryption-identity-file", &customer.identity]);

@@ -174,6 +174,7 @@ fn request(from: &Path, layer_bytes: usize, encrypt_to: Vec<Recipient>) -> Outco
         expires: None,
         expiry_policy: ExpiryPolicy::RefuseLoad,
         trust_root_version: 1,
+        revocation_min: 0,
         contract: Contract::default(),
         adapter: None,
         encrypt_to,

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::process::Command;
 
 use crate::shelf::Shelf;
-use crate::support::{Server, ampoule, code, text};
+use crate::support::{Server, ampoule, code, program, text};
 
 impl Shelf {
     /// With the second version active and never started.
@@ -140,7 +140,7 @@ fn as_a_reader(shelf: &Shelf) -> Command {
     if !is_root {
         return ampoule();
     }
-    let mut command = Command::new("setpriv");
+    let mut command = program("setpriv");
     command.args(["--reuid=65534", "--regid=65534", "--clear-groups"]).arg(ampoule().get_program());
     command
 }

@@ -4,6 +4,7 @@
 
 pub mod adapters;
 
+use std::ffi::OsStr;
 use std::fs;
 use std::io::{BufRead, BufReader, Read};
 use std::net::SocketAddr;
@@ -22,7 +23,12 @@ pub fn workspace() -> PathBuf {
 
 /// The binary, with none of our variables in its environment.
 pub fn ampoule() -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_ampoule"));
+    program(env!("CARGO_BIN_EXE_ampoule"))
+}
+
+/// Another program that starts the binary, with none of our variables in its environment either.
+pub fn program(name: impl AsRef<OsStr>) -> Command {
+    let mut command = Command::new(name);
     for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("AMPOULE_")) {
         command.env_remove(name);
     }
