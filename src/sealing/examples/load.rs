@@ -174,8 +174,10 @@ fn request(from: &Path, layer_bytes: usize, encrypt_to: Vec<Recipient>) -> Outco
         expires: None,
         expiry_policy: ExpiryPolicy::RefuseLoad,
         trust_root_version: 1,
+        revocation_min: 0,
         contract: Contract::default(),
         adapter: None,
+        known_answers: None,
         encrypt_to,
         shard_bytes: layer_bytes as u64,
     })
