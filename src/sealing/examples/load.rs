@@ -177,6 +177,7 @@ fn request(from: &Path, layer_bytes: usize, encrypt_to: Vec<Recipient>) -> Outco
         revocation_min: 0,
         contract: Contract::default(),
         adapter: None,
+        known_answers: None,
         encrypt_to,
         shard_bytes: layer_bytes as u64,
     })

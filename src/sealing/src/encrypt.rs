@@ -11,6 +11,7 @@
 use std::collections::BTreeSet;
 use std::io;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use ampoule_bundle::age::{AgeError, Envelope, Recipient};
 use ampoule_bundle::statement::{Encryption, WeightHeaderDigest};
@@ -57,7 +58,7 @@ pub(crate) fn encryption(recipients: &[Recipient], plaintext_root: Digest) -> En
 pub(crate) struct Plaintext<'a> {
     pub(crate) path: &'a BundlePath,
     pub(crate) kind: LayerKind,
-    pub(crate) content: Box<dyn Source>,
+    pub(crate) content: Arc<dyn Source>,
     /// How long the header of a weight file is.
     pub(crate) header_length: Option<u64>,
 }
@@ -66,7 +67,7 @@ pub(crate) struct Plaintext<'a> {
 #[derive(Default)]
 pub(crate) struct Assembly {
     layers: Vec<Layer>,
-    contents: Vec<(BundlePath, Box<dyn Source>)>,
+    contents: Vec<(BundlePath, Arc<dyn Source>)>,
     weights: Vec<WeightHeaderDigest>,
 }
 
@@ -94,7 +95,7 @@ impl Assembly {
         read.map_err(in_context)?;
         self.weights.extend(header_length.map(|_| WeightHeaderDigest::new(path.clone(), &start)));
         let (digest, size) = (outside.finish(), envelope.file_bytes(length));
-        self.add(Layer { path: path.clone(), kind, digest, size }, Box::new(EncryptedFile { content, envelope }));
+        self.add(Layer { path: path.clone(), kind, digest, size }, Arc::new(EncryptedFile { content, envelope }));
         Ok(inside.finish())
     }
 
@@ -108,17 +109,17 @@ impl Assembly {
         let (path, content) = (BundlePath::model_signature(), attest(payload, key)?.bytes().to_vec());
         let progress = Progress::of_bytes(content.len() as u64, "encrypting");
         let kind = LayerKind::ModelSignature;
-        let plaintext = Plaintext { path: &path, kind, content: Box::new(content), header_length: None };
+        let plaintext = Plaintext { path: &path, kind, content: Arc::new(content), header_length: None };
         self.encrypt(plaintext, recipients, &progress).map(drop)
     }
 
     /// Adds an age file that is there already; of a weight file, `start` is the part that holds its header.
-    pub(crate) fn add_file(&mut self, layer: Layer, file: Box<dyn Source>, start: Option<&[u8]>) {
+    pub(crate) fn add_file(&mut self, layer: Layer, file: Arc<dyn Source>, start: Option<&[u8]>) {
         self.weights.extend(start.map(|start| WeightHeaderDigest::new(layer.path.clone(), start)));
         self.add(layer, file);
     }
 
-    fn add(&mut self, layer: Layer, file: Box<dyn Source>) {
+    fn add(&mut self, layer: Layer, file: Arc<dyn Source>) {
         self.contents.push((layer.path.clone(), file));
         self.layers.push(layer);
     }
@@ -147,7 +148,7 @@ pub(crate) fn encrypting(path: &BundlePath, source: AgeError) -> SealingError {
 
 /// A layer that is encrypted while it is read.
 struct EncryptedFile {
-    content: Box<dyn Source>,
+    content: Arc<dyn Source>,
     envelope: Envelope,
 }
 

@@ -65,6 +65,18 @@ pub enum SealingError {
         /// The key that signs.
         expected: KeyId,
     },
+    /// The model cannot be run here, or says nothing that sites could be held to.
+    #[error("no known answers can be recorded, and without --known-answers the bundle is sealed without: {reason}")]
+    NoKnownAnswers {
+        /// What stands in the way.
+        reason: String,
+    },
+    /// Known answers are given and are to be recorded.
+    #[error("the contract holds known answers and --known-answers would record others: give one of them")]
+    KnownAnswersTwice,
+    /// Known answers of an adapter.
+    #[error("an adapter has no answers of its own to record: --known-answers goes with the base")]
+    KnownAnswersOfAdapter,
     /// A file became another one while it was sealed.
     #[error("{path} changed while it was sealed: nothing was written; seal it again when nobody writes to it")]
     ChangedMeanwhile {
@@ -476,6 +488,8 @@ impl SealingError {
                 ErrorClass::Unreadable => 10,
                 ErrorClass::Signature => 11,
             },
+            SealingError::NoKnownAnswers { .. } => 20,
+            SealingError::KnownAnswersTwice | SealingError::KnownAnswersOfAdapter => 2,
             SealingError::Oms(error) => error.exit_code(),
             SealingError::NotABundleFile { .. } | SealingError::NotATrustDocument { .. } => 10,
             _ => 1,

@@ -17,6 +17,7 @@ mod describe;
 mod encrypt;
 mod finite;
 mod folder;
+mod known_answers;
 mod links;
 pub mod rewrap;
 mod source;

@@ -5,6 +5,7 @@
 
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use ampoule_bundle::age::{AgeError, Envelope, Recipient, SECRET_BYTES};
 use ampoule_bundle::limits::MAX_AGE_HEADER_BYTES;
@@ -86,7 +87,7 @@ fn assemble(
         let (digest, size) = digest(&progress.metering(&file)).map_err(in_context)?;
         let (path, kind) = (layer.path.clone(), layer.kind);
         let prefix = signed.map(|_| prefix.as_slice());
-        assembly.add_file(Layer { path, kind, digest, size }, Box::new(file), prefix);
+        assembly.add_file(Layer { path, kind, digest, size }, Arc::new(file), prefix);
     }
     assembly.encrypt_model_signature(inside.payload(), request.recipients, key)?;
     let release = ReleaseStatement { issued_at: request.issued_at, ..opened.release().clone() };

@@ -14,6 +14,7 @@ use std::fmt;
 use std::fs::File;
 use std::io::BufWriter;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use ampoule_bundle::age::Recipient;
 use ampoule_bundle::archive;
@@ -23,6 +24,7 @@ use ampoule_bundle::{
     LayerKind, Manifest, ModelConfig, OmsStatement, PAYLOAD_TYPE, PublicKey, ReleaseStatement, SealedBundle, Source,
     Statement, TensorInfo, Timestamp, TrustRoot, pre_authentication_encoding,
 };
+use ampoule_inference::Recording;
 
 use crate::content::Content;
 use crate::contract::Contract;
@@ -72,6 +74,8 @@ pub struct SealRequest {
     pub contract: Contract,
     /// For an adapter: what it belongs to.
     pub adapter: Option<AdapterBinding>,
+    /// How many of its answers to record for the sites to reproduce, if any.
+    pub known_answers: Option<Recording>,
     /// Who can open the layers; nobody but these then. Empty leaves them plain.
     pub encrypt_to: Vec<Recipient>,
     /// Where weights are cut; [`SHARD_BYTES`] unless a test wants small shards.
@@ -84,7 +88,7 @@ pub struct PackedBundle {
     pub(crate) config: Vec<u8>,
     pub(crate) release: ReleaseStatement,
     /// In the manifest's order.
-    pub(crate) contents: Vec<Box<dyn Source>>,
+    pub(crate) contents: Vec<Arc<dyn Source>>,
     pub(crate) left_out: Vec<(String, &'static str)>,
 }
 
@@ -94,6 +98,9 @@ pub struct PackedBundle {
 /// What [`PackedBundle::pack`] and [`PackedBundle::write`] report.
 pub fn seal(request: &SealRequest, key: &SigningKey, out: &Path) -> Result<PackedBundle, SealingError> {
     let mut packed = PackedBundle::pack(request)?;
+    if let Some(recording) = &request.known_answers {
+        packed = packed.with_known_answers(recording, key)?;
+    }
     if !request.encrypt_to.is_empty() {
         packed = packed.encrypt(&request.encrypt_to, key)?;
     }
@@ -235,7 +242,7 @@ fn small_files(source: Vec<SmallFile>) -> Result<Vec<UnsealedFile>, SealingError
 }
 
 /// Contents by path, in the order in which they were read.
-pub(crate) type Contents = Vec<(BundlePath, Box<dyn Source>)>;
+pub(crate) type Contents = Vec<(BundlePath, Arc<dyn Source>)>;
 
 /// Digests all files; those weights whose `tensors` are given must be finite in the very bytes that are digested.
 fn digest_all(
@@ -253,12 +260,12 @@ fn digest_all(
             return Err(SealingError::NotFinite { tensor: tensor.to_owned() });
         }
         layers.push(Layer { path: path.clone(), kind, digest, size });
-        contents.push((path, Box::new(content)));
+        contents.push((path, Arc::new(content)));
     }
     Ok((layers, contents))
 }
 
-pub(crate) fn in_manifest_order(manifest: &Manifest, mut contents: Contents) -> Vec<Box<dyn Source>> {
+pub(crate) fn in_manifest_order(manifest: &Manifest, mut contents: Contents) -> Vec<Arc<dyn Source>> {
     let order = manifest.layers().iter().map(|layer| {
         let index = contents.iter().position(|(path, _)| *path == layer.path);
         contents.swap_remove(index.expect("the manifest was made of these files")).1
@@ -273,10 +280,14 @@ fn header_digests(layout: &WeightLayout) -> Vec<WeightHeaderDigest> {
     digests
 }
 
+/// The version of this release.
+pub(crate) fn own_version() -> semver::Version {
+    semver::Version::parse(env!("CARGO_PKG_VERSION")).expect("cargo checks the version of a package")
+}
+
 fn release_statement(request: &SealRequest, oms_root: Digest, weights: Vec<WeightHeaderDigest>) -> ReleaseStatement {
     // A bundle asks for at least the release it was sealed with: older runtimes were never tried with it.
-    let runtime = semver::Version::parse(env!("CARGO_PKG_VERSION")).expect("cargo checks the version of a package");
-    let plain = ReleaseStatement::new(request.name.clone(), request.version.clone(), request.issued_at, runtime);
+    let plain = ReleaseStatement::new(request.name.clone(), request.version.clone(), request.issued_at, own_version());
     let contract = request.contract.clone();
     ReleaseStatement {
         counter: request.counter,

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use ampoule_bundle::age::Recipient;
 use ampoule_bundle::statement::{AdapterBinding, ExpiryPolicy};
 use ampoule_bundle::{BundleName, BundleVersion, Channel, Counter, Epoch, PublicKey, Timestamp};
+use ampoule_inference::Recording;
 use serde_json::{Value, json};
 
 use super::KeyArguments;
@@ -108,7 +109,8 @@ pub(super) fn parse_epoch(text: &str) -> Result<Epoch, String> {
 }
 
 impl Statement {
-    /// Seals what lies in `from`, without the files of `leave_out`; an adapter with its binding.
+    /// Seals what lies in `from`, without the files of `leave_out`; an adapter with its binding, a model with answers that
+    /// are recorded.
     ///
     /// # Errors
     /// What [`seal::seal`] reports, a bundle that is there already, and a key that does not open.
@@ -117,9 +119,16 @@ impl Statement {
         from: &Path,
         leave_out: &[String],
         adapter: Option<AdapterBinding>,
+        known_answers: Option<Recording>,
     ) -> Result<Sealed, SealingError> {
         if self.out.exists() && !self.force {
             return Err(SealingError::BundleExists { path: self.out.clone() });
+        }
+        let contract = self.contract.as_deref().map(Contract::read).transpose()?.unwrap_or_default();
+        match (&known_answers, &contract.known_answers, &adapter) {
+            (Some(_), Some(_), _) => return Err(SealingError::KnownAnswersTwice),
+            (Some(_), None, Some(_)) => return Err(SealingError::KnownAnswersOfAdapter),
+            _ => {}
         }
         let request = SealRequest {
             from: from.to_owned(),
@@ -142,8 +151,9 @@ impl Statement {
             },
             trust_root_version: self.trust_root_version,
             revocation_min: self.revocation_min,
-            contract: self.contract.as_deref().map(Contract::read).transpose()?.unwrap_or_default(),
+            contract,
             adapter,
+            known_answers,
             encrypt_to: self.encrypt_to.clone(),
             shard_bytes: SHARD_BYTES,
         };

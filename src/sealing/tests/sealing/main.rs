@@ -19,6 +19,8 @@ mod exporting;
 mod identity;
 /// Other people's tools read what was sealed.
 mod interop;
+/// Answers of the model in its statement.
+mod known_answers;
 /// Model signatures on plain folders.
 mod oms;
 /// A release of the appliance itself.

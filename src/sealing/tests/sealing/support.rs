@@ -113,6 +113,7 @@ pub(crate) fn request(from: &Path) -> SealRequest {
         adapter: None,
         encrypt_to: Vec::new(),
         shard_bytes: SHARD_BYTES,
+        known_answers: None,
     }
 }
 
