@@ -31,9 +31,7 @@ use tokio::runtime::Runtime;
 use crate::adapters::{AdapterDesk, AdapterFile, AdmittedAdapter};
 use crate::admin_socket::AdminSocket;
 use crate::admission::Admission;
-use crate::config::{
-    BundleSource, Contract, Effective, Layers, Limits, RuntimeConfig, Shutdown,
-};
+use crate::config::{BundleSource, Contract, Effective, Layers, Limits, RuntimeConfig, Shutdown};
 use crate::error::Error;
 use crate::exit::Exit;
 use crate::expiry::{self, Expiry};
