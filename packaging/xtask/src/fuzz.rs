@@ -25,7 +25,7 @@ const MEMORY_LIMIT_MIB: u32 = 2048;
 const INPUT_LIMIT_SECONDS: u32 = 10;
 
 /// Every target, by the name of its file.
-pub(crate) const TARGETS: &[&str] = &["archive", "manifest", "attestation", "trust_root", "safetensors", "gguf"];
+pub(crate) const TARGETS: &[&str] = &["archive", "manifest", "attestation", "age", "trust_root", "safetensors", "gguf"];
 
 /// What to fuzz and for how long.
 #[derive(clap::Args)]

@@ -12,7 +12,8 @@ fuzz_target!(|bytes: &[u8]| {
     let Ok(opened) = SealedBundle::open(bytes.to_vec()) else { return };
     let mut changed = bytes.to_vec();
     // Any place will do, as long as the same input gives the same one.
-    let position = bytes.iter().fold(0, |sum: usize, &byte| sum.wrapping_mul(31).wrapping_add(byte.into())) % bytes.len();
+    let position =
+        bytes.iter().fold(0, |sum: usize, &byte| sum.wrapping_mul(31).wrapping_add(byte.into())) % bytes.len();
     changed[position] ^= 1;
     if let Ok(other) = SealedBundle::open(changed) {
         // A layer's content is held against its digest later: by `verify` and by loading.
