@@ -20,7 +20,7 @@ use std::thread;
 use ampoule::sandbox::{self, Reach, SandboxError};
 use seccompiler::{BpfProgram, SeccompAction, SeccompFilter, apply_filter};
 use serde_json::{Value, json};
-use support::{Server, Site, chat, code, exchange, get, text};
+use support::{Server, Site, chat, code, exchange, get, program, text};
 
 const LAYERS: [&str; 5] = ["no_new_privileges", "core_dumps", "capabilities", "landlock", "seccomp"];
 
@@ -65,7 +65,7 @@ struct Inside {
 
 impl Inside {
     fn start(stage: &str, reach: &[&str]) -> Inside {
-        let mut command = Command::new(std::env::current_exe().unwrap());
+        let mut command = program(std::env::current_exe().unwrap());
         let child = command.args(["inside", stage]).args(reach).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn();
         let mut child = child.unwrap();
         let mut told = String::new();
@@ -248,7 +248,7 @@ fn a_layer_that_is_missing_is_told_or_is_a_refusal() {
     let site = Site::new();
     for layer in ["landlock", "seccomp"] {
         let command = |arguments: &[&str]| {
-            let mut command = Command::new(std::env::current_exe().unwrap());
+            let mut command = program(std::env::current_exe().unwrap());
             command.args(["without", layer, env!("CARGO_BIN_EXE_ampoule")]).args(arguments).stdin(Stdio::null());
             command
         };
@@ -287,7 +287,7 @@ fn a_layer_that_is_missing_is_told_or_is_a_refusal() {
 }
 
 fn threads_that_were_there_before_are_no_secret() {
-    let mut command = Command::new(std::env::current_exe().unwrap());
+    let mut command = program(std::env::current_exe().unwrap());
     let output = command.args(["crowded"]).stdin(Stdio::null()).output().unwrap();
     assert_eq!(code(&output), 0, "{}", text(&output.stderr));
 }
@@ -316,7 +316,7 @@ fn an_inherited_listener_serves_where_there_is_no_network() {
     let address = listener.local_addr().unwrap();
     // Passed as systemd does, as descriptor 3; the standard library passes only the first three.
     let pass = "exec 3<&0 </dev/null; export LISTEN_FDS=1 LISTEN_PID=$$; exec \"$0\" \"$@\"";
-    let mut command = Command::new("unshare");
+    let mut command = program("unshare");
     command.args(["-rn", "sh", "-c", pass, env!("CARGO_BIN_EXE_ampoule"), "serve"]).args(site.flags());
     command.args(["--set", "sandbox.required=true", "--model-name", "helper"]).stdin(OwnedFd::from(listener));
     let server = Server::start(command);
