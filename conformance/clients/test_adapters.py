@@ -95,7 +95,7 @@ class Adapters(unittest.TestCase):
         config = model / "generation_config.json"
         config.write_text(config.read_text() + "\n")
         other = self.workshop.seal(model, "other")
-        self.refused(20, "belongs to another base", bundle=other, adapters=self.sealed)
+        self.refused(12, "not admitted by the rule on base", bundle=other, adapters=self.sealed)
         self.refused(20, "is no adapter", bundle=self.workshop.bundle, adapters=other)
         self.refused(20, "the name facts is taken", bundle=self.workshop.bundle, adapters=f"{self.sealed},{self.sealed}")
 
