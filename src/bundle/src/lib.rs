@@ -74,7 +74,7 @@ pub use policy::{
 pub use release::ReleaseManifest;
 pub use safetensors::SafetensorsHeader;
 pub use sealed::SealedBundle;
-pub use source::Source;
+pub use source::{Source, read_exact};
 pub use statement::{CosignStatement, OmsStatement, Predicate, ReleaseStatement, Statement};
 pub use tensor::{TensorEntry, TensorInfo, TensorKind, TensorMemory, TensorSink};
 pub use timestamp::Timestamp;

@@ -105,24 +105,42 @@ impl<S: Source + ?Sized> Source for Box<S> {
     }
 }
 
+/// Fills `buffer` from `offset` as far as the source goes, and says how far that is.
+fn fill(source: &dyn Source, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
+    let mut filled = 0;
+    while filled < buffer.len() {
+        match source.read_at(&mut buffer[filled..], offset.saturating_add(filled as u64)) {
+            Ok(0) => break,
+            Ok(count) => filled += count,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(filled)
+}
+
+/// Fills `buffer` from `offset`.
+///
+/// # Errors
+/// Whatever the operating system reports, and [`io::ErrorKind::UnexpectedEof`] when the source ends before.
+pub fn read_exact(source: &dyn Source, buffer: &mut [u8], offset: u64) -> io::Result<()> {
+    match fill(source, buffer, offset)? {
+        filled if filled == buffer.len() => Ok(()),
+        _ => Err(io::ErrorKind::UnexpectedEof.into()),
+    }
+}
+
 /// Fills `buffer` from `offset`, or says what was cut short.
 pub(crate) fn read_exact_at(
     source: &dyn Source,
-    mut buffer: &mut [u8],
-    mut offset: u64,
+    buffer: &mut [u8],
+    offset: u64,
     what: &str,
 ) -> Result<(), BundleError> {
-    let needed = offset.saturating_add(buffer.len() as u64);
-    while !buffer.is_empty() {
-        match source.read_at(buffer, offset) {
-            Ok(0) => return Err(BundleError::Truncated { what: what.to_owned(), needed, length: offset }),
-            Ok(count) => {
-                buffer = &mut buffer[count..];
-                offset += count as u64;
-            }
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(source) => return Err(BundleError::Io { what: what.to_owned(), source }),
-        }
+    let filled = fill(source, buffer, offset).map_err(|source| BundleError::Io { what: what.to_owned(), source })?;
+    if filled < buffer.len() {
+        let (needed, length) = (offset.saturating_add(buffer.len() as u64), offset.saturating_add(filled as u64));
+        return Err(BundleError::Truncated { what: what.to_owned(), needed, length });
     }
     Ok(())
 }

@@ -63,20 +63,20 @@ pub fn serve(layers: &Layers, config: RuntimeConfig) -> Result<Exit, Error> {
         BundleSource::Store(folder) => Trial::begin(folder)?.map(Arc::new),
     };
     // What is refused from here on to the bundle would be so with any other: the new one has not been tried.
-    let withdraw = |_: &Error| {
+    let withdraw = || {
         trial.as_ref().inspect(|trial| trial.withdraw());
     };
-    let (opened, doors, sandbox) = shut_in(layers, &config, inherited).inspect_err(withdraw)?;
-    let runtime = threads().inspect_err(withdraw)?;
+    let (opened, doors, sandbox) = shut_in(layers, &config, inherited).inspect_err(|_| withdraw())?;
+    let runtime = threads().inspect_err(|_| withdraw())?;
     let outcome = runtime.block_on(async {
-        let mut stop = StopSignals::install()?;
+        let mut stop = StopSignals::install().inspect_err(|_| withdraw())?;
         let layers = layers.clone();
         let begun = trial.clone();
         let prepared =
             tokio::task::spawn_blocking(move || prepare(&layers, &config, opened, doors, sandbox, begun.as_deref()));
         let prepared = tokio::select! {
             () = stop.requested() => {
-                trial.inspect(|trial| trial.withdraw());
+                withdraw();
                 return Ok(Exit::Ok);
             }
             prepared = prepared => prepared.map_err(|_| Error::Defect)??,

@@ -10,7 +10,8 @@ use std::sync::Arc;
 use ampoule_bundle::age::{AgeError, Envelope, Recipient, SECRET_BYTES};
 use ampoule_bundle::limits::MAX_AGE_HEADER_BYTES;
 use ampoule_bundle::{
-    Attestation, Hasher, Layer, LayerKind, ReleaseStatement, SealedBundle, Source, Timestamp, TrustRoot, VerifiedBundle,
+    Attestation, Hasher, Layer, LayerKind, ReleaseStatement, SealedBundle, Source, Timestamp, TrustRoot,
+    VerifiedBundle, read_exact,
 };
 
 use crate::encrypt::{Assembly, encrypting, encryption};
@@ -140,17 +141,4 @@ fn digest(source: &dyn Source) -> io::Result<(ampoule_bundle::Digest, u64)> {
             }
         }
     }
-}
-
-fn read_exact(source: &dyn Source, mut buffer: &mut [u8], mut offset: u64) -> io::Result<()> {
-    while !buffer.is_empty() {
-        match source.read_at(buffer, offset)? {
-            0 => return Err(io::ErrorKind::UnexpectedEof.into()),
-            count => {
-                buffer = &mut buffer[count..];
-                offset += count as u64;
-            }
-        }
-    }
-    Ok(())
 }

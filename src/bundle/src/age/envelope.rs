@@ -14,7 +14,7 @@ use super::header::{self, Header};
 use super::identity::Recipient;
 use super::payload::{CHUNK_BYTES, Extent, PAYLOAD_NONCE_BYTES, SEALED_CHUNK_BYTES, nonce};
 use super::{AgeError, SECRET_BYTES};
-use crate::source::Source;
+use crate::source::{Source, read_exact};
 
 /// The header of one file and what its chunks are sealed with.
 pub struct Envelope {
@@ -158,17 +158,4 @@ impl<S: Source> Source for Encrypted<'_, S> {
         }
         Ok(filled)
     }
-}
-
-fn read_exact(source: &dyn Source, mut buffer: &mut [u8], mut offset: u64) -> io::Result<()> {
-    while !buffer.is_empty() {
-        match source.read_at(buffer, offset)? {
-            0 => return Err(io::ErrorKind::UnexpectedEof.into()),
-            count => {
-                buffer = &mut buffer[count..];
-                offset += count as u64;
-            }
-        }
-    }
-    Ok(())
 }
