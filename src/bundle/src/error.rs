@@ -3,6 +3,7 @@
 //! A variant says what was found and what the format wants there, so that a refusal can be acted on without reading this
 //! code. [`BundleError::class`] is the only grouping: it decides the exit code, nothing else does.
 
+mod id;
 mod weight_header;
 
 use std::fmt;

@@ -1,6 +1,7 @@
 //! Everything that can end a command, one variant per cause, and the exit code of each.  This is one of the two edges
 //! where inner errors are translated; the other is `http::error`, which speaks to clients.
 
+use std::borrow::Cow;
 use std::path::PathBuf;
 
 use ampoule_bundle::{BundleError, ErrorClass, NotAFile, PolicyViolation, ViolationClass};
@@ -275,6 +276,32 @@ impl Error {
             refusal @ Error::Bundle { .. } => Error::StoredBundle { source: Box::new(refusal) },
             other => other,
         }
+    }
+
+    /// The name of this cause for programs, the same in each release: a defect of a bundle has the name that FORMAT.md
+    /// gives it, a rule that is broken its own.
+    pub fn id(&self) -> Cow<'static, str> {
+        let id = match self {
+            Error::NotAdmitted { violation, .. } => return violation.rule.id().into(),
+            Error::StoredBundle { source } | Error::Adapter { source } => return source.id(),
+            Error::Store(StoreError::Unconfirmed { source, .. }) => return source.id(),
+            Error::Bundle { source, .. } | Error::TrustFile { source, .. } => source.id(),
+            Error::Installation(InstallationError::Refused { source, .. }) => source.id(),
+            Error::Installation(InstallationError::OtherKey { .. }) => "other_key",
+            Error::Installation(InstallationError::Differs { .. }) => "installation_differs",
+            Error::Installation(_) => "unreadable_installation",
+            Error::OpenBundle { .. } | Error::NotABundleFile { .. } => "unreadable_file",
+            Error::OpenTrustFile { .. } | Error::KeyForTrustRoot { .. } => "unreadable_trust_file",
+            Error::WritableTrustFile { .. } => "writable_trust_file",
+            Error::Configuration(_) => "configuration",
+            Error::Identity(_) => "decryption_identity",
+            Error::State(_) | Error::Store(StoreError::HighWater(_)) => "state",
+            Error::Store(_) => "store",
+            Error::Model { .. } | Error::GenerationConfig { .. } => "model",
+            Error::Sandbox(_) => "sandbox",
+            _ => "failure",
+        };
+        id.into()
     }
 
     /// The exit code of this cause.

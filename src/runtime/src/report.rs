@@ -1,11 +1,9 @@
 //! What was verified, told once: as lines for a person, as JSON for a program, as one log line for the record.
 
-use std::fmt::Display;
-
 use ampoule_bundle::{BundleIdentity, Examination, Fact, Finding, Verdict};
 use serde_json::{Value as Json, json};
 
-use crate::exit::Exit;
+use crate::error::Error;
 
 /// The lines that a person reads, each a label and its text.
 pub fn lines(identity: &BundleIdentity) -> Vec<(&'static str, String)> {
@@ -93,6 +91,11 @@ pub fn rules_json(examination: &Examination) -> Json {
 }
 
 /// A refusal for programs.
-pub fn refusal(exit: Exit, error: impl Display) -> Json {
-    json!({ "verified": false, "exit_code": exit as u8, "error": error.to_string() })
+pub fn refusal(error: &Error) -> Json {
+    json!({
+        "verified": false,
+        "exit_code": error.exit().code(),
+        "error_id": error.id(),
+        "error": error.to_string(),
+    })
 }

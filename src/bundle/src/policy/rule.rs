@@ -70,6 +70,12 @@ pub enum ViolationClass {
 }
 
 impl Rule {
+    /// The name of the rule's refusal for programs, the same in each release.
+    #[must_use]
+    pub fn id(self) -> String {
+        self.name().replace(' ', "_").to_ascii_lowercase()
+    }
+
     /// The rule's name in messages.
     #[must_use]
     pub fn name(self) -> &'static str {

@@ -127,6 +127,7 @@ fn to_json(judged: &Result<Judged, Error>) -> Json {
     json!({
         "admitted": refusal.is_none(),
         "exit_code": refusal.map_or(Exit::Ok, Error::exit).code(),
+        "error_id": refusal.map(Error::id),
         "error": refusal.map(ToString::to_string),
         "bundle": bundle,
         "rules": rules,

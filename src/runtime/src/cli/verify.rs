@@ -81,7 +81,7 @@ pub(super) fn verify(arguments: &VerifyArguments, output: &mut Output) -> Result
         Ok(Judged { identity, examination, contents }) if arguments.json => {
             let mut told = match &verdict {
                 Ok(()) => json!({ "verified": true }),
-                Err(error) => report::refusal(error.exit(), error),
+                Err(error) => report::refusal(error),
             };
             told["contents_verified"] = json!(*contents == Contents::Opened);
             told["bundle"] = report::json(identity);
@@ -105,7 +105,7 @@ pub(super) fn verify(arguments: &VerifyArguments, output: &mut Output) -> Result
             tell_rules(examination, output)?;
         }
         Err(error) if arguments.json => {
-            output.line(format_args!("{:#}", report::refusal(error.exit(), error)))?;
+            output.line(format_args!("{:#}", report::refusal(error)))?;
         }
         Err(_) => {}
     }

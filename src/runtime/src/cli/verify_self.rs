@@ -63,7 +63,7 @@ pub(super) fn run(arguments: &Arguments, output: &mut Output) -> Result<Exit, Er
         }
         Ok(release) => tell(release, arguments.fingerprint.is_some(), output)?,
         Err(error) if arguments.json => {
-            output.line(format_args!("{:#}", report::refusal(error.exit(), error)))?;
+            output.line(format_args!("{:#}", report::refusal(error)))?;
         }
         Err(_) => {}
     }

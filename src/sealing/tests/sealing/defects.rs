@@ -6,6 +6,7 @@
 //! `AMPOULE_WRITE_FIXTURES=1 cargo test --release -p ampoule-sealing every_defect_made_afresh`.
 
 mod catalogue;
+mod encrypted;
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -23,7 +24,7 @@ use crate::support::{fixtures, host, policy, root};
 pub(crate) struct Expected {
     /// The step that refuses: `open`, `verify`, `admit`, or `weights` (hashing them, as `ampoule verify` does).
     pub(crate) stage: String,
-    /// The variant of `BundleError`, or the rule of a `PolicyViolation`.
+    /// The id of the `BundleError`, or of the rule of a `PolicyViolation`: what `--json` calls `error_id`.
     pub(crate) error: String,
     /// A part of the message.
     pub(crate) message_contains: String,
@@ -32,9 +33,12 @@ pub(crate) struct Expected {
     /// A counter of the bundle's name and epoch 1 that was accepted before, where the refusal needs one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) accepted_counter: Option<u64>,
+    /// The age identity that opens the bundle, where it is encrypted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) identity: Option<String>,
 }
 
-/// What came of a bundle: the stage, the error's name, its message, its exit code.
+/// What came of a bundle: the stage, the error's id, its message, its exit code.
 type Outcome = Option<(&'static str, String, String, u8)>;
 
 /// Takes a bundle as far as the runtime does before it loads, and says where that ended.
@@ -44,13 +48,13 @@ fn outcome(bytes: Vec<u8>, accepted_counter: Option<u64>) -> Outcome {
             ErrorClass::Unreadable => 10,
             ErrorClass::Signature => 11,
         };
-        Some((stage, variant(&error), error.to_string(), exit))
+        Some((stage, error.id().to_owned(), error.to_string(), exit))
     };
     let sealed = match SealedBundle::open(bytes) {
         Ok(sealed) => sealed,
         Err(error) => return refused("open", error),
     };
-    let verified = match sealed.verify(&root()) {
+    let verified = match sealed.verify(&root()).and_then(|verified| verified.unlock(&[encrypted::SECRET])) {
         Ok(verified) => verified,
         Err(error) => return refused("verify", error),
     };
@@ -66,12 +70,7 @@ fn outcome(bytes: Vec<u8>, accepted_counter: Option<u64>) -> Outcome {
         ViolationClass::NotAdmitted => 12,
         ViolationClass::State => 13,
     };
-    Some(("admit", format!("{:?}", violation.rule), violation.to_string(), exit))
-}
-
-/// `NotCanonical` of `NotCanonical { offset: … }`.
-fn variant(error: &BundleError) -> String {
-    format!("{error:?}").split([' ', '(']).next().unwrap().to_owned()
+    Some(("admit", violation.rule.id(), violation.to_string(), exit))
 }
 
 /// Compares what came of a bundle with what must, and says the difference.

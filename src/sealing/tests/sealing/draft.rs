@@ -39,7 +39,10 @@ impl Draft {
     }
 
     pub(crate) fn of(files: Vec<(&str, LayerKind, Vec<u8>)>) -> Draft {
-        let path = |name: &str| BundlePath::try_from(name).unwrap();
+        let path = |name: &str| match name {
+            "model.sig" => BundlePath::model_signature(),
+            _ => BundlePath::try_from(name).unwrap(),
+        };
         let layers: Vec<Layer> = files
             .iter()
             .map(|(name, kind, bytes)| Layer {

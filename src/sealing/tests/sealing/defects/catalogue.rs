@@ -3,7 +3,7 @@
 use ampoule_bundle::{Attestation, LayerKind, OmsStatement, PAYLOAD_TYPE, PublicKey, pre_authentication_encoding};
 use ampoule_sealing::seal::attest;
 
-use super::Expected;
+use super::{Expected, encrypted};
 use crate::draft::Draft;
 use crate::loose::LooseArchive;
 use crate::support::{other_key, safetensors, safetensors_with_header, test_key, time};
@@ -19,67 +19,86 @@ pub(crate) fn good() -> Vec<u8> {
 pub(crate) fn all() -> Vec<Defect> {
     let row = |name, make: fn() -> Vec<u8>, stage: &str, error: &str, exit, message: &str| {
         let (stage, error, message_contains) = (stage.to_owned(), error.to_owned(), message.to_owned());
-        (name, make, Expected { stage, error, message_contains, exit, accepted_counter: None })
+        (name, make, Expected { stage, error, message_contains, exit, accepted_counter: None, identity: None })
     };
     let mut rows = vec![
         // The file.
-        row("not-a-bundle", not_a_bundle, "open", "NotABundle", 10, "not a .bundle file"),
-        row("truncated", truncated, "open", "Truncated", 10, "cut short"),
-        row("trailing-bytes", trailing_bytes, "open", "TrailingBytes", 10, "goes on after its end"),
-        row("header-not-canonical", header_not_canonical, "open", "NotCanonical", 10, "the tar header of"),
-        row("pax-size", pax_size, "open", "NotCanonical", 10, "the PAX header of"),
-        row("symlink-entry", symlink_entry, "open", "NotCanonical", 10, "the tar header of"),
-        row("duplicate-entry", duplicate_entry, "open", "UnexpectedEntry", 10, "`index.json`"),
-        row("oversized-manifest", oversized_manifest, "open", "TooLarge", 10, "the model manifest"),
-        row("index-rewritten", index_rewritten, "open", "NotCanonical", 10, "index.json"),
+        row("not-a-bundle", not_a_bundle, "open", "not_a_bundle", 10, "not a .bundle file"),
+        row("truncated", truncated, "open", "truncated", 10, "cut short"),
+        row("trailing-bytes", trailing_bytes, "open", "trailing_bytes", 10, "goes on after its end"),
+        row("header-not-canonical", header_not_canonical, "open", "not_canonical", 10, "the tar header of"),
+        row("pax-size", pax_size, "open", "not_canonical", 10, "the PAX header of"),
+        row("symlink-entry", symlink_entry, "open", "not_canonical", 10, "the tar header of"),
+        row("duplicate-entry", duplicate_entry, "open", "unexpected_entry", 10, "`index.json`"),
+        row("oversized-manifest", oversized_manifest, "open", "too_large", 10, "the model manifest"),
+        row("index-rewritten", index_rewritten, "open", "not_canonical", 10, "index.json"),
         // The manifest.
-        row("duplicate-json-key", duplicate_json_key, "open", "MalformedJson", 10, "occurs twice"),
-        row("manifest-not-canonical", manifest_not_canonical, "open", "NotCanonicalJson", 10, "RFC 8785"),
-        row("format-too-new", format_too_new, "open", "UnsupportedFormat", 10, "`2` is not supported"),
-        row("path-traversal", path_traversal, "open", "InvalidText", 10, "../../etc/passwd"),
-        row("path-collision", path_collision, "open", "CollidingPaths", 10, "CONFIG.JSON"),
-        row("layer-order", layer_order, "open", "LayerOrder", 10, "out of order"),
-        row("unknown-media-type", unknown_media_type, "open", "UnknownMediaType", 10, "raw+zstd"),
-        row("mixed-encryption", mixed_encryption, "open", "MixedEncryption", 10, "config.json"),
-        row("pickle-weights", pickle_weights, "open", "UnknownWeightFormat", 10, "pytorch_model.bin"),
+        row("duplicate-json-key", duplicate_json_key, "open", "malformed_json", 10, "occurs twice"),
+        row("manifest-not-canonical", manifest_not_canonical, "open", "not_canonical_json", 10, "RFC 8785"),
+        row("format-too-new", format_too_new, "open", "unsupported_format", 10, "`2` is not supported"),
+        row("path-traversal", path_traversal, "open", "invalid_text", 10, "../../etc/passwd"),
+        row("path-collision", path_collision, "open", "colliding_paths", 10, "CONFIG.JSON"),
+        row("layer-order", layer_order, "open", "layer_order", 10, "out of order"),
+        row("unknown-media-type", unknown_media_type, "open", "unknown_media_type", 10, "raw+zstd"),
+        row("mixed-encryption", mixed_encryption, "open", "mixed_encryption", 10, "config.json"),
+        row("pickle-weights", pickle_weights, "open", "unknown_weight_format", 10, "pytorch_model.bin"),
         // The attestations.
-        row("wrong-payload-type", wrong_payload_type, "open", "WrongField", 10, "payloadType"),
-        row("unknown-statement", unknown_statement, "open", "WrongField", 10, "predicateType"),
-        row("two-signatures", two_signatures, "open", "MalformedJson", 10, "attestation"),
-        row("bad-signature", bad_signature, "verify", "BadSignature", 11, "release statement is wrong"),
-        row("signature-not-der", signature_not_der, "verify", "BadSignature", 11, "release statement is wrong"),
-        row("unknown-key", unknown_key, "verify", "TooFewSignatures", 11, "signed by 0 of"),
-        row("forged-hint", forged_hint, "verify", "BadSignature", 11, "release statement is wrong"),
-        row("missing-release-statement", missing_release, "verify", "MissingStatement", 11, "no release statement"),
-        row("missing-model-signature", missing_oms, "verify", "MissingStatement", 11, "no model signing statement"),
+        row("wrong-payload-type", wrong_payload_type, "open", "wrong_field", 10, "payloadType"),
+        row("unknown-statement", unknown_statement, "open", "wrong_field", 10, "predicateType"),
+        row("two-signatures", two_signatures, "open", "malformed_json", 10, "attestation"),
+        row("bad-signature", bad_signature, "verify", "bad_signature", 11, "release statement is wrong"),
+        row("signature-not-der", signature_not_der, "verify", "bad_signature", 11, "release statement is wrong"),
+        row("signature-of-zeros", signature_of_zeros, "verify", "bad_signature", 11, "release statement is wrong"),
+        row("unknown-key", unknown_key, "verify", "too_few_signatures", 11, "signed by 0 of"),
+        row("forged-hint", forged_hint, "verify", "bad_signature", 11, "release statement is wrong"),
+        row("missing-release-statement", missing_release, "verify", "missing_statement", 11, "no release statement"),
+        row("missing-model-signature", missing_oms, "verify", "missing_statement", 11, "no model signing statement"),
         row(
             "differing-statements",
             differing_statements,
             "verify",
-            "DifferingStatements",
+            "differing_statements",
             11,
             "two release statements",
         ),
-        row("statement-of-another-bundle", another_subject, "verify", "WrongSubject", 11, "release statement is about"),
-        row("oms-mismatch", oms_mismatch, "verify", "Disagreement", 11, "config.json"),
+        row(
+            "statement-of-another-bundle",
+            another_subject,
+            "verify",
+            "wrong_subject",
+            11,
+            "release statement is about",
+        ),
+        row("oms-mismatch", oms_mismatch, "verify", "disagreement", 11, "config.json"),
         // The contents.
-        row("layer-digest", layer_digest, "verify", "DigestMismatch", 11, "config.json"),
-        row("weights-digest", weights_digest, "weights", "DigestMismatch", 11, "model.safetensors"),
-        row("weight-header-digest", weight_header_digest, "verify", "DigestMismatch", 11, "the header of"),
-        row("oversized-header", oversized_header, "verify", "WeightHeader", 10, "more than the limit"),
-        row("safetensors-overlap", safetensors_overlap, "verify", "WeightHeader", 10, "overlaps another tensor"),
-        row("gguf-overflow-dims", gguf_overflow_dimensions, "verify", "WeightHeader", 10, "dimensions overflow"),
-        row("repeated-tensor", repeated_tensor, "verify", "RepeatedTensor", 10, "occurs in"),
+        row("layer-digest", layer_digest, "verify", "digest_mismatch", 11, "config.json"),
+        row("weights-digest", weights_digest, "weights", "digest_mismatch", 11, "model.safetensors"),
+        row("weight-header-digest", weight_header_digest, "verify", "digest_mismatch", 11, "the header of"),
+        row("oversized-header", oversized_header, "verify", "weight_header", 10, "more than the limit"),
+        row("safetensors-overlap", safetensors_overlap, "verify", "weight_header", 10, "overlaps another tensor"),
+        row("gguf-overflow-dims", gguf_overflow_dimensions, "verify", "weight_header", 10, "dimensions overflow"),
+        row("gguf-outside-file", gguf_outside_file, "verify", "weight_header", 10, "beyond the end"),
+        row("gguf-long-key", gguf_long_key, "verify", "weight_header", 10, "more than the limit"),
+        row("gguf-many-entries", gguf_many_entries, "verify", "weight_header", 10, "more than the limit"),
+        row("repeated-tensor", repeated_tensor, "verify", "repeated_tensor", 10, "occurs in"),
         // The contract.
-        row("expired", expired, "admit", "Expiry", 12, "when the bundle expires"),
-        row("not-yet-valid", not_yet_valid, "admit", "NotBefore", 12, "not before 2999"),
-        row("runtime-too-old", runtime_too_old, "admit", "RuntimeVersion", 12, "at least 999.0.0"),
-        row("feature-missing", feature_missing, "admit", "RuntimeFeatures", 12, "time-travel"),
-        row("trust-root-too-old", trust_root_too_old, "admit", "TrustRootVersion", 12, "at least 2"),
+        row("expired", expired, "admit", "expiry", 12, "when the bundle expires"),
+        row("not-yet-valid", not_yet_valid, "admit", "not_before", 12, "not before 2999"),
+        row("runtime-too-old", runtime_too_old, "admit", "runtime_version", 12, "at least 999.0.0"),
+        row("feature-missing", feature_missing, "admit", "runtime_features", 12, "time-travel"),
+        row("trust-root-too-old", trust_root_too_old, "admit", "trust_root_version", 12, "at least 2"),
     ];
-    let mut rollback = row("counter-rollback", good, "admit", "Rollback", 13, "counter 7 in epoch 1");
+    let mut rollback = row("counter-rollback", good, "admit", "rollback", 13, "counter 7 in epoch 1");
     rollback.2.accepted_counter = Some(8);
     rows.push(rollback);
+    let inside = [
+        row("age-chunks-exchanged", encrypted::chunks_exchanged, "weights", "encrypted_chunk", 11, "chunk 1"),
+        row("age-cut-at-a-chunk", encrypted::cut_at_a_chunk, "verify", "weight_header", 10, "beyond the end"),
+        row("age-continued", encrypted::continued, "verify", "weight_header", 10, "belong to no tensor"),
+    ];
+    rows.extend(inside.map(|(name, make, expected)| {
+        (name, make, Expected { identity: Some(encrypted::IDENTITY.to_owned()), ..expected })
+    }));
     rows
 }
 
@@ -286,6 +305,13 @@ fn integer(der: &[u8]) -> (Vec<u8>, &[u8]) {
     ([vec![0; 32 - significant.len()], significant].concat(), rest)
 }
 
+/// THREATS C12: r and s are 0, which a careless verifier takes for a signature of everything.
+fn signature_of_zeros() -> Vec<u8> {
+    let draft = Draft::good();
+    let zeros = [0x30, 6, 2, 1, 0, 2, 1, 0];
+    with_release(&draft, Some(Attestation::new(&draft.payloads()[0], &zeros, test_key_id()).unwrap()))
+}
+
 fn unknown_key() -> Vec<u8> {
     let draft = Draft::good();
     draft.with_attestations(&draft.attestations(other_key()))
@@ -372,19 +398,53 @@ fn safetensors_overlap() -> Vec<u8> {
 
 /// THREATS C05 and C07: 2^40 times 2^40 elements wrap to none.
 fn gguf_overflow_dimensions() -> Vec<u8> {
+    gguf(|file| {
+        file.extend(gguf_counts(1, 0));
+        file.extend(gguf_tensor(&[1 << 40, 1 << 40], 0));
+    })
+}
+
+/// THREATS C04: a tensor that lies beyond the end of the file.
+fn gguf_outside_file() -> Vec<u8> {
+    gguf(|file| {
+        file.extend(gguf_counts(1, 0));
+        file.extend(gguf_tensor(&[1 << 20], 0));
+    })
+}
+
+/// THREATS C06: a key of 2^62 bytes, which must not be allocated to find out that it is not there.
+fn gguf_long_key() -> Vec<u8> {
+    gguf(|file| {
+        file.extend(gguf_counts(0, 1));
+        file.extend((1_u64 << 62).to_le_bytes());
+    })
+}
+
+/// THREATS C06: 2^63 entries.
+fn gguf_many_entries() -> Vec<u8> {
+    gguf(|file| file.extend(gguf_counts(0, 1 << 63)))
+}
+
+fn gguf(write: impl FnOnce(&mut Vec<u8>)) -> Vec<u8> {
     let mut weights = b"GGUF".to_vec();
-    weights.extend_from_slice(&3_u32.to_le_bytes());
-    weights.extend_from_slice(&1_u64.to_le_bytes());
-    weights.extend_from_slice(&0_u64.to_le_bytes());
-    weights.extend_from_slice(&1_u64.to_le_bytes());
-    weights.extend_from_slice(b"a");
-    weights.extend_from_slice(&2_u32.to_le_bytes());
-    weights.extend_from_slice(&(1_u64 << 40).to_le_bytes());
-    weights.extend_from_slice(&(1_u64 << 40).to_le_bytes());
-    weights.extend_from_slice(&0_u32.to_le_bytes());
-    weights.extend_from_slice(&0_u64.to_le_bytes());
+    weights.extend(3_u32.to_le_bytes());
+    write(&mut weights);
     weights.resize(weights.len().next_multiple_of(32), 0);
     Draft::with_weights("model.gguf", weights).to_bytes()
+}
+
+fn gguf_counts(tensors: u64, entries: u64) -> Vec<u8> {
+    [tensors, entries].map(u64::to_le_bytes).concat()
+}
+
+/// A tensor `a` of single precision.
+fn gguf_tensor(dimensions: &[u64], offset: u64) -> Vec<u8> {
+    let mut tensor = [&1_u64.to_le_bytes()[..], b"a"].concat();
+    tensor.extend(u32::try_from(dimensions.len()).unwrap().to_le_bytes());
+    tensor.extend(dimensions.iter().flat_map(|dimension| dimension.to_le_bytes()));
+    tensor.extend(0_u32.to_le_bytes());
+    tensor.extend(offset.to_le_bytes());
+    tensor
 }
 
 fn repeated_tensor() -> Vec<u8> {
