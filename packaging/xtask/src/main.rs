@@ -13,6 +13,7 @@ mod edges;
 mod fuzz;
 mod image;
 mod kubernetes;
+mod load;
 mod model_signing;
 mod process;
 mod reproducible;
@@ -62,6 +63,8 @@ enum Command {
         #[command(flatten)]
         options: crash_sweep::Options,
     },
+    /// Measure what verification costs while a bundle is loaded, plain and encrypted.
+    Load(load::Options),
     /// Check the Kubernetes manifests and the systemd unit with kubectl and systemd-analyze.
     Deployment,
     /// Compare the built `ampoule-seal oms` with OpenSSF's client, and let Sigstore's verify a bundle's attestations.
@@ -91,6 +94,7 @@ fn main() -> anyhow::Result<()> {
         Command::Image { binary } => image::run(binary).map(|skips| test::tell_skips(&skips)),
         Command::Fuzz(options) => fuzz::run(&options),
         Command::CrashSweep { options } => crash_sweep::run(Path::new(test::BINARY), &options),
+        Command::Load(options) => load::run(&options),
         Command::Deployment => {
             let binary = Path::new(test::BINARY);
             kubernetes::run(binary).and_then(|()| systemd::run(binary))

@@ -12,7 +12,7 @@ use std::time::Instant;
 use anyhow::{Context, bail};
 
 use crate::{
-    airgap, alerts, bundle, clients, crash_sweep, dist, edges, fuzz, image, kubernetes, model_signing, process,
+    airgap, alerts, bundle, clients, crash_sweep, dist, edges, fuzz, image, kubernetes, load, model_signing, process,
     systemd, tidy, tools,
 };
 
@@ -95,6 +95,7 @@ pub(crate) fn run() -> anyhow::Result<()> {
 /// Lets other people's tools, faults and a whole installation judge the binaries that the tests were built with.
 fn check_from_outside(venv: Option<&Path>, is_installed: &dyn Fn(&str) -> bool) -> anyhow::Result<Vec<String>> {
     let mut skips = Vec::new();
+    step("load", || load::measure(&load::Options::short()))?;
     if let Some(venv) = venv {
         let seal = Path::new(BINARY).with_file_name("ampoule-seal");
         step("model signing", || model_signing::compare(venv, &seal, FOLDERS_COMPARED))?;
