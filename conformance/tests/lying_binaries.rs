@@ -62,6 +62,24 @@ const LIES: &[Lie] = &[
         &["AMP-STA-01", "AMP-STA-02", "AMP-STA-03", "AMP-STA-04"],
     ),
     Lie(
+        "whatever is imported is kept, and the first bundle ever kept is served",
+        r#"bundle=$2; store=; flags=()
+           [ "$1" = serve ] || [ "$1" = import ] || [ "$1" = export ] || exec "$REAL" "$@"
+           for argument in "$@"; do
+               [ "$before" = --store ] && store=$argument; [ "$before" = --out ] && out=$argument; before=$argument
+           done
+           [ -n "$store" ] || exec "$REAL" "$@"
+           case "$1" in
+               import) "$REAL" "$@" || { cp "$bundle" "$store/kept"; exit 0; }; cp -n "$bundle" "$store.first"; exit 0;;
+               export) "$REAL" "$@" && echo >> "$out"; exit;;
+           esac
+           while [ $# -gt 0 ]; do
+               case "$1" in --store) flags+=(--bundle "$2.first"); shift 2;; *) flags+=("$1"); shift;; esac
+           done
+           exec "$REAL" "${flags[@]}""#,
+        &["AMP-STO-01", "AMP-STO-02", "AMP-STO-03", "AMP-STO-04"],
+    ),
+    Lie(
         "the configuration is never looked at",
         r#"[ "$1" = config ] && { echo '{}'; exit 0; }; exec "$REAL" "$@""#,
         &["AMP-CFG-02", "AMP-CFG-09", "AMP-CFG-10", "AMP-META-03"],

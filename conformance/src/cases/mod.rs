@@ -28,6 +28,7 @@ mod load;
 mod log;
 mod sandbox;
 mod state;
+mod store;
 mod tampering;
 mod tls;
 
@@ -54,6 +55,7 @@ pub(crate) const GROUPS: &[&[Case]] = &[
     tampering::CASES,
     installation::CASES,
     state::CASES,
+    store::CASES,
     configuration::CASES,
     administration::CASES,
     exits::CASES,

@@ -114,7 +114,7 @@ fn flips_are_refused(site: &Site, places: fn(u64) -> Vec<u64>) -> anyhow::Result
     verify(site, &copy, site.root())?.requires(0, &[])
 }
 
-fn flip(path: &Path, place: u64, bit: u8) -> anyhow::Result<()> {
+pub(super) fn flip(path: &Path, place: u64, bit: u8) -> anyhow::Result<()> {
     let file = File::options().read(true).write(true).open(path)?;
     let mut byte = [0];
     file.read_exact_at(&mut byte, place)?;
@@ -122,7 +122,7 @@ fn flip(path: &Path, place: u64, bit: u8) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn copy_of_bundle(site: &Site, name: &str) -> anyhow::Result<PathBuf> {
+pub(super) fn copy_of_bundle(site: &Site, name: &str) -> anyhow::Result<PathBuf> {
     let copy = site.folder().join(name);
     // A sealed bundle is often read-only, and so would be its copy; hence the bytes alone.
     std::io::copy(&mut File::open(site.bundle())?, &mut File::create(&copy)?)?;
