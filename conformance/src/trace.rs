@@ -14,10 +14,16 @@ const SENDING: [&str; 3] = ["sendto(", "sendmsg(", "sendmmsg("];
 /// Calls that open a file by its name, or make another program or process.
 const OPENING: [&str; 8] = ["open(", "openat(", "openat2(", "creat(", "execve(", "execveat(", "fork(", "vfork("];
 
-/// What a tensor library asks for before each product, and once, to learn how many processors there are, and the C library
-/// before it gives memory back.  That it is
-/// refused is no harm, and that it asks is no sign of an intruder.
-const ASKED_IN_VAIN: [&str; 3] = ["\"/proc/cpuinfo\"", "\"/proc/self/cgroup\"", "\"/proc/sys/vm/overcommit_memory\""];
+/// What libraries ask for: a tensor library before each product, and once to learn how many processors there are; the C
+/// library before it gives memory back, and before its threads share what it keeps.  That it is refused is no harm, and
+/// that it asks is no sign of an intruder.
+const ASKED_IN_VAIN: [&str; 5] = [
+    "\"/proc/cpuinfo\"",
+    "\"/proc/self/cgroup\"",
+    "\"/proc/sys/vm/overcommit_memory\"",
+    "\"/sys/devices/system/cpu/online\"",
+    "\"/proc/stat\"",
+];
 
 /// What a trace shows.
 #[derive(Debug, Default, PartialEq, Eq)]
