@@ -460,6 +460,12 @@ pub enum ErrorClass {
 }
 
 impl BundleError {
+    /// Whether whom the trust root trusts is what refuses it, and not what is in the bundle.
+    #[must_use]
+    pub fn is_about_trust(&self) -> bool {
+        matches!(self, Self::TooFewSignatures { .. } | Self::RevokedManifest { .. } | Self::BadCertificateChain { .. })
+    }
+
     /// Which exit code this refusal has.
     #[must_use]
     pub fn class(&self) -> ErrorClass {

@@ -39,6 +39,7 @@ mod reader;
 pub mod release;
 mod safetensors;
 mod sealed;
+mod settings;
 mod source;
 pub mod statement;
 mod tensor;
@@ -74,6 +75,7 @@ pub use policy::{
 pub use release::ReleaseManifest;
 pub use safetensors::SafetensorsHeader;
 pub use sealed::SealedBundle;
+pub use settings::{Setting, SettingsSchema};
 pub use source::{Source, read_exact};
 pub use statement::{CosignStatement, OmsStatement, Predicate, ReleaseStatement, Statement};
 pub use tensor::{TensorEntry, TensorInfo, TensorKind, TensorMemory, TensorSink};

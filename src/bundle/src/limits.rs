@@ -26,8 +26,16 @@ pub const MAX_SMALL_LAYERS_TOTAL_BYTES: u64 = 512 << 20;
 /// Longest weight layer: what the eleven octal digits of a ustar size can say. A writer splits safetensors into shards of
 /// about 1 GiB, but a single tensor may be longer than that, and a GGUF file cannot be split without being rewritten.
 pub const MAX_WEIGHT_LAYER_BYTES: u64 = (8 << 30) - 1;
-/// Longest header of an age file. A recipient takes about 100 bytes: room for several hundred.
+/// Longest header of an age file. A recipient takes about 100 bytes: room for all of them, and for kinds that are not ours.
 pub const MAX_AGE_HEADER_BYTES: usize = 64 << 10;
+/// Most recipients of an age file: each may have to be tried, in every layer.
+pub const MAX_AGE_RECIPIENTS: usize = 64;
+/// Most tokens of all known answers together: they are computed at each start.
+pub const MAX_KNOWN_ANSWER_TOKENS: u64 = 1 << 14;
+/// Longest settings schema: each key of it is an option of the configuration, and there are some fifty.
+pub const MAX_SETTINGS_SCHEMA_BYTES: u64 = 64 << 10;
+/// Longest of all manifests and indexes of an OCI layout together that are looked at to find a bundle.
+pub const MAX_LAYOUT_DOCUMENTS_BYTES: u64 = 32 << 20;
 /// Longest path of a file in a bundle, in bytes.
 pub const MAX_PATH_BYTES: usize = 1024;
 /// Longest trust root, revocation list or downgrade token.

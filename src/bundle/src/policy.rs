@@ -116,6 +116,9 @@ impl VerifiedBundle {
     }
 }
 
+/// How far the clocks of a vendor and a site may differ.
+const DAY_SECONDS: i64 = 24 * 60 * 60;
+
 /// The time by which a bundle is judged. What has been seen and what is signed cannot lie in the future.
 fn effective_time(bundle: &VerifiedBundle, host: &HostFacts, marks: &HighWaterMarks) -> Timestamp {
     let seen = marks.time().unwrap_or(host.now);
@@ -309,6 +312,15 @@ impl Examiner<'_> {
 
     fn check_validity(&mut self) -> Vec<AdmissionNotice> {
         let release = &self.bundle.release;
+        // A clock that lies before the runtime was made says nothing about what is signed.
+        if self.policy.made.is_some_and(|made| self.host.now >= made) {
+            let listed = self.bundle.root.revocations().map_or(release.issued_at, RevocationList::issued);
+            let latest = release.issued_at.max(listed);
+            let found = fact(format!("signed at {latest}"), self.release());
+            let required = fact(format!("at most a day after {}, which the clock says", self.host.now), Origin::Host);
+            let is_past = latest.as_second() <= self.host.now.as_second() + DAY_SECONDS;
+            self.hold(Rule::DatedAhead, is_past, found, required);
+        }
         if let Some(not_before) = release.not_before {
             let required = fact(format!("not before {not_before}"), self.release());
             self.hold(Rule::NotBefore, self.now >= not_before, self.time(), required);

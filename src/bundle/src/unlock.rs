@@ -14,7 +14,9 @@ use crate::names::BundlePath;
 use crate::statement::{Encryption, OmsStatement, Predicate, ReleaseStatement, Statement};
 use crate::trust::{Role, TrustRoot};
 use crate::verified::{VerifiedBundle, Voucher};
-use crate::verify::{CheckedHeaders, RawHeader, agree, check_digest, check_oms_form, check_subject, voucher_of};
+use crate::verify::{
+    CheckedHeaders, RawHeader, agree, check_digest, check_oms_form, check_settings, check_subject, voucher_of,
+};
 use crate::weights::{SealedWeights, WeightFile};
 
 /// What an encrypted bundle holds, verified as it lies in the file and readable to nobody yet.
@@ -67,6 +69,7 @@ impl VerifiedBundle {
         let (digests, signer) =
             step_16_2_check_model_signing(&signature, self.vouchers.role, &self.root, &self.release, &paths)?;
         step_16_3_compare_files(&files, &digests)?;
+        check_settings(&self.release, &files)?;
         self.weights = step_16_4_open_weight_headers(headers, secret, &digests)?;
         self.files = files;
         self.vouchers.model_signature = Some(signature);

@@ -14,10 +14,11 @@ use crate::limits;
 use crate::manifest::{Layer, LayerKind, WeightFormat, check_limit, wrong_field};
 use crate::names::BundlePath;
 use crate::sealed::SealedBundle;
+use crate::settings::SettingsSchema;
 use crate::source::read_exact_at;
 use crate::statement::{
-    AdapterBinding, CosignStatement, OmsSerialization, OmsStatement, Predicate, PredicateType, ReleaseStatement,
-    Statement,
+    AdapterBinding, CosignStatement, KnownAnswers, OmsSerialization, OmsStatement, Predicate, PredicateType,
+    ReleaseStatement, Statement,
 };
 use crate::timestamp::Timestamp;
 use crate::trust::{RevocationList, Role, TrustRoot};
@@ -40,6 +41,7 @@ pub(crate) fn verify(bundle: SealedBundle, root: &TrustRoot) -> Result<VerifiedB
     let (files, weights, locked) = if encrypted {
         (BTreeMap::new(), Vec::new(), Some(Locked { files, headers: raw_headers }))
     } else {
+        check_settings(&release, &files)?;
         (files, step_16_check_weight_headers(raw_headers)?, None)
     };
     let identity = BundleIdentity {
@@ -202,6 +204,8 @@ fn step_09_read_release(payloads: &Payloads<'_>, bundle: &SealedBundle) -> Resul
         let found = release.format_version.to_string();
         return Err(BundleError::UnsupportedFormat { found, supported: limits::FORMAT_VERSION });
     }
+    let tokens = release.known_answers.as_ref().map_or(0, KnownAnswers::tokens);
+    check_limit("the number of tokens of all known answers", tokens, limits::MAX_KNOWN_ANSWER_TOKENS)?;
     Ok(release)
 }
 
@@ -410,6 +414,15 @@ fn check_references(release: &ReleaseStatement, files: &BTreeMap<BundlePath, Vec
         }
     }
     Ok(())
+}
+
+/// The settings schema, if there is one, is understood.
+pub(crate) fn check_settings(
+    release: &ReleaseStatement,
+    files: &BTreeMap<BundlePath, Vec<u8>>,
+) -> Result<(), BundleError> {
+    let schema = release.settings_schema.as_ref().and_then(|path| files.get(path));
+    schema.map_or(Ok(()), |bytes| SettingsSchema::parse(bytes).map(|_| ()))
 }
 
 /// A weight layer with the bytes of its header, verified and not parsed yet. Of an encrypted one these are the bytes of

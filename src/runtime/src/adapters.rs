@@ -93,7 +93,7 @@ impl AdmittedAdapter {
     ///
     /// # Errors
     /// [`Error::Adapter`] when it is no adapter of this model, cannot be computed with, or has a name that is taken; or
-    /// when the state cannot be written, and then it is not left there.
+    /// when the state cannot be written. Then what was loaded before is what it was.
     pub fn bind(self, engine: &EngineHandle, served: &str, if_taken: IfTaken) -> Result<Arc<LoadedAdapter>, Error> {
         let bound = || {
             let adapter = engine.load_adapter(&self.bundle).map_err(|source| match source {
@@ -103,17 +103,18 @@ impl AdmittedAdapter {
             if adapter.name() == served {
                 return Err(Error::NameOfModel { path: self.file.clone(), name: served.to_owned() });
             }
-            let adopted = engine.adopt(adapter, if_taken).map_err(|source| match source {
-                InferenceError::AdapterNameTaken { name } => Error::NameOfAdapter { path: self.file.clone(), name },
+            let taken = |name| Error::NameOfAdapter { path: self.file.clone(), name };
+            // Asked before anything is noted: what is not taken into use must not keep an older one out.
+            if if_taken == IfTaken::Refuse && engine.adapters().get(adapter.name()).is_some() {
+                return Err(taken(adapter.name().to_owned()));
+            }
+            // What the next start would not know of must not answer now.
+            let by = format!("{} {}", adapter.identity.name, adapter.identity.version);
+            self.keeping.raise(self.bundle.marks(), &by)?;
+            engine.adopt(adapter, if_taken).map_err(|source| match source {
+                InferenceError::AdapterNameTaken { name } => taken(name),
                 other => Error::from_inference(&self.file, other),
-            })?;
-            let by = format!("{} {}", adopted.identity.name, adopted.identity.version);
-            self.keeping.raise(self.bundle.marks(), &by).map_err(|error| {
-                // What the next start would not know of must not be served now; that it is gone already is fine.
-                let _ = engine.release(adopted.name());
-                Error::from(error)
-            })?;
-            Ok(adopted)
+            })
         };
         bound().map_err(Error::of_adapter)
     }

@@ -63,10 +63,10 @@ pub enum Error {
         /// The rule that it breaks.
         violation: Box<PolicyViolation>,
     },
-    /// A bundle that was verified when it was imported is refused now.
+    /// A bundle that was verified when it was imported is not what it was.
     #[error(
-        "{source}; it was verified when it was imported, so its file or the trust root has changed since: if it is the \
-         file, import the bundle again as it was delivered"
+        "{source}; it was verified when it was imported, so its file has changed since: import the bundle again as it was \
+         delivered"
     )]
     StoredBundle {
         /// The refusal.
@@ -270,9 +270,11 @@ impl Error {
         Error::Adapter { source: Box::new(self) }
     }
 
-    /// The same cause for a bundle of the store, where a refusal means that something has changed since the import.
+    /// The same cause for a bundle of the store, where another content means that a file has changed since the import. That
+    /// somebody who signed it is trusted no more is no such change.
     pub fn in_store(self) -> Error {
         match self {
+            Error::Bundle { name, source } if source.is_about_trust() => Error::Bundle { name, source },
             refusal @ Error::Bundle { .. } => Error::StoredBundle { source: Box::new(refusal) },
             other => other,
         }
@@ -379,7 +381,8 @@ impl Error {
 fn cure_of(found: NotAFile) -> &'static str {
     match found {
         NotAFile::Folder => {
-            "name the file in it; a store is named with --store, and a folder with a model is sealed with `ampoule-seal seal`"
+            "name the file in it; a store is named with --store, an OCI layout is imported as oci:DIR, and a folder with a model \
+             is sealed with `ampoule-seal seal`"
         }
         NotAFile::Pipe | NotAFile::Socket | NotAFile::Device => "copy the bundle to a file, and name that",
     }

@@ -93,7 +93,6 @@ pub fn rules_json(examination: &Examination) -> Json {
 /// A refusal for programs.
 pub fn refusal(error: &Error) -> Json {
     json!({
-        "verified": false,
         "exit_code": error.exit().code(),
         "error_id": error.id(),
         "error": error.to_string(),

@@ -2,10 +2,11 @@
 //! site has them.  Whoever can exchange one of these decides what this host serves, so none may be writable by
 //! everybody.
 
-use std::fs::{self, File};
+use std::fs::{self, File, TryLockError};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use ampoule_bundle::limits::MAX_TRUST_ROOT_BYTES;
 use ampoule_bundle::{BundleError, TrustRoot, regular, without_waiting};
@@ -14,6 +15,9 @@ use crate::config::{ConfigError, ConfigErrors};
 use crate::demo;
 use crate::error::Error;
 use crate::permissions;
+
+/// An update takes some milliseconds.
+const LOCK_PATIENCE: Duration = Duration::from_secs(5);
 
 /// What stands beside a trust root, where the site has it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -128,7 +132,7 @@ pub fn update(path: &Path, chain: &[PathBuf]) -> Result<Updated, Error> {
     let at = |source| Error::ReplaceTrustRoot { path: path.to_owned(), source };
     // The folder is locked rather than the file, because the file is replaced.
     let folder = File::open(folder_of(path)).map_err(at)?;
-    folder.lock().map_err(at)?;
+    lock_soon(&folder).map_err(at)?;
     let mut root = pin(&read(path, TrustFile::Root)?, path)?;
     let from = root.version();
     let mut last = None;
@@ -141,6 +145,21 @@ pub fn update(path: &Path, chain: &[PathBuf]) -> Result<Updated, Error> {
         replace(path, &bytes).and_then(|()| folder.sync_all()).map_err(at)?;
     }
     Ok(Updated { from, root })
+}
+
+/// Everybody who may read the folder may lock it, so nobody is waited for long.
+fn lock_soon(folder: &File) -> io::Result<()> {
+    let begun = Instant::now();
+    loop {
+        match folder.try_lock() {
+            Ok(()) => return Ok(()),
+            Err(TryLockError::Error(source)) => return Err(source),
+            Err(TryLockError::WouldBlock) if begun.elapsed() > LOCK_PATIENCE => {
+                return Err(io::Error::other("somebody else holds a lock on its folder"));
+            }
+            Err(TryLockError::WouldBlock) => std::thread::sleep(Duration::from_millis(10)),
+        }
+    }
 }
 
 /// A reader sees the old file or the new one, and the new one has the old one's permissions and owner.

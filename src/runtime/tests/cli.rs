@@ -352,6 +352,32 @@ fn exit_11_an_adapter_of_a_key_that_may_not_sign_it_says_who_may() {
 }
 
 #[test]
+fn whoever_asks_for_json_gets_a_refusal_as_json_whatever_the_command() {
+    let site = Site::new();
+    let nothing = site.folder.path().join("nothing").display().to_string();
+    for (arguments, exit, id) in [
+        (&["list", "--store", &nothing][..], 13, "store"),
+        (&["prune", "--store", &nothing], 13, "store"),
+        (&["activate", "a", "--store", &nothing], 13, "store"),
+        (&["export", "a", "--store", &nothing, "--out", "b"], 13, "store"),
+        (&["import", &nothing, "--store", &nothing, "--trust-root", &site.root], 10, "unreadable_file"),
+        (&["inspect", &nothing], 10, "unreadable_file"),
+        (&["verify", &site.bundle, "--trust-root", &nothing], 10, "unreadable_trust_file"),
+        (&["admit", &site.bundle, "--trust-root", &nothing], 10, "unreadable_trust_file"),
+        (&["trust", "show", &site.bundle], 10, "malformed_json"),
+        (&["trust", "update", "--trust-root", &site.root, "--from", &nothing], 10, "unreadable_trust_file"),
+        (&["state", "show", "--state", &nothing], 13, "state"),
+    ] {
+        let output = run(&[arguments, &["--json"]].concat());
+        let told: serde_json::Value = serde_json::from_slice(&output.stdout)
+            .unwrap_or_else(|_| panic!("{arguments:?}: {}", text(&output.stderr)));
+        assert_eq!(code(&output), exit, "{arguments:?}: {told}");
+        assert_eq!((&told["exit_code"], &told["error_id"]), (&exit.into(), &id.into()), "{arguments:?}: {told}");
+        assert!(text(&output.stderr).contains(told["error"].as_str().unwrap()), "{arguments:?}: {told}");
+    }
+}
+
+#[test]
 fn each_sealed_defect_is_refused_with_its_exit_code() {
     let fixtures = workspace().join("bundles/fixtures");
     let root = fixtures.join("keys/root.json").display().to_string();
@@ -360,6 +386,10 @@ fn each_sealed_defect_is_refused_with_its_exit_code() {
         let folder = entry.unwrap().path();
         let Ok(expected) = fs::read_to_string(folder.join("expected.json")) else { continue };
         let expected: serde_json::Value = serde_json::from_str(&expected).unwrap();
+        // What only an identity can find is in `threats`.
+        if expected["identity"].is_string() {
+            continue;
+        }
         let bundle = folder.join("defect.bundle").display().to_string();
         // What was accepted before is remembered by the caller; all fixtures are of epoch 1.
         let accepted = expected["accepted_counter"].as_u64().map(|counter| format!("--accepted=1:{counter}"));

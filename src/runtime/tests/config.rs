@@ -321,6 +321,11 @@ fn a_settings_schema_for_another_runtime_is_refused() {
     let errors = apply(r#"{"properties":{"warp_factor":{"default":9}}}"#);
     assert!(matches!(&errors[..], [ConfigError::UnknownKey { .. }, ..]), "{errors:?}");
     assert!(matches!(&apply("{")[..], [ConfigError::SettingsSchema { .. }]));
+    // A bound that nobody would hold is refused, not passed over.
+    let errors = apply(r#"{"properties":{"limits":{"properties":{"context_tokens":{"exclusiveMaximum":16}}}}}"#);
+    assert!(matches!(&errors[..], [ConfigError::SettingsSchema { .. }]), "{errors:?}");
+    let errors = apply("{\"properties\":{\"model_name\":{\"default\":\"a\u{202e}b\"}}}");
+    assert!(matches!(&errors[..], [ConfigError::BelongsToSite { .. }]), "{errors:?}");
     let errors = apply(r#"{"properties":{"listen":{"default":"0.0.0.0:80"}}}"#);
     assert!(matches!(&errors[..], [ConfigError::BelongsToSite { .. }]), "{errors:?}");
 }

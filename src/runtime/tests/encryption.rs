@@ -141,6 +141,7 @@ fn without_the_key_a_bundle_is_checked_as_far_as_it_goes_and_never_served() {
     let stranger = customer.stranger();
     let (code, told) = customer.verify(&["--decryption-identity-file", &stranger]);
     assert!(code == 12 && told.contains(&recipient) && told.contains("rewrap"), "{told}");
+    assert!(told.contains("no identity that was named is one of its recipients"), "{told}");
     customer.refused(&[], 12, &["encryption", &recipient, "decryption_identity_file"]);
     customer.refused(&["--decryption-identity-file", &stranger], 12, &["encryption", &recipient]);
     fs::set_permissions(&customer.identity, PermissionsExt::from_mode(0o644)).unwrap();
@@ -197,6 +198,7 @@ fn a_store_takes_it_without_the_key_and_activates_it_with_the_key() {
     let root = &customer.workshop.site.root;
     let done = run(&["import", &customer.bundle, "--store", &store, "--trust-root", root]);
     assert_eq!(code(&done), 0, "{}", text(&done.stderr));
+    assert!(text(&done.stdout).contains("NOT checked"), "{}", text(&done.stdout));
     support::refused(&["activate", "fixture-generator", "--store", &store], 12, &["encryption"]);
     let activate =
         ["activate", "fixture-generator", "--store", &store, "--decryption-identity-file", &customer.identity];

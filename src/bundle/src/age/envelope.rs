@@ -14,6 +14,7 @@ use super::header::{self, Header};
 use super::identity::Recipient;
 use super::payload::{CHUNK_BYTES, Extent, PAYLOAD_NONCE_BYTES, SEALED_CHUNK_BYTES, nonce};
 use super::{AgeError, SECRET_BYTES};
+use crate::limits::MAX_AGE_RECIPIENTS;
 use crate::source::{Source, read_exact};
 
 /// The header of one file and what its chunks are sealed with.
@@ -27,7 +28,8 @@ impl Envelope {
     /// Draws the keys of a file that these recipients can open.
     ///
     /// # Errors
-    /// [`AgeError::NoRandomness`], and [`AgeError::Header`] without a recipient or for one that is no usable key.
+    /// [`AgeError::NoRandomness`], and [`AgeError::Header`] without a recipient, with more than 64, or for one that is no usable
+    /// key.
     pub fn new(recipients: &[Recipient]) -> Result<Self, AgeError> {
         let file_key = FileKey::new(draw()?);
         let nonce = draw::<PAYLOAD_NONCE_BYTES>()?;
@@ -101,6 +103,9 @@ impl Envelope {
 }
 
 fn header_for(recipients: &[Recipient], file_key: &FileKey) -> Result<Vec<u8>, AgeError> {
+    if recipients.len() > MAX_AGE_RECIPIENTS {
+        return Err(AgeError::Header { reason: "it has more than 64 recipients" });
+    }
     if recipients.is_empty() {
         return Err(AgeError::Header { reason: "it has no recipient" });
     }

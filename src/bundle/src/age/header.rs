@@ -8,7 +8,7 @@ use ring::hmac;
 
 use super::AgeError;
 use super::derive::{self, FILE_KEY_BYTES, FileKey, TAG_BYTES};
-use crate::limits::MAX_AGE_HEADER_BYTES;
+use crate::limits::{MAX_AGE_HEADER_BYTES, MAX_AGE_RECIPIENTS};
 
 const VERSION_LINE: &[u8] = b"age-encryption.org/v1\n";
 /// How long a line of a stanza's body is, unless it is the last.
@@ -52,6 +52,9 @@ impl<'a> Header<'a> {
                 return Ok(Self { stanzas, covered: &file[..start + 3], mac, length: lines.position });
             }
             stanzas.extend(parse_stanza(line, &mut lines)?);
+            if stanzas.len() > MAX_AGE_RECIPIENTS {
+                return Err(refuse("it has more than 64 recipients"));
+            }
         }
     }
 

@@ -34,7 +34,7 @@ pub fn gather<E: From<BundleError>>(
     tag: Option<&str>,
     blob: &dyn Fn(Digest) -> Result<Arc<dyn Source>, E>,
 ) -> Result<Parts, E> {
-    let mut found = Found { blob, attestations: BTreeMap::new(), looks: 0 };
+    let mut found = Found { blob, attestations: BTreeMap::new(), looks: 0, bytes: 0, models: BTreeMap::new() };
     let tree = json::parse_value("index.json", index)?;
     let mut tags = BTreeSet::new();
     let mut under_tag = BTreeSet::new();
@@ -64,18 +64,33 @@ struct Found<'a, E> {
     blob: &'a dyn Fn(Digest) -> Result<Arc<dyn Source>, E>,
     /// The attestations that manifests attach, by the digest of their `subject`.
     attestations: BTreeMap<Digest, BTreeSet<Digest>>,
-    /// How many documents were read, one that is named twice counted twice.
+    /// How many documents were named, one that is named twice counted twice.
     looks: u64,
+    /// The length of all that were read.
+    bytes: u64,
+    /// The models that each of them leads to, so that none is read twice.
+    models: BTreeMap<Digest, Vec<Digest>>,
 }
 
 impl<E: From<BundleError>> Found<'_, E> {
-    /// Reads a manifest, or an index and what it names, and returns the models among them.
+    /// Looks at a manifest, or at an index and what it names, and returns the models among them.
     fn look_at(&mut self, digest: Digest, depth: u64) -> Result<Vec<Digest>, E> {
         self.looks += 1;
         check_limit("the number of manifests", self.looks, MAX_DOCUMENTS)?;
         check_limit("the depth of indexes", depth, MAX_DEPTH)?;
+        if let Some(models) = self.models.get(&digest) {
+            return Ok(models.clone());
+        }
+        let models = self.read(digest, depth)?;
+        self.models.insert(digest, models.clone());
+        Ok(models)
+    }
+
+    fn read(&mut self, digest: Digest, depth: u64) -> Result<Vec<Digest>, E> {
         let what = format!("the manifest {digest}");
         let bytes = read_blob(&*(self.blob)(digest)?, digest, &what, limits::MAX_MANIFEST_BYTES)?;
+        self.bytes += bytes.len() as u64;
+        check_limit("the length in bytes of all manifests", self.bytes, limits::MAX_LAYOUT_DOCUMENTS_BYTES)?;
         let tree = json::parse_value(&what, &bytes)?;
         let artifact_type = tree.get("artifactType").and_then(Value::as_str);
         if tree.get("manifests").is_some() {

@@ -50,6 +50,8 @@ pub enum Rule {
     MinimumCounter,
     /// The runtime must not be older than the revocation list allows.
     MinimumRuntime,
+    /// What is signed must not be dated after the host's clock, where that can be right.
+    DatedAhead,
     /// The time must not lie before `notBefore`.
     NotBefore,
     /// For a bundle that expires, the host's clock must not lie before the runtime was made.
@@ -102,6 +104,7 @@ impl Rule {
             Self::RevocationRollback => "revocation list rollback",
             Self::MinimumCounter => "minimum counter",
             Self::MinimumRuntime => "minimum runtime version",
+            Self::DatedAhead => "dated ahead",
             Self::NotBefore => "not before",
             Self::Clock => "clock",
             Self::Expiry => "expiry",
@@ -148,6 +151,10 @@ impl Rule {
             }
             Self::MinimumCounter => "use a newer bundle: the vendor has withdrawn this one",
             Self::MinimumRuntime => "install a newer release of ampoule: the vendor has withdrawn this one",
+            Self::DatedAhead => {
+                "set the clock of this host if it is wrong; if it is right, ask the vendor, because whoever dates ahead makes \
+                 the time of this host run ahead for good"
+            }
             Self::NotBefore => "wait until then, or set the clock of this host if it is wrong",
             Self::Clock => "set the clock of this host",
             Self::Expiry => {
@@ -155,8 +162,8 @@ impl Rule {
                  latest time, `ampoule state reset` begins anew"
             }
             Self::Rollback => {
-                "use the newest version of the bundle; `ampoule state show` tells what was accepted, and only a \
-                 `ampoule state reset`, which is kept on record, forgets it"
+                "use the newest version of the bundle; where the vendor has withdrawn that one, a downgrade token of his permits \
+                 this one (`downgrade_token`). `ampoule state show` tells what was accepted"
             }
         }
     }

@@ -323,6 +323,18 @@ pub struct KnownAnswers {
     pub answers: Vec<KnownAnswer>,
 }
 
+impl KnownAnswers {
+    /// How many tokens all answers take together.
+    #[must_use]
+    pub fn tokens(&self) -> u64 {
+        let lengths = self.answers.iter().map(|answer| match answer {
+            KnownAnswer::Generation { prompt, steps } => prompt.len() + steps.len(),
+            KnownAnswer::Embedding { input, .. } => input.len(),
+        });
+        lengths.map(|length| length as u64).sum()
+    }
+}
+
 /// One input and what must come out.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", rename_all_fields = "camelCase", deny_unknown_fields)]

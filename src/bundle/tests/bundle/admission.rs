@@ -230,6 +230,24 @@ fn c18_an_expired_bundle_stays_expired_whatever_the_clock_says_later() {
 }
 
 #[test]
+fn c17_who_dates_ahead_does_not_make_the_time_run_ahead() {
+    let dated = |case: &mut Case, issued: &str| {
+        case.policy.made = Some(time("2026-05-01T00:00:00Z"));
+        case.host.now = time("2026-06-01T00:00:00Z");
+        case.draft.release.issued_at = time(issued);
+    };
+    fits(|case| dated(case, "2026-06-02T00:00:00Z"));
+    breaks(Rule::DatedAhead, |case| dated(case, "2026-06-02T00:00:01Z"));
+    breaks(Rule::DatedAhead, |case| dated(case, "9000-12-31T00:00:00Z"));
+    // A clock that cannot be right is no reason to doubt what is signed.
+    fits(|case| {
+        dated(case, "2026-06-02T00:00:01Z");
+        case.host.now = time("1970-01-01T00:00:00Z");
+        case.draft.release.expires = None;
+    });
+}
+
+#[test]
 fn c18_a_clock_before_the_runtime_was_made_is_wrong_and_matters_to_what_expires() {
     let made = |case: &mut Case, clock: &str| {
         case.policy.made = Some(time("2026-05-01T00:00:00Z"));

@@ -122,3 +122,18 @@ pub(crate) fn read_in_strides(source: &impl Source, stride: usize) -> Vec<u8> {
     }
     read
 }
+
+/// Each recipient of each layer may have to be tried, so their number is bounded before any is.
+#[test]
+fn more_than_64_recipients_are_refused_before_one_is_tried() {
+    let recipients: Vec<Recipient> = (0..64).map(|number| Recipient::of_secret(&[number; 32])).collect();
+    let envelope = Envelope::new(&recipients).unwrap();
+    let file = read_in_strides(&envelope.around(&b"content"[..]), 1 << 10);
+    assert_eq!(decrypt(file.clone(), &[63; 32]).unwrap(), b"content");
+    assert!(Envelope::new(&[&recipients[..], &recipients[..1]].concat()).is_err());
+    let first = file.iter().position(|&byte| byte == b'\n').unwrap() + 1;
+    let stanza_end = first + file[first..].windows(3).position(|window| window == b"\n->").unwrap() + 1;
+    let more = [&file[..stanza_end], &file[first..]].concat();
+    let error = decrypt(more, &[63; 32]).unwrap_err();
+    assert!(matches!(error, AgeError::Header { reason } if reason.contains("64 recipients")), "{error}");
+}

@@ -209,6 +209,9 @@ fn an_index_that_leads_nowhere_or_around_ends() {
         below = put(&mut files, "", &json!({ "manifests": vec![below; 40] }));
     }
     files.insert("index.json".to_owned(), serde_json::to_vec(&json!({ "manifests": [below.clone()] })).unwrap());
+    assert!(matches!(find(&files, None).err(), Some(BundleError::NoModel { .. })));
+    let many = json!({ "manifests": vec![below.clone(); 1025] });
+    files.insert("index.json".to_owned(), serde_json::to_vec(&many).unwrap());
     assert!(matches!(find(&files, None).err(), Some(BundleError::TooLarge { limit: 1024, .. })));
     for _ in 0..2 {
         below = put(&mut files, "", &json!({ "manifests": [below] }));
@@ -299,4 +302,32 @@ fn a_completed_bundle_is_verified_like_any_other() {
     let whole = bytes_of(&Assembled::new(opened.parts(), &layers).unwrap(), 4096);
     let refusal = open_and_verify(whole, &root(&[&signer], 1)).unwrap().check_weights(&|_| ()).unwrap_err();
     assert!(matches!(refusal, BundleError::DigestMismatch { .. }), "{refusal}");
+}
+
+/// What is named a thousand times is read once, and what is looked at has a bound together: nobody has signed an index.
+#[test]
+fn a_manifest_that_is_named_again_and_again_is_read_once() {
+    let signer = Signer::new(Curve::P256);
+    let mut files = layout_of(&draft().seal(&[&signer]));
+    let reads = std::cell::Cell::new(0);
+    let mut index: Value = serde_json::from_slice(&files["index.json"]).unwrap();
+    let other = put(&mut files, "application/vnd.oci.image.manifest.v1+json", &json!({ "layers": [] }));
+    let manifests = index["manifests"].as_array_mut().unwrap();
+    manifests.extend(std::iter::repeat_n(other, 1000));
+    let named = manifests.len();
+    files.insert("index.json".to_owned(), index.to_string().into_bytes());
+    let open = |digest| {
+        reads.set(reads.get() + 1);
+        open_blob(&files, digest)
+    };
+    gather(&files["index.json"], None, &open).unwrap();
+    assert!(reads.get() < 20, "{named} are named, {} were read", reads.get());
+
+    let long = "x".repeat(3 << 20);
+    for number in 0..11 {
+        let large = put(&mut files, "application/vnd.oci.image.manifest.v1+json", &json!({ "a": long, "n": number }));
+        index["manifests"].as_array_mut().unwrap().push(large);
+    }
+    let error = gather(&index.to_string().into_bytes(), None, &|digest| open_blob(&files, digest)).err().unwrap();
+    assert!(matches!(error, BundleError::TooLarge { limit: 33_554_432, .. }), "{error}");
 }

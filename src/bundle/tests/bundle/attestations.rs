@@ -32,6 +32,17 @@ fn release_refusal(change: impl FnOnce(&mut Value)) -> BundleError {
     refusal(draft.write(&[release, oms]), &root(&[&signer], 1))
 }
 
+#[test]
+fn known_answers_take_a_bounded_part_of_each_start() {
+    let answer = |tokens: usize| json!({ "embedding": { "input": vec![1; tokens], "componentsMillionths": [] } });
+    let answers = |lengths: &[usize]| {
+        let answers: Vec<Value> = lengths.iter().map(|length| answer(*length)).collect();
+        json!({ "toleranceMillionths": {}, "answers": answers })
+    };
+    let error = release_refusal(|tree| tree["predicate"]["knownAnswers"] = answers(&[10_000, 6_385]));
+    assert!(matches!(error, BundleError::TooLarge { found: 16_385, limit: 16_384, .. }), "{error}");
+}
+
 /// The refusal of the bundle whose model signing statement was changed and signed again.
 fn oms_refusal(change: impl FnOnce(&mut Value)) -> BundleError {
     let signer = Signer::new(Curve::P256);

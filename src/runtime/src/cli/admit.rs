@@ -34,7 +34,8 @@ notes nothing. Every rule is told; the exit code is that of the first refusal: 1
 is no readable bundle, 11 for a wrong signature or digest, 12 for a bundle that may not run here,
 13 for one that is older than what was accepted before or a state that cannot be used, 78 for a
 configuration that is wrong or wider than the bundle allows, 20 for a model that this runtime
-cannot compute.";
+cannot compute. What `serve` needs besides, such as keys and an address, `ampoule config check`
+looks at.";
 
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
@@ -66,7 +67,7 @@ pub(super) fn run(arguments: &Arguments, output: &mut Output) -> Result<Exit, Er
     }
     let Judged { identity, examination, refusal } = judged?;
     output.line(match &refusal {
-        None => "Admitted: `serve` would take it on this host with this configuration. Nothing was noted.",
+        None => "Admitted: no rule keeps it from this host and this configuration. Nothing was noted.",
         Some(_) => "Refused: it is authentic, and `serve` would not take it. Nothing was noted.",
     })?;
     for (label, text) in report::lines(&identity) {

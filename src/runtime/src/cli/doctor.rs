@@ -17,7 +17,8 @@ Examples:
 
 It puts up the layers of the sandbox as `serve` does, on itself, so what it reports is what `serve`
 gets from the same user in the same place. Run it there: in the container, or with systemd-run
-under the properties of the unit. It reads what is configured and changes nothing.
+under the properties of the unit. It reads what is configured and changes nothing. Whether a bundle
+would be served, `ampoule admit` tells, and whether the whole configuration fits, `config check`.
 
 Exits with 0 when all is well, with 4 when there are warnings only, and with 3 when something that
 serving needs is missing.";

@@ -21,12 +21,13 @@ mod verify_self;
 
 use std::ffi::OsString;
 
-use clap::{CommandFactory, Parser, Subcommand};
+use clap::{ArgMatches, CommandFactory, FromArgMatches, Parser, Subcommand};
 use serde_json::json;
 
 use crate::demo;
 use crate::error::Error;
 use crate::exit::Exit;
+use crate::report;
 
 pub use arguments::ConfigArguments;
 pub use output::Output;
@@ -114,33 +115,50 @@ enum Command {
 /// # Errors
 /// What went wrong, to be told and mapped to an exit code by the caller.
 pub fn run(arguments: impl IntoIterator<Item = OsString>) -> Result<Exit, Error> {
-    let cli = match Cli::try_parse_from(arguments) {
-        Ok(cli) => cli,
+    let parsed = Cli::command().try_get_matches_from(arguments);
+    let parsed = parsed.and_then(|matches| Ok((Cli::from_arg_matches(&matches)?, wants_json(&matches))));
+    let (cli, json) = match parsed {
+        Ok(parsed) => parsed,
         Err(refusal) => return tell(&refusal),
     };
     let mut output = Output::stdout();
-    match cli.command {
+    let outcome = execute(cli.command, &mut output);
+    if let (Err(error), true, true) = (&outcome, json, output.is_empty()) {
+        output.line(format_args!("{:#}", report::refusal(error)))?;
+        output.flush()?;
+    }
+    outcome
+}
+
+/// Whether a program reads the answer: then it gets a refusal too, whatever the command.
+fn wants_json(matches: &ArgMatches) -> bool {
+    let here = matches.try_get_one::<bool>("json").ok().flatten().copied().unwrap_or(false);
+    here || matches.subcommand().is_some_and(|(_, matches)| wants_json(matches))
+}
+
+fn execute(command: Command, output: &mut Output) -> Result<Exit, Error> {
+    match command {
         Command::Serve(arguments) => serve::run(&arguments),
-        Command::Demo(arguments) => demo::run(&arguments, &mut output),
-        Command::Verify(arguments) => verify::verify(&arguments, &mut output),
-        Command::Admit(arguments) => admit::run(&arguments, &mut output),
-        Command::Inspect(arguments) => verify::inspect(&arguments, &mut output),
-        Command::Import(arguments) => store::import(&arguments, &mut output),
-        Command::List(arguments) => store::list(&arguments, &mut output),
-        Command::Activate(arguments) => store::activate(&arguments, &mut output),
-        Command::Rollback(arguments) => store::rollback(&arguments, &mut output),
-        Command::State(command) => state::run(&command, &mut output),
-        Command::Export(arguments) => export::run(&arguments, &mut output),
-        Command::Prune(arguments) => prune::run(&arguments, &mut output),
-        Command::SelfTest(arguments) => self_test::run(&arguments, &mut output),
-        Command::Trust(command) => trust::run(&command, &mut output),
-        Command::Adapters(command) => adapters::run(&command, &mut output),
-        Command::Config(command) => config::run(&command, &mut output),
-        Command::Keys(command) => keys::run(&command, &mut output),
-        Command::Doctor(arguments) => doctor::run(&arguments, &mut output),
-        Command::Health(arguments) => health::run(&arguments, &mut output),
-        Command::VerifySelf(arguments) => verify_self::run(&arguments, &mut output),
-        Command::Version { json } => version(json, &mut output),
+        Command::Demo(arguments) => demo::run(&arguments, output),
+        Command::Verify(arguments) => verify::verify(&arguments, output),
+        Command::Admit(arguments) => admit::run(&arguments, output),
+        Command::Inspect(arguments) => verify::inspect(&arguments, output),
+        Command::Import(arguments) => store::import(&arguments, output),
+        Command::List(arguments) => store::list(&arguments, output),
+        Command::Activate(arguments) => store::activate(&arguments, output),
+        Command::Rollback(arguments) => store::rollback(&arguments, output),
+        Command::State(command) => state::run(&command, output),
+        Command::Export(arguments) => export::run(&arguments, output),
+        Command::Prune(arguments) => prune::run(&arguments, output),
+        Command::SelfTest(arguments) => self_test::run(&arguments, output),
+        Command::Trust(command) => trust::run(&command, output),
+        Command::Adapters(command) => adapters::run(&command, output),
+        Command::Config(command) => config::run(&command, output),
+        Command::Keys(command) => keys::run(&command, output),
+        Command::Doctor(arguments) => doctor::run(&arguments, output),
+        Command::Health(arguments) => health::run(&arguments, output),
+        Command::VerifySelf(arguments) => verify_self::run(&arguments, output),
+        Command::Version { json } => version(json, output),
     }
 }
 

@@ -7,17 +7,25 @@ use std::io::{self, Write};
 use crate::error::Error;
 
 /// Where a command's answer goes.
-pub struct Output(Box<dyn Write + Send>);
+pub struct Output {
+    place: Box<dyn Write + Send>,
+    is_empty: bool,
+}
 
 impl Output {
     /// The process's standard output.
     pub fn stdout() -> Output {
-        Output(Box::new(io::stdout()))
+        Output::to(io::stdout())
     }
 
     /// Any other place, for tests.
     pub fn to(place: impl Write + Send + 'static) -> Output {
-        Output(Box::new(place))
+        Output { place: Box::new(place), is_empty: true }
+    }
+
+    /// Whether nothing was written yet.
+    pub fn is_empty(&self) -> bool {
+        self.is_empty
     }
 
     /// Writes one line.
@@ -25,7 +33,8 @@ impl Output {
     /// # Errors
     /// [`Error::Output`] when it cannot be written.
     pub fn line(&mut self, line: impl fmt::Display) -> Result<(), Error> {
-        writeln!(self.0, "{line}").map_err(|source| Error::Output { source })
+        self.is_empty = false;
+        writeln!(self.place, "{line}").map_err(|source| Error::Output { source })
     }
 
     /// Writes a piece of a line and shows it at once.
@@ -33,7 +42,8 @@ impl Output {
     /// # Errors
     /// [`Error::Output`] when it cannot be written.
     pub fn piece(&mut self, piece: impl fmt::Display) -> Result<(), Error> {
-        write!(self.0, "{piece}").map_err(|source| Error::Output { source })?;
+        self.is_empty = false;
+        write!(self.place, "{piece}").map_err(|source| Error::Output { source })?;
         self.flush()
     }
 
@@ -42,7 +52,7 @@ impl Output {
     /// # Errors
     /// [`Error::Output`] when it has not.
     pub fn flush(&mut self) -> Result<(), Error> {
-        self.0.flush().map_err(|source| Error::Output { source })
+        self.place.flush().map_err(|source| Error::Output { source })
     }
 }
 

@@ -22,7 +22,9 @@ Examples:
 
 Prints the high-water marks and what raised them: of each bundle the highest counter that was
 taken into use, the highest version of the trust root and of the revocation list, the latest time.
-What is below a mark is refused with exit code 13, and time never lies before the latest one.";
+What is below a mark is refused with exit code 13, and time never lies before the latest one. In a
+store the counter of a bundle is the lower one of the active and the previous version: either may be
+served again, and nothing older.";
 
 const INIT_EXAMPLES: &str = "\
 Examples:

@@ -25,9 +25,10 @@ Copies what the store lacks of the bundle, verifies every signature and every by
 admits it. Then it is staged: what is served changes with `ampoule activate` alone. Files that two
 bundles share are kept once; one that is damaged is replaced. A thin bundle, from `ampoule-seal
 diff`, is completed from the store. An OCI layout, as skopeo writes it, may have been rewritten: its
-manifests and blobs alone count. A refused or interrupted import leaves the store as it was; the
-store is made if there is none. Exits as `ampoule verify` does, or with 13 if the store cannot be
-used or lacks what a thin bundle needs.";
+manifests and blobs alone count. A refused or interrupted import adds no bundle and changes none;
+what an interrupted one has copied, `ampoule prune` takes away. The store is made if there is none.
+Exits as `ampoule verify` does, with 13 if the store cannot be used or lacks what a thin bundle
+needs, or with 1 while another ampoule changes it or where the disk refuses.";
 
 const LIST_EXAMPLES: &str = "\
 Examples:
@@ -44,7 +45,7 @@ It prints what was verified at the import and verifies nothing now; `activate` a
 const ACTIVATE_EXAMPLES: &str = "\
 Examples:
   ampoule activate my-model --store /var/lib/ampoule            its highest counter
-  ampoule activate my-model@1.1.0 --store /var/lib/ampoule      this version
+  ampoule activate my-model@1.1.0 --store /var/lib/ampoule      this version, or @sha256:… its digest
   ampoule activate my-model --store /var/lib/ampoule --config /etc/ampoule/ampoule.toml
   ampoule serve --store /var/lib/ampoule --trust-root root.json --keys-file keys.jsonl
 
@@ -164,7 +165,20 @@ pub(super) fn import(arguments: &ImportArguments, output: &mut Output) -> Result
     let outcome = store::import(&arguments.bundle, folder, &arguments.trust_root, &arguments.beside.supplements());
     tell(outcome, arguments.json, output, |(store, record), output| {
         output.line("Imported: every signature and every byte was verified. The bundle may run on this host.")?;
+        if store.is_encrypted(record) {
+            output.line(
+                "NOT checked, because the bundle is encrypted: what is inside. `activate` and `serve` open and check it, with \
+                 an identity of one of its recipients.",
+            )?;
+        }
         tell_record(store, record, output)?;
+        if let Some(twin) = store.catalogue().twin(record) {
+            output.line(format_args!(
+                "Another bundle with this name and version is here, {}: NAME@VERSION means the one that was imported last, \
+                 and NAME@{} the other one.",
+                twin.manifest, twin.manifest
+            ))?;
+        }
         if store.catalogue().standing(record) != Standing::Active {
             let (name, version) = (&record.name, &record.version);
             output.line(format_args!("Next: ampoule activate {name}@{version} --store {}", folder.display()))?;
@@ -191,7 +205,13 @@ pub(super) fn activate(arguments: &ActivateArguments, output: &mut Output) -> Re
     let folder = &arguments.store.folder;
     let outcome =
         store::activate(&arguments.bundle, folder, &arguments.root.with(&arguments.identity), &arguments.configuration);
-    tell(outcome, arguments.json, output, tell_active)
+    tell(outcome, arguments.json, output, |changed, output| {
+        tell_active(changed, output)?;
+        if arguments.root.beside.has_downgrade_token() {
+            output.line("Name the downgrade token to `serve` too (`downgrade_token`), or its next start goes back.")?;
+        }
+        Ok(())
+    })
 }
 
 pub(super) fn rollback(arguments: &RollbackArguments, output: &mut Output) -> Result<Exit, Error> {
@@ -199,26 +219,21 @@ pub(super) fn rollback(arguments: &RollbackArguments, output: &mut Output) -> Re
     tell(outcome, arguments.json, output, tell_active)
 }
 
-/// Tells how a change ended: as JSON, which a refusal is too, or for a person, to whom `main` tells the refusal.
+/// Tells how a change ended, as JSON or for a person. Whoever calls tells a refusal.
 pub(super) fn tell(
     outcome: Result<(Store, Record), Error>,
     json: bool,
     output: &mut Output,
     person: impl FnOnce(&(Store, Record), &mut Output) -> Result<(), Error>,
 ) -> Result<Exit, Error> {
-    match &outcome {
-        Ok((store, record)) if json => {
-            output.line(format_args!("{:#}", json!({ "bundle": to_json(store, record) })))?;
-        }
-        Ok(changed) => person(changed, output)?,
-        Err(error) if json => {
-            let refusal = json!({ "exit_code": error.exit().code(), "error": error.to_string() });
-            output.line(format_args!("{refusal:#}"))?;
-        }
-        Err(_) => {}
+    let changed = outcome?;
+    if json {
+        output.line(format_args!("{:#}", json!({ "bundle": to_json(&changed.0, &changed.1) })))?;
+    } else {
+        person(&changed, output)?;
     }
     output.flush()?;
-    outcome.map(|_| Exit::Ok)
+    Ok(Exit::Ok)
 }
 
 fn tell_active((store, record): &(Store, Record), output: &mut Output) -> Result<(), Error> {

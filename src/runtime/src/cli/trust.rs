@@ -23,8 +23,11 @@ const UPDATE_EXAMPLES: &str = "\
 Examples:
   ampoule trust update --trust-root /etc/ampoule/root.json --from 2.root.json
   ampoule trust update --trust-root /etc/ampoule/root.json --from 2.root.json 3.root.json
+  Would what is served be admitted under it?
+    ampoule admit my-model.bundle --trust-root 2.root.json
 
-Each root must follow the one before it: one version higher, and signed by enough of the root keys
+There is no way back to an older root. Where a key is replaced, the next root refuses what the old
+one alone has signed, so ask `admit` first. Each root must follow the one before it: one version higher, and signed by enough of the root keys
 of both. The last one then replaces the file in one step, with the same permissions; whatever is
 refused leaves it as it was. Restart the server afterwards. Exits with 0, or with 4 where the new
 root has expired already, 10 for a file that is no trust root, 11 for one that does not follow.";
@@ -78,6 +81,11 @@ pub(super) struct SupplementArguments {
 }
 
 impl SupplementArguments {
+    /// Whether a token was named.
+    pub(super) fn has_downgrade_token(&self) -> bool {
+        self.downgrade_token.is_some()
+    }
+
     pub(super) fn supplements(&self) -> Supplements {
         Supplements { revocations: self.revocations.clone(), downgrade_token: self.downgrade_token.clone() }
     }
@@ -110,6 +118,9 @@ fn update(arguments: &UpdateArguments, output: &mut Output) -> Result<Exit, Erro
         output.line(format_args!("{:#}", json!({ "from": from, "root": summary, "expired": expired })))?;
     } else {
         output.line(format_args!("Updated from version {from}. Restart the server to use the new root."))?;
+        output.line(
+            "Before that, `ampoule admit BUNDLE --trust-root ROOT` tells whether what you serve is admitted under it.",
+        )?;
         output.piece(summary)?;
         if expired {
             output

@@ -43,7 +43,7 @@ pub(super) struct VerifyArguments {
     /// The sealed bundle.
     bundle: PathBuf,
     /// The root.json whose keys may sign it.
-    #[arg(long = "trust-root", visible_alias = "trust", value_name = "FILE")]
+    #[arg(long = "trust-root", visible_alias = "trust", value_name = "FILE", env = "AMPOULE_TRUST_ROOT")]
     trust_root: PathBuf,
     #[command(flatten)]
     beside: SupplementArguments,
@@ -80,9 +80,10 @@ pub(super) fn verify(arguments: &VerifyArguments, output: &mut Output) -> Result
     match &judged {
         Ok(Judged { identity, examination, contents }) if arguments.json => {
             let mut told = match &verdict {
-                Ok(()) => json!({ "verified": true }),
+                Ok(()) => json!({ "exit_code": Exit::Ok.code() }),
                 Err(error) => report::refusal(error),
             };
+            told["verified"] = json!(verdict.is_ok());
             told["contents_verified"] = json!(*contents == Contents::Opened);
             told["bundle"] = report::json(identity);
             told["rules"] = report::rules_json(examination);
@@ -94,10 +95,14 @@ pub(super) fn verify(arguments: &VerifyArguments, output: &mut Output) -> Result
                 Err(_) => "Refused: every signature and every byte is right, and the bundle may not run on this host.",
             })?;
             if *contents == Contents::Locked {
-                output.line(
-                    "NOT checked, because the bundle is encrypted and no identity was named: what is inside, and that it is \
-                     what was signed. `--decryption-identity-file` opens it; `serve` checks it in any case.",
-                )?;
+                let (why, cure) = match arguments.identity.is_given() {
+                    true => ("no identity that was named is one of its recipients", "One that is"),
+                    false => ("no identity was named", "`--decryption-identity-file`"),
+                };
+                output.line(format_args!(
+                    "NOT checked, because the bundle is encrypted and {why}: what is inside, and that it is what was \
+                     signed. {cure} opens it; `serve` checks it in any case.",
+                ))?;
             }
             for (label, text) in report::lines(identity) {
                 output.line(format_args!("  {label:10} {text}"))?;
@@ -105,7 +110,9 @@ pub(super) fn verify(arguments: &VerifyArguments, output: &mut Output) -> Result
             tell_rules(examination, output)?;
         }
         Err(error) if arguments.json => {
-            output.line(format_args!("{:#}", report::refusal(error)))?;
+            let mut told = report::refusal(error);
+            told["verified"] = json!(false);
+            output.line(format_args!("{told:#}"))?;
         }
         Err(_) => {}
     }

@@ -63,7 +63,9 @@ pub(super) fn run(arguments: &Arguments, output: &mut Output) -> Result<Exit, Er
         }
         Ok(release) => tell(release, arguments.fingerprint.is_some(), output)?,
         Err(error) if arguments.json => {
-            output.line(format_args!("{:#}", report::refusal(error)))?;
+            let mut told = report::refusal(error);
+            told["verified"] = json!(false);
+            output.line(format_args!("{told:#}"))?;
         }
         Err(_) => {}
     }

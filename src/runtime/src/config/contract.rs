@@ -2,11 +2,12 @@
 //! silent, and bounds that the site may tighten and never loosen.
 //!
 //! The bounds come from two places in the signed scope: the statement's `constraints`, and the settings schema, a JSON
-//! Schema over the same keys as the configuration file whose `default`, `minimum`, `maximum`, `enum` and `const` count.
+//! Schema over the same keys as the configuration file.
 
 use std::collections::BTreeMap;
 
 use ampoule_bundle::statement::ReleaseStatement;
+use ampoule_bundle::{BundleName, Setting, SettingsSchema};
 use serde_json::Value as Json;
 
 use super::effective::{Effective, Origin};
@@ -40,7 +41,7 @@ impl Contract {
     /// Reads the contract from a verified statement and the settings schema that it names, if any.
     ///
     /// # Errors
-    /// [`ConfigError::SettingsSchema`] when that schema is not JSON, [`ConfigError::BelongsToSite`] when it speaks about
+    /// [`ConfigError::SettingsSchema`] when that schema is not understood, [`ConfigError::BelongsToSite`] when it speaks about
     /// an option that is the site's alone.
     pub fn of(release: &ReleaseStatement, settings_schema: Option<&[u8]>) -> Result<Contract, ConfigErrors> {
         let bundle = format!("{} {}", release.name, release.version);
@@ -52,13 +53,11 @@ impl Contract {
             contract.bound("limits.output_tokens", "constraints.maxOutputTokens", Allowed::AtMost(most.into()));
         }
         if let Some(bytes) = settings_schema {
-            let schema = serde_json::from_slice(bytes).map_err(|error| {
-                ConfigErrors::from(ConfigError::SettingsSchema {
-                    bundle: contract.bundle.clone(),
-                    reason: error.to_string(),
-                })
+            let schema = SettingsSchema::parse(bytes).map_err(|error| {
+                let reason = error.to_string();
+                ConfigErrors::from(ConfigError::SettingsSchema { bundle: contract.bundle.clone(), reason })
             })?;
-            contract.read_schema("", &schema)?;
+            schema.0.into_iter().try_for_each(|(key, setting)| contract.take(key, setting))?;
         }
         Ok(contract)
     }
@@ -107,36 +106,30 @@ impl Contract {
         self.bounds.push(Bound { key: key.to_owned(), rule, allowed });
     }
 
-    fn read_schema(&mut self, prefix: &str, schema: &Json) -> Result<(), ConfigErrors> {
-        let Some(properties) = schema.get("properties").and_then(Json::as_object) else { return Ok(()) };
-        for (name, property) in properties {
-            let key = if prefix.is_empty() { name.clone() } else { format!("{prefix}.{name}") };
-            if property.get("properties").is_some() {
-                self.read_schema(&key, property)?;
-                continue;
-            }
-            if Options::all().get(&key).is_none() {
-                // Proposing it lets the merge refuse it by name, with what was probably meant.
-                self.proposals.insert(key, Json::Null);
-                continue;
-            }
-            if !is_open_to_bundles(&key) {
-                return Err(ConfigError::BelongsToSite { key, bundle: self.bundle.clone() }.into());
-            }
-            if let Some(value) = property.get("default") {
-                self.proposals.insert(key.clone(), value.clone());
-            }
-            if let Some(least) = property.get("minimum").and_then(Json::as_u64) {
-                self.bound(&key, "settings schema, minimum", Allowed::AtLeast(least));
-            }
-            if let Some(most) = property.get("maximum").and_then(Json::as_u64) {
-                self.bound(&key, "settings schema, maximum", Allowed::AtMost(most));
-            }
-            if let Some(words) = property.get("enum").and_then(Json::as_array) {
-                self.bound(&key, "settings schema, enum", Allowed::OneOf(words.clone()));
-            }
-            if let Some(only) = property.get("const") {
-                self.bound(&key, "settings schema, const", Allowed::OneOf(vec![only.clone()]));
+    fn take(&mut self, key: String, setting: Setting) -> Result<(), ConfigErrors> {
+        if Options::all().get(&key).is_none() {
+            // Proposing it lets the merge refuse it by name, with what was probably meant.
+            self.proposals.insert(key, Json::Null);
+            return Ok(());
+        }
+        let Setting { default, minimum, maximum, one_of, only } = setting;
+        // It becomes part of answers, log lines and pages, as a bundle's own name does.
+        let is_unfit = |name: &Json| name.as_str().is_none_or(|name| name.parse::<BundleName>().is_err());
+        if !is_open_to_bundles(&key) || (key == "model_name" && default.as_ref().is_some_and(is_unfit)) {
+            return Err(ConfigError::BelongsToSite { key, bundle: self.bundle.clone() }.into());
+        }
+        if let Some(value) = default {
+            self.proposals.insert(key.clone(), value);
+        }
+        let bounds = [
+            ("settings schema, minimum", minimum.map(Allowed::AtLeast)),
+            ("settings schema, maximum", maximum.map(Allowed::AtMost)),
+            ("settings schema, enum", one_of.map(Allowed::OneOf)),
+            ("settings schema, const", only.map(|only| Allowed::OneOf(vec![only]))),
+        ];
+        for (rule, allowed) in bounds {
+            if let Some(allowed) = allowed {
+                self.bound(&key, rule, allowed);
             }
         }
         Ok(())

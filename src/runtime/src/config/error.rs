@@ -215,8 +215,8 @@ pub enum ConfigError {
         /// Name and version of the bundle.
         bundle: Box<str>,
     },
-    /// The settings schema in the bundle is not JSON.
-    #[error("the settings schema of {bundle} is not JSON: {reason}")]
+    /// The settings schema in the bundle is not understood.
+    #[error("the settings schema of {bundle} is not understood: {reason}")]
     SettingsSchema {
         /// Name and version of the bundle.
         bundle: String,

@@ -3,7 +3,7 @@
 
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Read, Write};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, fchown};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -16,8 +16,14 @@ const CHAIN_FILE: &str = "high-water.json";
 const LOG_FILE: &str = "high-water.log";
 /// A record is a few hundred bytes, and its counters some more for each name of a bundle: room for a thousand names.
 pub(super) const LIMIT_BYTES: u64 = 16 << 20;
+/// What a writer holds as long as it writes.
+const LOCK_FILE: &str = "high-water.lock";
 /// The state is rewritten by its owner and read by whoever serves.
 const MODE: u32 = 0o644;
+/// Whoever may open the lock may hold it, and so keep everybody else from writing.
+const LOCK_MODE: u32 = 0o600;
+/// A link or a pipe in the place of a file of the state is neither followed nor waited for.
+const OWN_FILES: i32 = libc::O_NOFOLLOW | libc::O_NONBLOCK;
 /// A writer holds the lock for some milliseconds.
 const LOCK_PATIENCE: Duration = Duration::from_secs(5);
 
@@ -41,7 +47,7 @@ pub(super) fn chain_path(folder: &Path) -> PathBuf {
 pub(super) fn read(folder: &Path) -> Result<Found, StateError> {
     let path = chain_path(folder);
     let at = |source| StateError::Io { path: path.clone(), source };
-    let file = match File::open(&path) {
+    let file = match OpenOptions::new().read(true).custom_flags(OWN_FILES).open(&path) {
         Err(source) if source.kind() == io::ErrorKind::NotFound => {
             let was_there = folder.join(LOG_FILE).try_exists().map_err(at)?;
             return Ok(Found::Nothing { was_there });
@@ -54,6 +60,10 @@ pub(super) fn read(folder: &Path) -> Result<Found, StateError> {
         if let Some(found) = permissions::writable_by_all(file).map_err(at)? {
             return Err(StateError::WritableByAll { path: path.to_owned(), found });
         }
+    }
+    if !file.metadata().map_err(at)?.is_file() {
+        let reason = format!("{} is no file", path.display());
+        return Err(StateError::Damaged { folder: folder.to_owned(), reason });
     }
     let mut bytes = Vec::new();
     file.take(LIMIT_BYTES + 1).read_to_end(&mut bytes).map_err(at)?;
@@ -68,6 +78,7 @@ pub(super) fn read(folder: &Path) -> Result<Found, StateError> {
 pub(super) struct Writer {
     folder: PathBuf,
     handle: File,
+    _lock: File,
 }
 
 impl Writer {
@@ -75,10 +86,11 @@ impl Writer {
     pub(super) fn lock(folder: &Path) -> Result<Writer, StateError> {
         let at = |source| StateError::Io { path: folder.to_owned(), source };
         let handle = File::open(folder).map_err(at)?;
+        let lock = lock_file(folder, &handle)?;
         let begun = Instant::now();
         loop {
-            match handle.try_lock() {
-                Ok(()) => return Ok(Writer { folder: folder.to_owned(), handle }),
+            match lock.try_lock() {
+                Ok(()) => return Ok(Writer { folder: folder.to_owned(), handle, _lock: lock }),
                 Err(TryLockError::Error(source)) => return Err(at(source)),
                 Err(TryLockError::WouldBlock) if begun.elapsed() > LOCK_PATIENCE => {
                     return Err(StateError::Busy { folder: folder.to_owned() });
@@ -106,7 +118,8 @@ impl Writer {
     pub(super) fn log(&self, line: &str) -> Result<(), StateError> {
         let path = self.folder.join(LOG_FILE);
         let at = |source| StateError::Io { path: path.clone(), source };
-        let mut file = OpenOptions::new().append(true).create(true).mode(MODE).open(&path).map_err(at)?;
+        let mut options = OpenOptions::new();
+        let mut file = options.append(true).create(true).mode(MODE).custom_flags(OWN_FILES).open(&path).map_err(at)?;
         // A line that a power cut left unfinished does not spoil the next one.
         let is_fresh = file.metadata().map_err(at)?.len() == 0;
         let separator = if is_fresh { "" } else { "\n" };
@@ -135,4 +148,19 @@ impl Writer {
     fn sync(&self) -> Result<(), StateError> {
         self.handle.sync_all().map_err(|source| StateError::Io { path: self.folder.clone(), source })
     }
+}
+
+/// The file that is locked. Whoever owns the folder owns it, also where somebody with more rights writes first.
+fn lock_file(folder: &Path, handle: &File) -> Result<File, StateError> {
+    let path = folder.join(LOCK_FILE);
+    let at = |source| StateError::Io { path: path.clone(), source };
+    let mut options = OpenOptions::new();
+    options.write(true).create(true).truncate(false).mode(LOCK_MODE).custom_flags(OWN_FILES);
+    let file = options.open(&path).map_err(at)?;
+    let (owner, found) = (handle.metadata().map_err(at)?, file.metadata().map_err(at)?);
+    if owner.uid() != found.uid() {
+        // Only who has the right can give it away; where nobody has, it stays with whoever came first.
+        let _ = fchown(&file, Some(owner.uid()), Some(owner.gid()));
+    }
+    Ok(file)
 }

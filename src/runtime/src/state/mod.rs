@@ -4,11 +4,12 @@
 //! DIR/high-water.json      the high-water marks: a chain of records, replaced by one rename
 //! DIR/high-water.log       when the state was made and reset, by whom and why; only ever added to
 //! DIR/high-water.partial   what an interrupted writer left behind; the next writer begins it anew
+//! DIR/high-water.lock      locked by whoever changes the state; readers need no lock
 //! ```
 //!
-//! The folder itself is locked by whoever changes the state; readers need no lock.  A state that is lost or damaged is no
-//! first start: it refuses, until a backup or `ampoule state reset` mends it.  The marks are raised when a model has given
-//! its known answers and before it is ready, so what is refused or interrupted before leaves them as they were.
+//! A state that is lost or damaged is no first start: it refuses, until a backup or `ampoule state reset` mends it.  An
+//! older copy of it is not noticed, so who may write here can take marks back.  They are raised when a model has given its
+//! known answers and before it is ready, so what is refused or interrupted before leaves them as they were.
 
 mod chain;
 mod error;

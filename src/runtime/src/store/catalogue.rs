@@ -94,11 +94,32 @@ impl fmt::Display for Standing {
     }
 }
 
-/// A bundle by name, and by version if one was given.
+/// A bundle by name, and by what else was given.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Wanted {
     name: BundleName,
-    version: Option<BundleVersion>,
+    which: Which,
+}
+
+/// Which of the bundles of one name.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Which {
+    /// The one with the highest counter.
+    Newest,
+    /// The one with this version, of several the one that was imported last.
+    Version(BundleVersion),
+    /// The one with this manifest.
+    Manifest(Digest),
+}
+
+impl fmt::Display for Which {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Which::Newest => Ok(()),
+            Which::Version(version) => write!(formatter, "@{version}"),
+            Which::Manifest(digest) => write!(formatter, "@{digest}"),
+        }
+    }
 }
 
 impl FromStr for Wanted {
@@ -106,8 +127,11 @@ impl FromStr for Wanted {
 
     fn from_str(text: &str) -> Result<Wanted, BundleError> {
         match text.split_once('@') {
-            None => Ok(Wanted { name: text.parse()?, version: None }),
-            Some((name, version)) => Ok(Wanted { name: name.parse()?, version: Some(version.parse()?) }),
+            None => Ok(Wanted { name: text.parse()?, which: Which::Newest }),
+            Some((name, digest)) if digest.starts_with("sha256:") => {
+                Ok(Wanted { name: name.parse()?, which: Which::Manifest(digest.parse()?) })
+            }
+            Some((name, version)) => Ok(Wanted { name: name.parse()?, which: Which::Version(version.parse()?) }),
         }
     }
 }
@@ -115,19 +139,13 @@ impl FromStr for Wanted {
 impl Wanted {
     /// As it is typed.
     pub(super) fn argument(&self) -> String {
-        match &self.version {
-            None => self.name.to_string(),
-            Some(version) => format!("{}@{version}", self.name),
-        }
+        format!("{}{}", self.name, self.which)
     }
 }
 
 impl fmt::Display for Wanted {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match &self.version {
-            None => write!(formatter, "{}", self.name),
-            Some(version) => write!(formatter, "{} {version}", self.name),
-        }
+        formatter.write_str(&self.argument())
     }
 }
 
@@ -240,8 +258,20 @@ impl Catalogue {
         self.bundles
             .iter()
             .filter(|record| record.name == wanted.name)
-            .filter(|record| wanted.version.as_ref().is_none_or(|version| record.version == *version))
+            .filter(|record| match &wanted.which {
+                Which::Newest => true,
+                Which::Version(version) => record.version == *version,
+                Which::Manifest(digest) => record.manifest == *digest,
+            })
             .max_by_key(|record| (record.epoch, record.counter))
+    }
+
+    /// Another bundle with the name and the version of this one.
+    pub fn twin(&self, record: &Record) -> Option<&Record> {
+        let is_twin = |one: &&Record| {
+            (&one.name, &one.version) == (&record.name, &record.version) && one.manifest != record.manifest
+        };
+        self.bundles.iter().find(is_twin)
     }
 
     /// Names and versions of all bundles.

@@ -65,10 +65,15 @@ fn open_layout(path: &Path, tag: Option<&str>, name: &str) -> Result<SealedBundl
 /// The layers that the thin bundle lacks come from the store; verifying holds them against the new manifest.
 fn complete(file: File, store: &Path, name: &str) -> Result<SealedBundle, Error> {
     let thin = ThinBundle::open(file).map_err(|source| refused(name, source))?;
-    let blobs = Blobs::of(&Store::open(store)?.folder)?;
-    let find = |digest| match thin.layer(digest) {
-        Some(carried) => Ok(carried),
-        None => blobs.open(digest),
+    // A store that is not there yet lacks all that the thin bundle lacks.
+    let blobs = match Store::open(store) {
+        Err(StoreError::NoStore { .. }) => None,
+        store => Some(Blobs::of(&store?.folder)?),
+    };
+    let find = |digest| match (thin.layer(digest), &blobs) {
+        (Some(carried), _) => Ok(carried),
+        (None, Some(blobs)) => blobs.open(digest),
+        (None, None) => Err(StoreError::BlobMissing { path: store.to_owned() }),
     };
     let mut missing = Vec::new();
     for layer in thin.parts().manifest.layers() {

@@ -39,7 +39,7 @@ pub fn export(
 ) -> Result<(Store, Record), Error> {
     let store = Store::open(folder)?;
     let record = store.find(wanted)?.clone();
-    let verified = steps::verify_again(&store, &record, with)?;
+    let verified = steps::verify_again(&store, &record, &steps::root_for(&store, &record, with)?)?;
     // Opened anew, and all that is written is held against the manifest that was verified: the catalogue names both.
     let sealed = store.open_bundle(&record)?;
     let export = Export { name: store.describe(&record), progress: Progress::start("Exporting", record.bytes) };

@@ -1,7 +1,8 @@
 //! The self-test before a switch: another process of this binary loads the bundle and proves it on this host.
 //!
 //! A model that does not fit into the memory ends the process that loads it, and a child may end without harm; the store
-//! is changed by its parent alone, which has seen it succeed.
+//! is changed by its parent alone, which has seen it succeed. As a server does, the child goes into the sandbox before it
+//! looks at the bundle, as far as the host gives one; and it ends with whoever waits for it.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -13,6 +14,8 @@ use crate::boot;
 use crate::config::{Layers, RuntimeConfig};
 use crate::error::Error;
 use crate::exit::Exit;
+use crate::identity::DecryptionIdentities;
+use crate::sandbox::{self, Reach};
 
 /// Loads a bundle of the store and replays its known answers, under the limits of the site's configuration and of the
 /// bundle's contract.  Changes nothing.
@@ -20,10 +23,17 @@ use crate::exit::Exit;
 /// # Errors
 /// Whatever keeps the bundle from being served.
 pub fn self_test(wanted: &Wanted, folder: &Path, with: &OpenWith, layers: &Layers) -> Result<Record, Error> {
+    // Nobody would hear its verdict any more.
+    rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL))
+        .map_err(|source| Error::Host { reason: source.to_string() })?;
     let store = Store::open(folder)?;
     let record = store.find(wanted)?.clone();
     let name = store.describe(&record);
-    let admitted = steps::admit(&store, steps::open_again(&store, &record, with)?, &name)?;
+    let root = steps::root_for(&store, &record, with)?;
+    let identities = DecryptionIdentities::read(with.identity.as_deref())?;
+    let reach = Reach { folders: vec![folder.to_owned()], ..Reach::default() };
+    let _inside = sandbox::enter(&reach, false)?;
+    let admitted = steps::admit(&store, steps::open_again(&store, &record, &root, &identities)?, &name)?;
     let settled = boot::settle(layers, admitted.release(), |path| admitted.file(path))?;
     boot::prove(admitted, &RuntimeConfig::limits(&settled), &name).map_err(Error::in_store)?;
     Ok(record)

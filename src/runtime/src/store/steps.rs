@@ -3,7 +3,7 @@
 
 use std::path::{Path, PathBuf};
 
-use ampoule_bundle::{AdmittedBundle, Timestamp, VerifiedBundle};
+use ampoule_bundle::{AdmittedBundle, BundleError, Timestamp, TrustRoot, VerifiedBundle};
 
 use super::catalogue::{Record, Wanted};
 use super::error::StoreError;
@@ -15,7 +15,7 @@ use crate::error::Error;
 use crate::identity::DecryptionIdentities;
 use crate::progress::Progress;
 use crate::state::State;
-use crate::trust::{self, Supplements};
+use crate::trust::{self, Supplements, TrustFile};
 
 /// What a bundle of a store is verified and opened with, where that is said.
 #[derive(Debug, Clone, Default)]
@@ -109,23 +109,38 @@ pub fn roll_back(folder: &Path, with: &OpenWith) -> Result<(Store, Record), Erro
 /// the time may have changed.
 fn admit_again(store: &Store, record: &Record, with: &OpenWith) -> Result<AdmittedBundle, Error> {
     let name = store.describe(record);
-    let verified = open_again(store, record, with)?;
+    let identities = DecryptionIdentities::read(with.identity.as_deref())?;
+    let verified = open_again(store, record, &root_for(store, record, with)?, &identities)?;
     boot::check_every_byte(&verified, &name).map_err(Error::in_store)?;
     admit(store, verified, &name)
 }
 
-/// Verifies a bundle of the store but for its weights.  Without a root of the caller's the one of its import counts;
+/// The root that a bundle of the store is verified against.  Without one of the caller's that of its import counts;
 /// `serve` always takes the configured one.
-pub(super) fn verify_again(store: &Store, record: &Record, with: &OpenWith) -> Result<VerifiedBundle, Error> {
+pub(super) fn root_for(store: &Store, record: &Record, with: &OpenWith) -> Result<TrustRoot, Error> {
     let kept = store.trust_root(record);
     let (root, _) = trust::open_for_serving(with.trust_root.as_ref().unwrap_or(&kept), &with.supplements)?;
-    boot::verify(store.open_bundle(record)?, &root, &store.describe(record)).map_err(Error::in_store)
+    if with.trust_root.is_none() && root.digest() != record.trust_root {
+        let (what, found) = ("the trust root that the import was verified against".to_owned(), root.digest());
+        let source = BundleError::DigestMismatch { what, found, expected: record.trust_root };
+        return Err(Error::TrustFile { path: kept, what: TrustFile::Root, source: Box::new(source) });
+    }
+    Ok(root)
+}
+
+/// Verifies a bundle of the store but for its weights.
+pub(super) fn verify_again(store: &Store, record: &Record, root: &TrustRoot) -> Result<VerifiedBundle, Error> {
+    boot::verify(store.open_bundle(record)?, root, &store.describe(record)).map_err(Error::in_store)
 }
 
 /// The same, and opened if it is encrypted.
-pub(super) fn open_again(store: &Store, record: &Record, with: &OpenWith) -> Result<VerifiedBundle, Error> {
-    let identities = DecryptionIdentities::read(with.identity.as_deref())?;
-    let verified = verify_again(store, record, with)?;
+pub(super) fn open_again(
+    store: &Store,
+    record: &Record,
+    root: &TrustRoot,
+    identities: &DecryptionIdentities,
+) -> Result<VerifiedBundle, Error> {
+    let verified = verify_again(store, record, root)?;
     identities.unlock(verified, &store.describe(record)).map_err(Error::in_store)
 }
 

@@ -220,7 +220,9 @@ fn lock(folder: &Path) -> Result<File, StoreError> {
     let path = folder.join("lock");
     let at = |source| StoreError::Io { path: path.clone(), source };
     let mut options = OpenOptions::new();
-    let file = options.write(true).create(true).truncate(false).mode(CATALOGUE_MODE).open(&path).map_err(at)?;
+    // Its owner's alone, because whoever may open it may lock it; and a file of the store's own, or nothing.
+    options.write(true).create(true).truncate(false).mode(0o600).custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK);
+    let file = options.open(&path).map_err(at)?;
     match file.try_lock() {
         Ok(()) => Ok(file),
         Err(TryLockError::WouldBlock) => Err(StoreError::Busy { folder: folder.to_owned() }),

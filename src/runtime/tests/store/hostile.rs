@@ -38,7 +38,8 @@ fn c01_c02_c03_c20_c22_a_delivery_with_a_defect_leaves_no_trace() {
     for folder in fs::read_dir(workspace().join("bundles/fixtures")).unwrap().map(|entry| entry.unwrap().path()) {
         let Ok(expected) = fs::read(folder.join("expected.json")) else { continue };
         let expected: Json = serde_json::from_slice(&expected).unwrap();
-        if !expected["accepted_counter"].is_null() {
+        // A store takes what it cannot look into.
+        if !expected["accepted_counter"].is_null() || !expected["identity"].is_null() {
             continue;
         }
         let before = everything_in(shelf.site.folder.path());

@@ -78,8 +78,27 @@ fn what_is_not_there_is_named_with_what_is() {
     shelf.import("generator.bundle");
     let holds = "which holds fixture-generator 1.0.0";
     shelf.refused(&["activate", "other"], 13, &["other is not in the store", holds]);
-    shelf.refused(&["activate", "fixture-generator@2.0.0"], 13, &["fixture-generator 2.0.0 is not in", holds]);
+    shelf.refused(&["activate", "fixture-generator@2.0.0"], 13, &["fixture-generator@2.0.0 is not in", holds]);
     shelf.refused(&["activate", "fixture-generator@latest"], 2, &["MAJOR.MINOR.PATCH"]);
+}
+
+#[test]
+fn two_bundles_of_one_version_are_told_apart_by_their_digests() {
+    let shelf = Shelf::new();
+    let first = shelf.seal("1.5.0", 5, |_| ());
+    shelf.import_from(&first);
+    fs::remove_dir_all(shelf.path("model-1.5.0")).unwrap();
+    fs::rename(&first, shelf.path("first.bundle")).unwrap();
+    let second = shelf.seal("1.5.0", 5, |folder| fs::write(folder.join("README.md"), "another").unwrap());
+    let told = shelf.done(&["import", &second, "--trust-root", &shelf.site.root]);
+    let digest = |index: usize| shelf.list()[index]["digest"].as_str().unwrap().to_owned();
+    assert!(told.contains("Another bundle with this name and version") && told.contains(&digest(0)), "{told}");
+    shelf.done(&["activate", "fixture-generator@1.5.0"]);
+    assert_eq!(shelf.standings(), ["1.5.0 staged", "1.5.0 active"]);
+    shelf.done(&["activate", &format!("fixture-generator@{}", digest(0))]);
+    assert_eq!(shelf.standings(), ["1.5.0 active", "1.5.0 previous"]);
+    let nobody = format!("fixture-generator@sha256:{}", "0".repeat(64));
+    shelf.refused(&["activate", &nobody], 13, &[&nobody, "is not in the store"]);
 }
 
 #[test]
@@ -105,7 +124,10 @@ fn a_refused_import_leaves_no_trace() {
     shelf.refused(&["import", &bundle, "--trust-root", &root], 78, &["the demo's root"]);
     let mut left: Vec<_> = fs::read_dir(&shelf.store).unwrap().map(|entry| entry.unwrap().file_name()).collect();
     left.sort();
-    assert_eq!(left, ["blobs", "catalogue.json", "high-water.json", "high-water.log", "lock", "roots"]);
+    assert_eq!(
+        left,
+        ["blobs", "catalogue.json", "high-water.json", "high-water.lock", "high-water.log", "lock", "roots"]
+    );
     assert_eq!(shelf.blobs(), before);
 }
 
