@@ -28,7 +28,8 @@ pub use statement::{Sealed, Statement};
 const EXAMPLES: &str = "\
 Once, a key, and the root that customers pin, which says who may sign what:
   ampoule-seal keygen vendor                    # vendor.key (encrypted, stays with you), vendor.pub
-  ampoule-seal trust init --root-key vendor.pub --release-key vendor.pub --out root.json
+  ampoule-seal trust init --root-key vendor.pub --release-key vendor.pub --revoke-key vendor.pub \\
+      --out root.json
 
 For each model, a bundle; its --counter is higher than that of any before:
   ampoule-seal seal --from ./my-model --name my-model --version 1.0.0 --counter 1 \\
@@ -112,7 +113,7 @@ pub struct KeyArguments {
 impl KeyArguments {
     /// Opens the key, asking for its password if no file has it.
     pub(crate) fn open(&self) -> Result<SigningKey, SealingError> {
-        SigningKey::open(&self.key, &Password::obtain(self.password_file.as_deref(), Prompt::Once)?)
+        open_key(&self.key, self.password_file.as_deref())
     }
 }
 
@@ -125,6 +126,11 @@ impl KeyArguments {
             Some(path) => key.with_chain(path),
         }
     }
+}
+
+/// Opens a private key, asking for its password if no file has it.
+fn open_key(key: &Path, password_file: Option<&Path>) -> Result<SigningKey, SealingError> {
+    SigningKey::open_asking(key, || Password::obtain(password_file, Prompt::Once))
 }
 
 impl Command {

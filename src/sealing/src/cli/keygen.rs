@@ -7,7 +7,7 @@ use serde_json::json;
 
 use super::Output;
 use crate::error::SealingError;
-use crate::keys::{Curve, SigningKey};
+use crate::keys::{Curve, KeyPairPaths, SigningKey};
 use crate::password::{Password, Prompt};
 
 #[derive(Debug, clap::Args)]
@@ -25,6 +25,8 @@ pub(super) struct Arguments {
 }
 
 pub(super) fn run(arguments: &Arguments, output: Output) -> Result<(), SealingError> {
+    // Before the password is asked for twice.
+    KeyPairPaths::unused(&arguments.name)?;
     let password = Password::obtain(arguments.password_file.as_deref(), Prompt::Twice)?;
     let key = SigningKey::generate(arguments.curve)?;
     let paths = key.write_pair(&arguments.name, &password)?;
