@@ -144,7 +144,7 @@ pub enum BundleError {
         expected: String,
     },
     /// A text is not a valid value of the type that stands in its place.
-    #[error("`{found}` is not a {kind}: {reason}")]
+    #[error("`{found}` is no {kind}: {reason}")]
     InvalidText {
         /// The kind of value wanted, for example `bundle name`.
         kind: &'static str,

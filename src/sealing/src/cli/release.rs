@@ -7,9 +7,10 @@ use ampoule_bundle::{BundleVersion, KeyId};
 use serde_json::json;
 
 use super::{KeyArguments, Output};
-use crate::countersign;
+use crate::countersign::{self, BundleForm};
 use crate::error::SealingError;
 use crate::release::{sign_file, sign_tree};
+use crate::trust::AnyDocument;
 
 const RELEASE_EXAMPLES: &str = "\
 Example:
@@ -27,7 +28,9 @@ Examples:
   openssl dgst -sha256 -verify vendor.pub -signature ampoule-0.1.0-x86_64-linux.tar.gz.sig \\
       ampoule-0.1.0-x86_64-linux.tar.gz
 
-A bundle stays the same bundle: its statements are signed once more, as they are, and nothing else in it changes.";
+A bundle stays the same bundle: its statements are signed once more, as they are, and nothing else in
+it changes. A thin bundle is not signed, but the whole one, before `ampoule-seal diff`; a trust root, a
+revocation list or a downgrade token is signed with `ampoule-seal trust sign`.";
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = RELEASE_EXAMPLES)]
@@ -72,8 +75,18 @@ pub(super) fn release(arguments: &ReleaseArguments, output: Output) -> Result<()
 }
 
 pub(super) fn sign(arguments: &SignArguments, output: Output) -> Result<(), SealingError> {
-    if countersign::is_bundle(&arguments.file)? {
-        return sign_bundle(arguments, output);
+    let wrong = |found, instead| SealingError::WrongCommand { path: arguments.file.clone(), found, instead };
+    match BundleForm::of(&arguments.file)? {
+        Some(BundleForm::Whole) => return sign_bundle(arguments, output),
+        Some(BundleForm::Thin) => {
+            let instead = "sign the whole one, whose signatures it has, and make it anew with `ampoule-seal diff`";
+            return Err(wrong("thin bundle", instead));
+        }
+        None => {}
+    }
+    // Beside such a document a signature is of no use to anybody.
+    if let Some(found) = AnyDocument::kind(&arguments.file) {
+        return Err(wrong(found, "it carries its signatures itself, so sign it with `ampoule-seal trust sign`"));
     }
     if arguments.out.is_some() || arguments.certificate_chain.is_some() {
         return Err(SealingError::NotABundleToSign { path: arguments.file.clone() });

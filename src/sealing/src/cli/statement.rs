@@ -122,7 +122,7 @@ impl Statement {
         known_answers: Option<Recording>,
     ) -> Result<Sealed, SealingError> {
         if self.out.exists() && !self.force {
-            return Err(SealingError::BundleExists { path: self.out.clone() });
+            return Err(SealingError::ExistsUnforced { path: self.out.clone() });
         }
         let contract = self.contract.as_deref().map(Contract::read).transpose()?.unwrap_or_default();
         match (&known_answers, &contract.known_answers, &adapter) {

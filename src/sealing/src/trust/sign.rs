@@ -8,6 +8,7 @@ use ampoule_bundle::trust::{
 };
 use ampoule_bundle::{Digest, KeyId, PublicKey, RootDocument, json};
 
+use crate::countersign::BundleForm;
 use crate::error::SealingError;
 use crate::files;
 use crate::keys::SigningKey;
@@ -24,11 +25,27 @@ pub enum AnyDocument {
 }
 
 impl AnyDocument {
+    /// What the file at `path` calls itself, if it is such a document. Whatever cannot be read as one is none.
+    pub(crate) fn kind(path: &Path) -> Option<&'static str> {
+        let bytes = files::read_capped(path, MAX_TRUST_ROOT_BYTES).ok()?;
+        let tree = json::parse_value("trust document", &bytes).ok()?;
+        match tree["signed"]["_type"].as_str()? {
+            RootRole::TYPE => Some(RootRole::DOCUMENT),
+            RevocationPart::TYPE => Some(RevocationPart::DOCUMENT),
+            DowngradePart::TYPE => Some(DowngradePart::DOCUMENT),
+            _ => None,
+        }
+    }
+
     /// Reads a document of whichever kind.
     ///
     /// # Errors
-    /// `NotATrustDocument` for anything else.
+    /// `WrongCommand` for a bundle and `NotATrustDocument` for anything else.
     pub fn read(path: &Path) -> Result<(AnyDocument, Vec<u8>), SealingError> {
+        if BundleForm::of(path)?.is_some() {
+            let instead = "`ampoule-seal sign` signs it, `ampoule-seal inspect` shows it";
+            return Err(SealingError::WrongCommand { path: path.to_owned(), found: "bundle", instead });
+        }
         let bytes = files::read_capped(path, MAX_TRUST_ROOT_BYTES)?;
         let tree = json::parse_value("trust document", &bytes)?;
         let document = match tree["signed"]["_type"].as_str() {
