@@ -34,6 +34,6 @@ pub(super) fn run(arguments: &Arguments, output: Output) -> Result<(), SealingEr
     let (private, public) = (paths.private.display(), paths.public.display());
     output.print(
         &format!("wrote {private} (encrypted; keep it and its password apart) and {public}\nkey id {id}"),
-        &json!({ "privateKey": private.to_string(), "publicKey": public.to_string(), "keyId": id.to_string() }),
+        &json!({ "private_key": private.to_string(), "public_key": public.to_string(), "key_id": id.to_string() }),
     )
 }

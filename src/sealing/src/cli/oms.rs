@@ -199,7 +199,7 @@ fn report(done: &str, selected: &Selected, signed: &Signed, output: Output) -> R
             "root": root,
             "resources": resources,
             "bytes": bytes,
-            "keyId": key.to_string(),
+            "key_id": key.to_string(),
         }),
     )
 }

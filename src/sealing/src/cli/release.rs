@@ -70,7 +70,7 @@ pub(super) fn release(arguments: &ReleaseArguments, output: Output) -> Result<()
     let (files, id) = (manifest.len(), KeyId::of_pem(key.public_pem()));
     output.print(
         &format!("signed {files} files in {}\nkey id {id}", arguments.tree.display()),
-        &json!({ "files": files, "version": manifest.version().to_string(), "keyId": id.to_string() }),
+        &json!({ "files": files, "version": manifest.version().to_string(), "key_id": id.to_string() }),
     )
 }
 
@@ -95,7 +95,7 @@ pub(super) fn sign(arguments: &SignArguments, output: Output) -> Result<(), Seal
     let signature = signature.display();
     output.print(
         &format!("wrote {signature}\nkey id {id}"),
-        &json!({ "signature": signature.to_string(), "keyId": id.to_string() }),
+        &json!({ "signature": signature.to_string(), "key_id": id.to_string() }),
     )
 }
 
@@ -117,6 +117,6 @@ fn sign_bundle(arguments: &SignArguments, output: Output) -> Result<(), SealingE
             release.counter,
             release.epoch
         ),
-        &json!({ "bundle": out.display().to_string(), "manifest": manifest.to_string(), "keyId": id.to_string() }),
+        &json!({ "bundle": out.display().to_string(), "manifest": manifest.to_string(), "key_id": id.to_string() }),
     )
 }

@@ -92,7 +92,7 @@ fn roots_follow_one_another_by_keys_that_never_meet() {
     // The release key was stolen: another takes its place, and the next epoch begins.
     let rotate = ["rotate", "root.json", "--replace", "c.pub", "--by", "d.pub", "--sign-with", "a.key"];
     let written = vendor.sign(&[&rotate[..], &["--out", "2.root.json"]].concat());
-    assert_eq!((&written["version"], &written["maximumEpoch"]), (&Value::from(2), &Value::from(2)));
+    assert_eq!((&written["version"], &written["maximum_epoch"]), (&Value::from(2), &Value::from(2)));
     assert_eq!(written["complete"], false);
     let error = first.clone().succeed(&vendor.read("2.root.json")).unwrap_err();
     assert!(matches!(error, BundleError::TooFewDocumentSignatures { found: 1, required: 2, .. }), "{error}");

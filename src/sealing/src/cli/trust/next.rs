@@ -162,7 +162,7 @@ fn write(root: &TrustRoot, change: &Change, common: &Common, output: Output) -> 
             "version": version,
             "digest": digest.to_string(),
             "expires": expires.to_string(),
-            "maximumEpoch": next.document().signed.maximum_epoch,
+            "maximum_epoch": next.document().signed.maximum_epoch,
             "complete": missing.is_none(),
         }),
     )
