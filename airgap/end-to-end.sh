@@ -70,7 +70,9 @@ step 'a key of the site, and the root that it pins: the vendor for bases, the si
 printf 'a password of the site\n' > site.password
 chmod 600 site.password
 ampoule-seal keygen --password-file site.password site
-ampoule-seal trust init --root-key vendor.pub --release-key vendor.pub --site-key site.pub --out root.json
+ampoule-seal keygen --password-file site.password our-root
+ampoule-seal trust init --version 2 --root-key our-root.pub --release-key vendor.pub --revoke-key vendor.pub \
+    --site-key site.pub --out root.json
 ampoule keys add alice --keys-file keys.jsonl > keys.txt
 grep -o 'amp-[A-Za-z0-9_-]*' keys.txt | head -n 1 > key.txt
 [ -s key.txt ] || { cat keys.txt; fail 'no key was printed'; }

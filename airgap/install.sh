@@ -252,9 +252,13 @@ NEXT
     if [ -n "$was" ]; then
         echo "    restart what is running, which is $was until then"
     else
+        # The service is of the group ampoule, and a key file that root makes is readable by root alone.
+        readable=
+        [ "$is_system" = no ] || readable="chgrp ampoule $etc/keys.jsonl && chmod 640 $etc/keys.jsonl"
         cat <<NEXT
     $prefix/bin/ampoule demo
-    $prefix/bin/ampoule keys add alice --keys-file $etc/keys.jsonl
+    $prefix/bin/ampoule keys add alice --keys-file $etc/keys.jsonl${readable:+
+    $readable}
     edit $etc/ampoule.toml: name your trust root; then import and activate a bundle:
     $prefix/bin/ampoule import MODEL.bundle --store $state --trust-root $etc/root.json
     $prefix/bin/ampoule activate MODEL --store $state

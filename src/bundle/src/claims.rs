@@ -11,9 +11,9 @@ use crate::names::BundlePath;
 use crate::sealed::SealedBundle;
 use crate::statement::{BundleKind, ReleaseStatement};
 
-/// A bundle's own words. Nothing of them is verified, and whoever shows them must say so.
+/// A bundle's own words. Nothing of them is verified, and whoever shows them must say so. `release` and `config` are
+/// the documents themselves, in the format's spelling.
 #[derive(Debug, Serialize)]
-#[serde(rename_all = "camelCase")]
 pub struct Claims<'a> {
     manifest: Digest,
     /// `model` or `adapter`; `null` without the release statement, which says so.
@@ -28,7 +28,6 @@ pub struct Claims<'a> {
 }
 
 #[derive(Debug, Serialize)]
-#[serde(rename_all = "camelCase")]
 struct ClaimedAttestation {
     statement: &'static str,
     predicate_type: &'static str,
@@ -38,7 +37,6 @@ struct ClaimedAttestation {
 }
 
 #[derive(Debug, Serialize)]
-#[serde(rename_all = "camelCase")]
 struct ClaimedFile<'a> {
     path: &'a BundlePath,
     bytes: u64,

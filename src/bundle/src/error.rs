@@ -144,7 +144,7 @@ pub enum BundleError {
         expected: String,
     },
     /// A text is not a valid value of the type that stands in its place.
-    #[error("`{found}` is not a {kind}: {reason}")]
+    #[error("`{found}` is no {kind}: {reason}")]
     InvalidText {
         /// The kind of value wanted, for example `bundle name`.
         kind: &'static str,
@@ -334,7 +334,7 @@ pub enum BundleError {
         named: String,
     },
     /// Nobody may sign a document, because the root has no keys for it.
-    #[error("no {document} can be accepted: {whose} has no role `{role}`; pin a root that has, by hand")]
+    #[error("no {document} can be accepted: {whose} has no role `{role}`; {}", way_to_role(role))]
     MissingRole {
         /// Which document.
         document: &'static str,
@@ -447,6 +447,16 @@ impl fmt::Display for MaySign {
                  site's key in a root"
             }
         })
+    }
+}
+
+/// How a root comes by a role that it lacks: nothing can follow one that has no `root` keys.
+fn way_to_role(role: &str) -> String {
+    match role {
+        "root" => "pin a root that has, by hand".to_owned(),
+        _ => {
+            format!("the vendor adds it by `ampoule-seal trust add-key --role {role}`, `ampoule trust update` takes it")
+        }
     }
 }
 

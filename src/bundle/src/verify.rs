@@ -246,9 +246,11 @@ fn count_role(
     };
     let by_members = |predicate| distinct(signers.get(&predicate), &members);
     let model_signers = by_members(Predicate::ModelSigning);
-    let model_signature = attestations.iter().find(|attestation| {
-        let by = |signer: &Voucher| signer.key == attestation.key();
-        attestation.predicate() == Predicate::ModelSigning && model_signers.iter().any(by)
+    // By the first of the role's signers, and not the first to lie there: attestations lie in the order of their
+    // digests, which differ with each signature.
+    let model_signature = model_signers.first().and_then(|signer| {
+        let by_it = |attestation: &&Attestation| attestation.key() == signer.key;
+        attestations.iter().filter(by_it).find(|attestation| attestation.predicate() == Predicate::ModelSigning)
     });
     let refusal = |predicate, found, required| unsigned(predicate, attestations, may_sign, role, root, found, required);
     if model_signature.is_none() && !encrypted {

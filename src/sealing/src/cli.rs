@@ -1,12 +1,14 @@
 //! The command line of `ampoule-seal`: what each command takes, and the one call that it makes.
 //!
-//! Results go to standard output, as sentences or with `--json` as one JSON object; notes and progress go to standard
-//! error. A password is never an argument.
+//! Results go to standard output, as sentences or with `--json` as one JSON object, whose members are in snake_case
+//! (but the format's own documents in it are as they are); notes and progress go to standard error. A password is
+//! never an argument.
 
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use clap::{Args, Parser, Subcommand};
+use serde_json::json;
 
 use crate::error::SealingError;
 use crate::keys::SigningKey;
@@ -28,7 +30,8 @@ pub use statement::{Sealed, Statement};
 const EXAMPLES: &str = "\
 Once, a key, and the root that customers pin, which says who may sign what:
   ampoule-seal keygen vendor                    # vendor.key (encrypted, stays with you), vendor.pub
-  ampoule-seal trust init --root-key vendor.pub --release-key vendor.pub --out root.json
+  ampoule-seal trust init --root-key vendor.pub --release-key vendor.pub --revoke-key vendor.pub \\
+      --out root.json
 
 For each model, a bundle; its --counter is higher than that of any before:
   ampoule-seal seal --from ./my-model --name my-model --version 1.0.0 --counter 1 \\
@@ -58,7 +61,7 @@ Exit codes: 0 ok, 1 failure, 2 usage, 10 unreadable bundle, 11 signature or dige
 pub struct Command {
     #[command(subcommand)]
     action: Action,
-    /// Print the result as one JSON object.
+    /// Print the result, or why there is none, as one JSON object.
     #[arg(long, global = true)]
     json: bool,
 }
@@ -112,7 +115,7 @@ pub struct KeyArguments {
 impl KeyArguments {
     /// Opens the key, asking for its password if no file has it.
     pub(crate) fn open(&self) -> Result<SigningKey, SealingError> {
-        SigningKey::open(&self.key, &Password::obtain(self.password_file.as_deref(), Prompt::Once)?)
+        open_key(&self.key, self.password_file.as_deref())
     }
 }
 
@@ -127,11 +130,28 @@ impl KeyArguments {
     }
 }
 
+/// Opens a private key, asking for its password if no file has it.
+fn open_key(key: &Path, password_file: Option<&Path>) -> Result<SigningKey, SealingError> {
+    SigningKey::open_asking(key, || Password::obtain(password_file, Prompt::Once))
+}
+
 impl Command {
-    /// Does what the command line says and prints the result.
+    /// Does what the command line says and prints the result; with `--json` a refusal is printed as an object too.
     pub fn run(self) -> Result<(), SealingError> {
         let output = if self.json { Output::Json } else { Output::Text };
-        match self.action {
+        let done = self.action.run(output);
+        if let (Err(error), Output::Json) = (&done, output) {
+            let refusal = json!({ "exit_code": error.exit_code(), "error": error.said().join(": ") });
+            // The caller tells the refusal itself, and one that cannot be printed must not take its place.
+            let _ = output.print("", &refusal);
+        }
+        done
+    }
+}
+
+impl Action {
+    fn run(self, output: Output) -> Result<(), SealingError> {
+        match self {
             Action::Keygen(arguments) => keygen::run(&arguments, output),
             Action::Trust(action) => trust::run(&action, output),
             Action::Seal(arguments) => seal::run(&arguments, output),

@@ -20,17 +20,34 @@ use crate::trust;
 
 /// What every bundle begins with: the name of its first entry.
 const FIRST_BYTES: &[u8] = b"oci-layout\0";
+/// The same of a thin bundle.
+const THIN_FIRST_BYTES: &[u8] = b"thin-bundle.json\0";
 
-/// Whether the file at `path` begins as a bundle does.
-///
-/// # Errors
-/// `Read` when it cannot be.
-pub fn is_bundle(path: &Path) -> Result<bool, SealingError> {
-    let in_context = |source| SealingError::Read { path: path.to_owned(), source };
-    let mut first = Vec::new();
-    let file = File::open(path).map_err(in_context)?;
-    file.take(FIRST_BYTES.len() as u64).read_to_end(&mut first).map_err(in_context)?;
-    Ok(first == FIRST_BYTES)
+/// Which kind of bundle a file is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BundleForm {
+    /// One that carries all its files.
+    Whole,
+    /// One that lacks what an older one has.
+    Thin,
+}
+
+impl BundleForm {
+    /// How the file at `path` begins; none where it is no bundle.
+    ///
+    /// # Errors
+    /// `Read` when it cannot be.
+    pub fn of(path: &Path) -> Result<Option<BundleForm>, SealingError> {
+        let in_context = |source| SealingError::Read { path: path.to_owned(), source };
+        let mut first = Vec::new();
+        let file = File::open(path).map_err(in_context)?;
+        file.take(THIN_FIRST_BYTES.len() as u64).read_to_end(&mut first).map_err(in_context)?;
+        Ok(match first {
+            first if first.starts_with(FIRST_BYTES) => Some(BundleForm::Whole),
+            first if first.starts_with(THIN_FIRST_BYTES) => Some(BundleForm::Thin),
+            _ => None,
+        })
+    }
 }
 
 /// Writes `out`, which may be the file at `path`: the same bundle with every statement of it signed by `key` too.

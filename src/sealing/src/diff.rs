@@ -30,12 +30,16 @@ pub struct Difference {
 /// Writes to `out` the thin bundle that makes the bundle at `new` from the one at `old`.  An existing file is not replaced.
 ///
 /// # Errors
-/// `AlreadyExists`, and what opening the two refuses. Their signatures are not verified.
+/// `AlreadyExists`, `NothingNew`, and what opening the two refuses. Their signatures are not verified.
 pub fn diff(old: &Path, new: &Path, out: &Path) -> Result<Difference, SealingError> {
     if out.exists() {
         return Err(SealingError::AlreadyExists { path: out.to_owned() });
     }
+    let (held, wanted) = (old, new);
     let (old, new) = (files::open_bundle(old)?, files::open_bundle(new)?);
+    if old.content_digest() == new.content_digest() {
+        return Err(SealingError::NothingNew { old: held.to_owned(), new: wanted.to_owned() });
+    }
     let manifest = new.unverified_manifest();
     let mut total_bytes = 0;
     let mut seen = BTreeSet::new();

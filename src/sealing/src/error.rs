@@ -1,11 +1,13 @@
-//! Everything that can stop a sealing, and the exit code that says so.
+//! Everything that can stop a sealing; `exit` has the exit codes that say so.
+
+mod exit;
 
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use ampoule_bundle::age::{AgeError, IdentityError};
 use ampoule_bundle::trust::MinimumCounter;
-use ampoule_bundle::{BundleError, BundleName, BundlePath, ErrorClass, KeyId, NotAFile, Timestamp, WeightHeaderError};
+use ampoule_bundle::{BundleError, BundleName, BundlePath, KeyId, NotAFile, Timestamp, WeightHeaderError};
 use sigstore::errors::SigstoreError;
 
 use crate::oms::OmsError;
@@ -47,10 +49,10 @@ pub enum SealingError {
     /// The bundle that was just read, or was about to be written, breaks the format.
     #[error(transparent)]
     Bundle(#[from] BundleError),
-    /// A bundle would have been overwritten.
+    /// A bundle or a signature would have been overwritten.
     #[error("{path} exists already: choose another name, or replace it with --force")]
-    BundleExists {
-        /// The bundle that stands in the way.
+    ExistsUnforced {
+        /// The file that stands in the way.
         path: PathBuf,
     },
     /// A chain whose leaf certifies another key than the one that signs.
@@ -257,6 +259,20 @@ pub enum SealingError {
         /// What was named.
         path: PathBuf,
     },
+    /// A new bundle that is the old one.
+    #[error("{new} is the same bundle as {old}, so a site that holds it needs nothing: name a newer one")]
+    NothingNew {
+        /// The bundle that a site has.
+        old: PathBuf,
+        /// The one that it would get.
+        new: PathBuf,
+    },
+    /// A next root that would say what the one before it says.
+    #[error(
+        "the next root would differ in nothing but its version: name a key with --replace and --by, an epoch, or \
+         another --expires"
+    )]
+    NothingToChange,
     /// The root has no such key.
     #[error("the root has no key {key}: `ampoule-seal trust show` lists those that it has")]
     NotInRoot {
@@ -448,6 +464,16 @@ pub enum SealingError {
         /// Its name within the folder.
         name: String,
     },
+    /// A file that this command does not take, because it is for another one.
+    #[error("{path} is a {found}: {instead}")]
+    WrongCommand {
+        /// What was named.
+        path: PathBuf,
+        /// What it is.
+        found: &'static str,
+        /// What to do with such a file.
+        instead: &'static str,
+    },
     /// The password does not open the key.
     #[error("the password does not open {path}")]
     WrongPassword {
@@ -462,37 +488,4 @@ pub enum SealingError {
         /// What the system said.
         source: io::Error,
     },
-}
-
-impl SealingError {
-    /// What stopped the archive's writer, which does not know the name of the file that it writes.
-    pub(crate) fn while_writing(path: &Path, error: BundleError) -> SealingError {
-        match error {
-            BundleError::Write { source } => SealingError::Write { path: path.to_owned(), source },
-            error => SealingError::Bundle(error),
-        }
-    }
-
-    /// The process's exit code, from the table that all of Ampoule's binaries share.
-    pub fn exit_code(&self) -> u8 {
-        match self {
-            SealingError::ImpossibleThreshold { .. }
-            | SealingError::ExpiryPast { .. }
-            | SealingError::KeyInTwoRoles { .. }
-            | SealingError::LowerMinimum { .. }
-            | SealingError::NotABundleToSign { .. }
-            | SealingError::NothingToRevoke
-            | SealingError::UnknownExclusion { .. } => 2,
-            SealingError::Contract(_) | SealingError::ContractFileMissing { .. } => 78,
-            SealingError::Bundle(error) => match error.class() {
-                ErrorClass::Unreadable => 10,
-                ErrorClass::Signature => 11,
-            },
-            SealingError::NoKnownAnswers { .. } => 20,
-            SealingError::KnownAnswersTwice | SealingError::KnownAnswersOfAdapter => 2,
-            SealingError::Oms(error) => error.exit_code(),
-            SealingError::NotABundleFile { .. } | SealingError::NotATrustDocument { .. } => 10,
-            _ => 1,
-        }
-    }
 }

@@ -3,7 +3,7 @@
 //! The folder holds the files under their own names and `model.sig`, the OpenSSF model signing attestation, so that
 //! `model_signing verify key` accepts it. Each file's digest is compared with the manifest while it is written; whether
 //! the manifest is authentic is known only when a trust root is given, or when that client has checked `model.sig`.
-//! With a trust root, `model.sig` is an attestation by a key that the root authorises for this bundle.
+//! With a trust root, `model.sig` is the attestation by the first key that the root authorises for this bundle.
 //!
 //! An encrypted bundle is exported as it lies: each file as an age file, `NAME.age`, which `age -d` opens, `model.sig`
 //! among them. Nothing is decrypted to disk here.
@@ -11,7 +11,7 @@
 use std::path::{Path, PathBuf};
 
 use ampoule_bundle::archive::PlacedFile;
-use ampoule_bundle::{Attestation, Digest, Predicate, SealedBundle, TrustRoot};
+use ampoule_bundle::{Attestation, Digest, KeyId, Predicate, SealedBundle, TrustRoot};
 
 pub use ampoule_bundle::archive::SIGNATURE_FILE;
 
@@ -28,6 +28,8 @@ pub struct Exported {
     pub files: Vec<PathBuf>,
     /// Whether they are age files.
     pub encrypted: bool,
+    /// Whose signature `model.sig` is; none where that is an age file too.
+    pub signer: Option<KeyId>,
 }
 
 /// Writes the files of the bundle at `bundle` into the new folder `folder`; with `root`, verifies its signatures first.
@@ -42,7 +44,7 @@ pub fn export(bundle: &Path, root: Option<&TrustRoot>, folder: &Path) -> Result<
     let signature = match root {
         // The clone reads from the same open file, and all that is written is compared with the manifest verified here.
         Some(root) => sealed.clone().verify(root)?.model_signature().cloned(),
-        None => first_model_signature(&sealed)?,
+        None => some_model_signature(&sealed)?,
     };
     let partial = files::partial_name(folder);
     // Not `create_dir_all`: what an interrupted export left there would be exported too.
@@ -56,7 +58,8 @@ pub fn export(bundle: &Path, root: Option<&TrustRoot>, folder: &Path) -> Result<
         let files = files.iter().filter(|file| !is_signature(&file.path));
         let files = files.map(|file| PathBuf::from(&*file.path)).collect();
         let manifest = sealed.unverified_manifest();
-        Ok(Exported { manifest: manifest.digest(), files, encrypted: manifest.is_encrypted() })
+        let signer = signature.as_ref().map(Attestation::key);
+        Ok(Exported { manifest: manifest.digest(), files, encrypted: manifest.is_encrypted(), signer })
     });
     placed.inspect_err(|_| {
         // The error that is reported is the one that stopped the export; a leftover is only untidy.
@@ -79,12 +82,14 @@ fn write_folder(files: &[PlacedFile<'_>], folder: &Path) -> Result<(), SealingEr
     Ok(())
 }
 
-/// Without a trust root one signature is as good as another. That of an encrypted bundle is among its layers.
-fn first_model_signature(sealed: &SealedBundle) -> Result<Option<Attestation>, SealingError> {
+/// Without a trust root one signature is as good as another: it is that of the smallest key id, so that it is the same
+/// one each time. That of an encrypted bundle is among its layers.
+fn some_model_signature(sealed: &SealedBundle) -> Result<Option<Attestation>, SealingError> {
     if sealed.unverified_manifest().is_encrypted() {
         return Ok(None);
     }
-    let mut attestations = sealed.unverified_attestations().iter();
-    let first = attestations.find(|attestation| attestation.predicate() == Predicate::ModelSigning);
-    first.cloned().map(Some).ok_or(SealingError::NoModelSignature)
+    let attestations = sealed.unverified_attestations().iter();
+    let signatures = attestations.filter(|attestation| attestation.predicate() == Predicate::ModelSigning);
+    let chosen = signatures.min_by_key(|attestation| attestation.key());
+    chosen.cloned().map(Some).ok_or(SealingError::NoModelSignature)
 }

@@ -4,6 +4,7 @@
 //! ECDSA over P-256 or P-384 is taken, because the runtime verifies nothing else: the hash follows the curve, SHA-256
 //! for P-256 and SHA-384 for P-384.
 
+use std::borrow::Borrow;
 use std::fs::OpenOptions;
 use std::io::Write;
 use std::os::unix::fs::OpenOptionsExt;
@@ -66,8 +67,20 @@ impl SigningKey {
     /// `WrongPassword` when the password does not open it; `NotAnEncryptedKey` or `UnusableKey` for anything that is no
     /// encrypted cosign key; `UnsupportedCurve` for a P-521 key.
     pub fn open(path: &Path, password: &Password) -> Result<SigningKey, SealingError> {
+        SigningKey::open_asking(path, || Ok(password))
+    }
+
+    /// The same with a password that is asked for once it is known that there is an encrypted key to open.
+    ///
+    /// # Errors
+    ///
+    /// As [`SigningKey::open`], and what asking reports.
+    pub fn open_asking<P: Borrow<Password>>(
+        path: &Path,
+        ask: impl FnOnce() -> Result<P, SealingError>,
+    ) -> Result<SigningKey, SealingError> {
         let pem = Zeroizing::new(files::read_capped(path, KEY_FILE_LIMIT_BYTES)?);
-        let keys = open_encrypted(path, &pem, password)?;
+        let keys = open_encrypted(path, &pem, ask)?;
         if matches!(keys, ECDSAKeys::P521(_)) {
             return Err(SealingError::UnsupportedCurve { path: path.to_owned(), found: "P-521" });
         }
@@ -127,13 +140,8 @@ impl SigningKey {
 
     /// Writes `NAME.key` (encrypted, mode 0600) and `NAME.pub`; neither may exist yet.
     pub fn write_pair(&self, name: &Path, password: &Password) -> Result<KeyPairPaths, SealingError> {
-        let paths = KeyPairPaths::of(name);
+        let paths = KeyPairPaths::unused(name)?;
         let private_pem = self.encrypted_pem(password)?;
-        for path in [&paths.private, &paths.public] {
-            if path.exists() {
-                return Err(SealingError::AlreadyExists { path: path.clone() });
-            }
-        }
         write_new(&paths.private, private_pem.as_bytes(), 0o600)?;
         write_new(&paths.public, self.public_pem.as_bytes(), 0o644)?;
         Ok(paths)
@@ -155,6 +163,18 @@ pub struct KeyPairPaths {
 }
 
 impl KeyPairPaths {
+    /// Where a new pair of this name will lie.
+    ///
+    /// # Errors
+    /// `AlreadyExists` when there is one.
+    pub fn unused(name: &Path) -> Result<KeyPairPaths, SealingError> {
+        let paths = KeyPairPaths::of(name);
+        if let Some(path) = [&paths.private, &paths.public].into_iter().find(|path| path.exists()) {
+            return Err(SealingError::AlreadyExists { path: path.clone() });
+        }
+        Ok(paths)
+    }
+
     fn of(name: &Path) -> KeyPairPaths {
         // Appending, and not `with_extension`, keeps a name such as `release-1.2` whole.
         let with = |ending: &str| {
@@ -179,7 +199,11 @@ pub fn read_public_pem(path: &Path) -> Result<String, SealingError> {
 }
 
 /// Opens the encrypted private key that `pem` is, on any curve; `path` names it in errors.
-pub(crate) fn open_encrypted(path: &Path, pem: &[u8], password: &Password) -> Result<ECDSAKeys, SealingError> {
+pub(crate) fn open_encrypted<P: Borrow<Password>>(
+    path: &Path,
+    pem: &[u8],
+    password: impl FnOnce() -> Result<P, SealingError>,
+) -> Result<ECDSAKeys, SealingError> {
     // The crate would also take an unencrypted key; we do not, so that no such file ever becomes a habit.
     if !contains(pem, b"-----BEGIN ENCRYPTED ") {
         return Err(SealingError::NotAnEncryptedKey { path: path.to_owned() });
@@ -190,7 +214,7 @@ pub(crate) fn open_encrypted(path: &Path, pem: &[u8], password: &Password) -> Re
         let reason = format!("it holds no secretbox with a nonce of {NONCE_BYTES} bytes");
         return Err(unusable(SigstoreError::PrivateKeyDecryptError(reason)));
     }
-    ECDSAKeys::from_encrypted_pem(pem, password.as_bytes()).map_err(|error| match error {
+    ECDSAKeys::from_encrypted_pem(pem, password()?.borrow().as_bytes()).map_err(|error| match error {
         SigstoreError::PrivateKeyEncryptError(_) => SealingError::WrongPassword { path: path.to_owned() },
         source => unusable(source),
     })

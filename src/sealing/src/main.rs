@@ -15,18 +15,7 @@ fn main() -> ExitCode {
         // Whoever closes the pipe has read enough.
         Err(SealingError::Output(source)) if source.kind() == ErrorKind::BrokenPipe => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("ampoule-seal: {error}");
-            let mut said = error.to_string();
-            let mut cause = std::error::Error::source(&error);
-            while let Some(inner) = cause {
-                let text = inner.to_string();
-                // Some errors end with the words of their cause, which are not said twice.
-                if !said.ends_with(&text) {
-                    eprintln!("  because: {text}");
-                }
-                said = text;
-                cause = inner.source();
-            }
+            eprintln!("ampoule-seal: {}", error.said().join("\n  because: "));
             ExitCode::from(error.exit_code())
         }
     }

@@ -13,6 +13,7 @@
 mod check;
 mod linked;
 mod notices;
+mod pages;
 mod sbom;
 mod tree;
 
@@ -102,6 +103,7 @@ fn write(options: &Options, binaries: &Path) -> Result<PathBuf> {
         process::output(&mut command)
     };
     sign(&["release", "--version", &options.release, "--platform", PLATFORM, "--tree"], &folder)?;
+    pages::check(&folder)?;
     tree::set_modes(&folder)?;
     let archive = options.out.join(format!("{name}-{PLATFORM}.tar.gz"));
     pack(&options.out, &name, &archive)?;

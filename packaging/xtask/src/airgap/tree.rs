@@ -34,6 +34,9 @@ const FOLDERS: &[(&str, &str, &[&str])] = &[
 /// The folder with examples to train on.
 const EXAMPLES: &str = "bundles/demo/lessons";
 
+/// The folder with the systemd units and the page about them.
+const UNITS: &str = "packaging/systemd";
+
 /// What the units name, and what stands for it where install.sh has put the release.
 const INSTALLED: &[(&str, &str)] = &[
     ("/usr/bin/ampoule", "/usr/local/bin/ampoule"),
@@ -87,22 +90,24 @@ pub(super) fn set_modes(folder: &Path) -> Result<()> {
     Ok(())
 }
 
-/// The systemd units, naming the binary where install.sh puts it.
+/// The systemd units and their page, naming the binary where install.sh puts it.
 fn units(folder: &Path) -> Result<()> {
     fs::create_dir_all(folder)?;
     let mut count = 0;
-    for entry in fs::read_dir("packaging/systemd")? {
+    for entry in fs::read_dir(UNITS)? {
         let entry = entry?;
-        if entry.file_name().to_string_lossy().starts_with("ampoule.") {
-            let mut unit = fs::read_to_string(entry.path())?;
+        let name = entry.file_name();
+        let is_unit = name.to_string_lossy().starts_with("ampoule.");
+        if is_unit || name == "README.md" {
+            let mut text = fs::read_to_string(entry.path())?;
             for (packaged, installed) in INSTALLED {
-                unit = unit.replace(packaged, installed);
+                text = text.replace(packaged, installed);
             }
-            fs::write(folder.join(entry.file_name()), unit)?;
-            count += 1;
+            fs::write(folder.join(name), text)?;
+            count += usize::from(is_unit);
         }
     }
-    ensure!(count > 0, "packaging/systemd holds no unit of the name ampoule.*");
+    ensure!(count > 0, "{UNITS} holds no unit of the name ampoule.*");
     Ok(())
 }
 
@@ -150,7 +155,8 @@ mod tests {
     fn the_pages_of_a_release_name_nothing_that_a_customer_lacks() {
         let root = process::workspace_root();
         let mut files: Vec<_> = FILES.iter().map(|(from, _)| root.join(from)).collect();
-        for (from, _, endings) in FOLDERS {
+        let units = (UNITS, "systemd", &["md", "service", "socket"][..]);
+        for (from, _, endings) in FOLDERS.iter().chain([&units]) {
             let entries = fs::read_dir(root.join(from)).unwrap().map(|entry| entry.unwrap().path());
             files.extend(
                 entries.filter(|path| endings.iter().any(|ending| path.extension().unwrap_or_default() == *ending)),
@@ -164,6 +170,6 @@ mod tests {
                 assert!(!text.contains(word), "{} names {word}", file.display());
             }
         }
-        assert!(read > 25, "only {read} pages were read");
+        assert!(read > 28, "only {read} pages were read");
     }
 }

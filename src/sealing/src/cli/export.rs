@@ -15,6 +15,9 @@ Example:
   model_signing verify key ./plain --signature ./plain/model.sig --public_key vendor.pub
   ampoule-seal oms verify ./plain --signature ./plain/model.sig --public-key vendor.pub       # says the same
 
+Where several have signed, model.sig is by the one whose key comes first in the root's list, or
+without a root by the one whose key id is the smallest; it is told which.
+
 The files of an encrypted bundle stay encrypted: each is written as an age v1 file, NAME.age, and so is
 model.sig.  `age -d -i identity.agekey model.safetensors.age` opens one.";
 
@@ -43,13 +46,15 @@ pub(super) fn run(arguments: &Arguments, output: Output) -> Result<(), SealingEr
         true => (format!("{} age files", exported.files.len()), format!("{SIGNATURE_FILE}.age")),
         false => (format!("{} files", exported.files.len()), SIGNATURE_FILE.to_owned()),
     };
+    let by = exported.signer.map_or_else(String::new, |key| format!("\n{signature} by key {key}"));
     output.print(
-        &format!("wrote {count} and {signature} to {folder}\nmanifest {}", exported.manifest),
+        &format!("wrote {count} and {signature} to {folder}\nmanifest {}{by}", exported.manifest),
         &json!({
             "folder": folder.to_string(),
             "manifest": exported.manifest.to_string(),
             "files": exported.files,
             "encrypted": exported.encrypted,
+            "signer": exported.signer,
             "verified": root.is_some(),
         }),
     )

@@ -22,7 +22,7 @@ pub(super) struct Arguments {
 pub(super) fn run(arguments: &Arguments, output: Output) -> Result<(), SealingError> {
     let sealed = files::open_bundle(&arguments.bundle)?;
     let text = sealed.claims().to_string();
-    let mut json = json!({ "claims": sealed.claims(), "signaturesVerified": false });
+    let mut json = json!({ "claims": sealed.claims(), "signatures_verified": false });
     match &arguments.trust_root {
         None => output.print(
             &format!("{text}NOT VERIFIED: this is what the file says of itself; name a trust root with --trust-root"),
@@ -31,7 +31,7 @@ pub(super) fn run(arguments: &Arguments, output: Output) -> Result<(), SealingEr
         Some(path) => {
             let verified = sealed.verify(&files::read_root(path)?)?;
             let signers: Vec<String> = verified.identity().signers.iter().map(ToString::to_string).collect();
-            json["signaturesVerified"] = true.into();
+            json["signatures_verified"] = true.into();
             json["signers"] = json!(signers);
             let verdict = format!(
                 "{text}signatures verified: signed by {}\nNOT CHECKED: the weights' digests, and whether it may run; `ampoule verify` does",

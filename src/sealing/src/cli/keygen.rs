@@ -7,7 +7,7 @@ use serde_json::json;
 
 use super::Output;
 use crate::error::SealingError;
-use crate::keys::{Curve, SigningKey};
+use crate::keys::{Curve, KeyPairPaths, SigningKey};
 use crate::password::{Password, Prompt};
 
 #[derive(Debug, clap::Args)]
@@ -25,6 +25,8 @@ pub(super) struct Arguments {
 }
 
 pub(super) fn run(arguments: &Arguments, output: Output) -> Result<(), SealingError> {
+    // Before the password is asked for twice.
+    KeyPairPaths::unused(&arguments.name)?;
     let password = Password::obtain(arguments.password_file.as_deref(), Prompt::Twice)?;
     let key = SigningKey::generate(arguments.curve)?;
     let paths = key.write_pair(&arguments.name, &password)?;
@@ -32,6 +34,6 @@ pub(super) fn run(arguments: &Arguments, output: Output) -> Result<(), SealingEr
     let (private, public) = (paths.private.display(), paths.public.display());
     output.print(
         &format!("wrote {private} (encrypted; keep it and its password apart) and {public}\nkey id {id}"),
-        &json!({ "privateKey": private.to_string(), "publicKey": public.to_string(), "keyId": id.to_string() }),
+        &json!({ "private_key": private.to_string(), "public_key": public.to_string(), "key_id": id.to_string() }),
     )
 }

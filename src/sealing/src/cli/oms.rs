@@ -87,6 +87,9 @@ pub(super) struct SignArguments {
     /// several times.
     #[arg(long, value_name = "FILE", required_if_eq("method", "certificate"))]
     certificate_chain: Vec<PathBuf>,
+    /// Replace the signature if there is one.
+    #[arg(long)]
+    force: bool,
     /// What is hashed: whole files, or shards of them, which many cores hash at once where a file is very large.
     #[arg(long, value_enum, default_value_t = Serialized::Files)]
     serialization: Serialized,
@@ -158,6 +161,10 @@ fn sign(arguments: &SignArguments, output: Output) -> Result<(), SealingError> {
         Method::Certificate => Signer::Certificates(read_certificates(&arguments.certificate_chain)?),
         Method::Sigstore => return Err(OmsError::SigstoreMethod.into()),
     };
+    let signature = &arguments.selected.signature;
+    if signature.exists() && !arguments.force {
+        return Err(SealingError::ExistsUnforced { path: signature.clone() });
+    }
     let KeyArguments { key, password_file } = &arguments.key;
     let key = OmsKey::open(key, || Password::obtain(password_file.as_deref(), Prompt::Once))?;
     let shard_size = (arguments.serialization == Serialized::Shards).then_some(arguments.shard_size);
@@ -192,7 +199,7 @@ fn report(done: &str, selected: &Selected, signed: &Signed, output: Output) -> R
             "root": root,
             "resources": resources,
             "bytes": bytes,
-            "keyId": key.to_string(),
+            "key_id": key.to_string(),
         }),
     )
 }

@@ -7,9 +7,10 @@ use ampoule_bundle::{BundleVersion, KeyId};
 use serde_json::json;
 
 use super::{KeyArguments, Output};
-use crate::countersign;
+use crate::countersign::{self, BundleForm};
 use crate::error::SealingError;
 use crate::release::{sign_file, sign_tree};
+use crate::trust::AnyDocument;
 
 const RELEASE_EXAMPLES: &str = "\
 Example:
@@ -27,7 +28,9 @@ Examples:
   openssl dgst -sha256 -verify vendor.pub -signature ampoule-0.1.0-x86_64-linux.tar.gz.sig \\
       ampoule-0.1.0-x86_64-linux.tar.gz
 
-A bundle stays the same bundle: its statements are signed once more, as they are, and nothing else in it changes.";
+A bundle stays the same bundle: its statements are signed once more, as they are, and nothing else in
+it changes. A thin bundle is not signed, but the whole one, before `ampoule-seal diff`; a trust root, a
+revocation list or a downgrade token is signed with `ampoule-seal trust sign`.";
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = RELEASE_EXAMPLES)]
@@ -67,13 +70,23 @@ pub(super) fn release(arguments: &ReleaseArguments, output: Output) -> Result<()
     let (files, id) = (manifest.len(), KeyId::of_pem(key.public_pem()));
     output.print(
         &format!("signed {files} files in {}\nkey id {id}", arguments.tree.display()),
-        &json!({ "files": files, "version": manifest.version().to_string(), "keyId": id.to_string() }),
+        &json!({ "files": files, "version": manifest.version().to_string(), "key_id": id.to_string() }),
     )
 }
 
 pub(super) fn sign(arguments: &SignArguments, output: Output) -> Result<(), SealingError> {
-    if countersign::is_bundle(&arguments.file)? {
-        return sign_bundle(arguments, output);
+    let wrong = |found, instead| SealingError::WrongCommand { path: arguments.file.clone(), found, instead };
+    match BundleForm::of(&arguments.file)? {
+        Some(BundleForm::Whole) => return sign_bundle(arguments, output),
+        Some(BundleForm::Thin) => {
+            let instead = "sign the whole one, whose signatures it has, and make it anew with `ampoule-seal diff`";
+            return Err(wrong("thin bundle", instead));
+        }
+        None => {}
+    }
+    // Beside such a document a signature is of no use to anybody.
+    if let Some(found) = AnyDocument::kind(&arguments.file) {
+        return Err(wrong(found, "it carries its signatures itself, so sign it with `ampoule-seal trust sign`"));
     }
     if arguments.out.is_some() || arguments.certificate_chain.is_some() {
         return Err(SealingError::NotABundleToSign { path: arguments.file.clone() });
@@ -82,7 +95,7 @@ pub(super) fn sign(arguments: &SignArguments, output: Output) -> Result<(), Seal
     let signature = signature.display();
     output.print(
         &format!("wrote {signature}\nkey id {id}"),
-        &json!({ "signature": signature.to_string(), "keyId": id.to_string() }),
+        &json!({ "signature": signature.to_string(), "key_id": id.to_string() }),
     )
 }
 
@@ -104,6 +117,6 @@ fn sign_bundle(arguments: &SignArguments, output: Output) -> Result<(), SealingE
             release.counter,
             release.epoch
         ),
-        &json!({ "bundle": out.display().to_string(), "manifest": manifest.to_string(), "keyId": id.to_string() }),
+        &json!({ "bundle": out.display().to_string(), "manifest": manifest.to_string(), "key_id": id.to_string() }),
     )
 }

@@ -10,8 +10,6 @@ use crate::clock;
 use crate::error::SealingError;
 use crate::files;
 use crate::identities::Identities;
-use crate::keys::SigningKey;
-use crate::password::{Password, Prompt};
 use crate::rewrap::{RewrapRequest, rewrap};
 
 const EXAMPLES: &str = "\
@@ -55,8 +53,7 @@ pub(super) fn run(arguments: &Arguments, output: Output) -> Result<(), SealingEr
     }
     let root = arguments.trust_root.as_deref().map(files::read_root).transpose()?;
     let identities = Identities::read(&arguments.identity)?;
-    let password = Password::obtain(arguments.key.password_file.as_deref(), Prompt::Once)?;
-    let key = SigningKey::open(&arguments.key.key, &password)?;
+    let key = arguments.key.open()?;
     let request = RewrapRequest {
         bundle: &arguments.bundle,
         secrets: identities.secrets(),

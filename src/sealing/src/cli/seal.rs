@@ -17,7 +17,10 @@ Examples:
       --expires 2028-01-01T00:00:00Z --contract contract.json --key vendor.key --out chat.bundle
 
 The same files and flags give the same manifest, byte for byte; give --issued-at or SOURCE_DATE_EPOCH and the signed
-statements are the same too. Only the signatures differ, because ECDSA draws a fresh nonce for each.";
+statements are the same too. Only the signatures differ, because ECDSA draws a fresh nonce for each.
+
+The bundle appears whole and verified, or not at all. Whoever is interrupted leaves FILE.partial
+beside it, which is of no use, and which the next sealing to that name replaces.";
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]

@@ -122,7 +122,7 @@ impl Statement {
         known_answers: Option<Recording>,
     ) -> Result<Sealed, SealingError> {
         if self.out.exists() && !self.force {
-            return Err(SealingError::BundleExists { path: self.out.clone() });
+            return Err(SealingError::ExistsUnforced { path: self.out.clone() });
         }
         let contract = self.contract.as_deref().map(Contract::read).transpose()?.unwrap_or_default();
         match (&known_answers, &contract.known_answers, &adapter) {
@@ -183,13 +183,13 @@ impl Statement {
                 "version": release.version,
                 "counter": release.counter,
                 "epoch": release.epoch,
-                "issuedAt": release.issued_at,
+                "issued_at": release.issued_at,
                 "expires": release.expires,
                 "manifest": digest.to_string(),
-                "keyId": key_id.to_string(),
+                "key_id": key_id.to_string(),
                 "recipients": recipients,
                 "files": packed.manifest().layers().iter().map(|layer| layer.path.as_str()).collect::<Vec<_>>(),
-                "leftOut": packed.left_out().iter().map(|(name, _)| name).collect::<Vec<_>>(),
+                "left_out": packed.left_out().iter().map(|(name, _)| name).collect::<Vec<_>>(),
                 "bytes": bytes,
             }),
         })

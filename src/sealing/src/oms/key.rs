@@ -144,7 +144,7 @@ impl OmsKey {
             refuse_if_readable_by_all(path)?;
             from_sec1(plain.as_bytes()).ok_or_else(unusable)?
         } else {
-            keys::open_encrypted(path, &bytes, &password()?)?
+            keys::open_encrypted(path, &bytes, password)?
         };
         OmsKey::of(&keys).ok_or_else(unusable)
     }

@@ -10,7 +10,7 @@ mod sign;
 
 pub use next::{Change, next};
 pub use revoke::{Revoked, permit_downgrade, revoke};
-pub use sign::{AnyDocument, sign};
+pub use sign::{AnyDocument, Signed, sign};
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -24,6 +24,19 @@ use crate::clock;
 use crate::error::SealingError;
 use crate::files;
 use crate::keys::{self, SigningKey};
+
+/// A root that follows none.
+#[derive(Clone, Debug)]
+pub struct RootRequest {
+    /// Its version: 1, or above that of a root whose place it takes.
+    pub version: u64,
+    /// Its roles; one without a key is left out.
+    pub roles: Vec<RoleRequest>,
+    /// The highest key epoch of bundles.
+    pub maximum_epoch: Epoch,
+    /// When it expires.
+    pub expires: Timestamp,
+}
 
 /// One role of a new root.
 #[derive(Clone, Debug)]
@@ -47,22 +60,17 @@ pub struct AuthorityRequest {
     pub identity: Option<String>,
 }
 
-/// Writes the first trust root to `out` and gives it back as the runtime will read it. `signer` signs it, if there is
-/// one.
+/// Writes a trust root that follows none to `out` and gives it back as the runtime will read it. `signer` signs it, if
+/// there is one.
 ///
 /// # Errors
 /// `AlreadyExists`, `ExpiryPast`, `KeyInTwoRoles`, a key file that is no public key, or a role whose threshold its keys
 /// cannot meet.
-pub fn init(
-    roles: &[RoleRequest],
-    maximum_epoch: Epoch,
-    expires: Timestamp,
-    signer: Option<&SigningKey>,
-    out: &Path,
-) -> Result<TrustRoot, SealingError> {
+pub fn init(request: &RootRequest, signer: Option<&SigningKey>, out: &Path) -> Result<TrustRoot, SealingError> {
     refuse_to_replace(out)?;
-    let mut document = RootDocument::new(1, expires, &[]);
-    for request in roles.iter().filter(|request| !request.keys.is_empty() || !request.authorities.is_empty()) {
+    let mut document = RootDocument::new(request.version, request.expires, &[]);
+    document.signed.maximum_epoch = Some(request.maximum_epoch);
+    for request in request.roles.iter().filter(|request| !request.keys.is_empty() || !request.authorities.is_empty()) {
         let keys = request.keys.iter().map(|path| Ok(entry_of_key(&read_key(path)?)));
         let authorities = request.authorities.iter().map(entry_of_authority);
         let entries = keys.chain(authorities).collect::<Result<BTreeMap<_, _>, SealingError>>()?;
@@ -71,7 +79,6 @@ pub fn init(
         document.signed.roles.insert(request.role, RoleKeys { keyids, threshold: request.threshold });
         document.signed.keys.extend(entries);
     }
-    document.signed.maximum_epoch = Some(maximum_epoch);
     finish_root(document, signer, out)
 }
 
@@ -99,7 +106,7 @@ fn finish<T: SignedPart>(mut document: TrustDocument<T>, signer: &SigningKey, ou
     files::write_bytes(out, &document.to_bytes())
 }
 
-fn refuse_to_replace(out: &Path) -> Result<(), SealingError> {
+pub(crate) fn refuse_to_replace(out: &Path) -> Result<(), SealingError> {
     if out.exists() {
         return Err(SealingError::AlreadyExists { path: out.to_owned() });
     }
@@ -181,26 +188,28 @@ mod tests {
         };
         let expires = "2036-01-01T00:00:00Z".parse().unwrap();
         let out = folder.path().join("root.json");
-        let roles = [request(Role::Root, &root_key, 1), request(Role::Release, &release_key, 1)];
-        let epoch = Epoch(1);
-        let root = init(&roles, epoch, expires, None, &out).unwrap();
+        let roles = vec![request(Role::Root, &root_key, 1), request(Role::Release, &release_key, 1)];
+        let asked = RootRequest { version: 3, roles: roles.clone(), maximum_epoch: Epoch(1), expires };
+        let root = init(&asked, None, &out).unwrap();
+        assert_eq!(root.version(), 3);
         assert_eq!(TrustRoot::pin(&std::fs::read(&out).unwrap()).unwrap().digest(), root.digest());
         assert_eq!(root.role(Role::Release).unwrap().keyids, [PublicKey::from_pem(&text).unwrap().id()].into());
         assert!(root.role(Role::Site).is_none());
 
-        assert!(matches!(init(&roles, epoch, expires, None, &out), Err(SealingError::AlreadyExists { .. })));
+        assert!(matches!(init(&asked, None, &out), Err(SealingError::AlreadyExists { .. })));
         let out = folder.path().join("other.json");
         for threshold in [0, 2] {
             let mut release = request(Role::Release, &release_key, threshold);
             release.keys.push(release_key.clone());
-            let refused = init(&[request(Role::Root, &root_key, 1), release], epoch, expires, None, &out);
+            let roles = vec![request(Role::Root, &root_key, 1), release];
+            let refused = init(&RootRequest { roles, ..asked.clone() }, None, &out);
             assert!(matches!(refused, Err(SealingError::ImpossibleThreshold { keys: 1, .. })), "{refused:?}");
         }
-        let both = [roles[0].clone(), roles[1].clone(), request(Role::Site, &release_key, 1)];
-        let refused = init(&both, epoch, expires, None, &out);
+        let both = [roles, vec![request(Role::Site, &release_key, 1)]].concat();
+        let refused = init(&RootRequest { roles: both, ..asked.clone() }, None, &out);
         assert!(matches!(refused, Err(SealingError::KeyInTwoRoles { .. })), "{refused:?}");
         let past = "2026-01-01T00:00:00Z".parse().unwrap();
-        let refused = init(&roles, epoch, past, None, &out);
+        let refused = init(&RootRequest { expires: past, ..asked }, None, &out);
         assert!(matches!(refused, Err(SealingError::ExpiryPast { .. })), "{refused:?}");
         assert!(!out.exists());
     }

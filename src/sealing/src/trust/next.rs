@@ -50,7 +50,7 @@ impl Change {
 /// them.
 ///
 /// # Errors
-/// `AlreadyInRole`, `NotInRoot` and what [`super::init`] refuses.
+/// `AlreadyInRole`, `NotInRoot`, `NothingToChange` and what [`super::init`] refuses.
 pub fn next(
     root: &TrustRoot,
     change: &Change,
@@ -77,6 +77,10 @@ pub fn next(
     signed.maximum_epoch = change.maximum_epoch.or(signed.maximum_epoch);
     signed.minimum_epoch = change.minimum_epoch.or(signed.minimum_epoch);
     signed.expires = change.expires.unwrap_or(signed.expires);
+    let same = RootRole { version: signed.version, ..root.document().signed.clone() };
+    if *signed == same {
+        return Err(SealingError::NothingToChange);
+    }
     finish_root(document, signer, out)
 }
 

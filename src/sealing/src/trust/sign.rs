@@ -3,9 +3,12 @@
 use std::path::Path;
 
 use ampoule_bundle::limits::MAX_TRUST_ROOT_BYTES;
-use ampoule_bundle::trust::{DowngradeDocument, RevocationDocument, SignedPart, TrustDocument};
-use ampoule_bundle::{KeyId, PublicKey, RootDocument, json};
+use ampoule_bundle::trust::{
+    DowngradeDocument, DowngradePart, RevocationDocument, RevocationPart, RootRole, SignedPart, TrustDocument,
+};
+use ampoule_bundle::{Digest, KeyId, PublicKey, RootDocument, json};
 
+use crate::countersign::BundleForm;
 use crate::error::SealingError;
 use crate::files;
 use crate::keys::SigningKey;
@@ -22,29 +25,53 @@ pub enum AnyDocument {
 }
 
 impl AnyDocument {
+    /// What the file at `path` calls itself, if it is such a document. Whatever cannot be read as one is none.
+    pub(crate) fn kind(path: &Path) -> Option<&'static str> {
+        let bytes = files::read_capped(path, MAX_TRUST_ROOT_BYTES).ok()?;
+        let tree = json::parse_value("trust document", &bytes).ok()?;
+        match tree["signed"]["_type"].as_str()? {
+            RootRole::TYPE => Some(RootRole::DOCUMENT),
+            RevocationPart::TYPE => Some(RevocationPart::DOCUMENT),
+            DowngradePart::TYPE => Some(DowngradePart::DOCUMENT),
+            _ => None,
+        }
+    }
+
     /// Reads a document of whichever kind.
     ///
     /// # Errors
-    /// `NotATrustDocument` for anything else.
+    /// `WrongCommand` for a bundle and `NotATrustDocument` for anything else.
     pub fn read(path: &Path) -> Result<(AnyDocument, Vec<u8>), SealingError> {
+        if BundleForm::of(path)?.is_some() {
+            let instead = "`ampoule-seal sign` signs it, `ampoule-seal inspect` shows it";
+            return Err(SealingError::WrongCommand { path: path.to_owned(), found: "bundle", instead });
+        }
         let bytes = files::read_capped(path, MAX_TRUST_ROOT_BYTES)?;
         let tree = json::parse_value("trust document", &bytes)?;
         let document = match tree["signed"]["_type"].as_str() {
-            Some("root") => AnyDocument::Root(Box::new(RootDocument::read(&bytes)?)),
-            Some("revocations") => AnyDocument::Revocations(Box::new(RevocationDocument::read(&bytes)?)),
-            Some("downgrade") => AnyDocument::Downgrade(Box::new(DowngradeDocument::read(&bytes)?)),
+            Some(RootRole::TYPE) => AnyDocument::Root(Box::new(RootDocument::read(&bytes)?)),
+            Some(RevocationPart::TYPE) => AnyDocument::Revocations(Box::new(RevocationDocument::read(&bytes)?)),
+            Some(DowngradePart::TYPE) => AnyDocument::Downgrade(Box::new(DowngradeDocument::read(&bytes)?)),
             _ => return Err(SealingError::NotATrustDocument { path: path.to_owned() }),
         };
         Ok((document, bytes))
     }
 }
 
+/// What a document is after it was signed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Signed {
+    /// Who has signed it now.
+    pub signers: Vec<KeyId>,
+    /// The digest of the file, of which the signatures are a part.
+    pub digest: Digest,
+}
+
 /// Adds a signature by `key` to the document at `path` and writes the result to `out`, which may be the same file.
-/// Tells who has signed now.
 ///
 /// # Errors
 /// `AlreadySigned` when the key has, and what [`AnyDocument::read`] refuses.
-pub fn sign(path: &Path, key: &SigningKey, out: &Path) -> Result<Vec<KeyId>, SealingError> {
+pub fn sign(path: &Path, key: &SigningKey, out: &Path) -> Result<Signed, SealingError> {
     let (document, _) = AnyDocument::read(path)?;
     let (bytes, signers) = match document {
         AnyDocument::Root(document) => signed(*document, key)?,
@@ -52,7 +79,7 @@ pub fn sign(path: &Path, key: &SigningKey, out: &Path) -> Result<Vec<KeyId>, Sea
         AnyDocument::Downgrade(document) => signed(*document, key)?,
     };
     files::write_bytes(out, &bytes)?;
-    Ok(signers)
+    Ok(Signed { signers, digest: Digest::of(&bytes) })
 }
 
 fn signed<T: SignedPart>(

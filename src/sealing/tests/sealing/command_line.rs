@@ -36,23 +36,24 @@ fn the_four_commands_of_a_vendor_lead_to_a_plain_folder_again() {
     };
     for curve in ["p256", "p384"] {
         let key = succeed(&["keygen", "--json", "--curve", curve, "--password-file", "password", curve]);
+        let key = key["key_id"].as_str().unwrap();
         let (public, root) = (format!("{curve}.pub"), format!("{curve}.json"));
         succeed(&["trust", "init", "--json", "--root-key", &public, "--release-key", &public, "--out", &root]);
         let (private, bundle) = (format!("{curve}.key"), format!("{curve}.bundle"));
         let mut arguments = seal_arguments(&private, &bundle);
         arguments.extend(["--counter", "3", "--json"]);
         let sealed = succeed(&arguments);
-        assert_eq!((&sealed["keyId"], sealed["counter"].as_u64()), (&key["keyId"], Some(3)));
+        assert_eq!((sealed["key_id"].as_str().unwrap(), sealed["counter"].as_u64()), (key, Some(3)));
 
         let shown = succeed(&["inspect", "--json", "--trust-root", &root, &bundle]);
         assert_eq!(
-            (&shown["claims"]["manifest"], &shown["signaturesVerified"]),
+            (&shown["claims"]["manifest"], &shown["signatures_verified"]),
             (&sealed["manifest"], &Value::Bool(true))
         );
         assert_eq!(shown["claims"]["release"]["name"], "my-model");
         let plain = format!("{curve}-plain");
         let exported = succeed(&["export", "--json", "--trust-root", &root, "--dir", &plain, &bundle]);
-        assert_eq!(exported["manifest"], sealed["manifest"]);
+        assert_eq!((&exported["manifest"], exported["signer"].as_str()), (&sealed["manifest"], Some(key)));
         let config = std::fs::read(folder.path().join(&plain).join("config.json")).unwrap();
         assert_eq!(config, std::fs::read(folder.path().join("model/config.json")).unwrap());
         assert!(folder.path().join(&plain).join("model.sig").is_file());
@@ -282,6 +283,53 @@ fn the_help_s_way_of_a_vendor_can_be_gone_as_it_is_written() {
         assert!(output.status.success(), "{line}: {}", String::from_utf8_lossy(&output.stderr));
     }
     assert_eq!(commands, ["keygen", "trust", "seal", "inspect", "release", "sign"]);
+}
+
+#[test]
+fn a_refusal_is_an_object_too_where_objects_are_asked_for() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("no.bundle"), "nothing").unwrap();
+    for (arguments, code, words) in [
+        (&["inspect", "no.bundle"][..], 10, "is not a .bundle file"),
+        (&["inspect", "absent.bundle"], 1, "cannot read absent.bundle: No such file"),
+    ] {
+        let output = run(folder.path(), &[arguments, &["--json"]].concat());
+        assert_eq!(output.status.code(), Some(code));
+        let told: Value = serde_json::from_slice(&output.stdout).unwrap();
+        assert_eq!(told["exit_code"], code);
+        assert!(told["error"].as_str().unwrap().contains(words), "{told}");
+        assert!(String::from_utf8_lossy(&output.stderr).starts_with("ampoule-seal: "), "people are told as well");
+        assert!(run(folder.path(), arguments).stdout.is_empty());
+    }
+}
+
+/// Without a terminal whoever asks for a password fails; what is wrong before that is told in its place.
+#[test]
+fn a_password_is_asked_for_only_when_there_is_a_key_to_open() {
+    let folder = tempfile::tempdir().unwrap();
+    write_model(&folder.path().join("model"));
+    let key = fixtures().join("keys/test.pub").display().to_string();
+    let encrypted = fixtures().join("keys/test.key").display().to_string();
+    std::fs::write(folder.path().join("there"), "a file").unwrap();
+    std::fs::write(folder.path().join("made.pub"), "a key").unwrap();
+    let root = ["trust", "init", "--root-key", &key, "--release-key", &key];
+    let seal = ["seal", "--from", "model", "--name", "m", "--version", "1.0.0", "--counter", "1", "--out", "m.bundle"];
+    for (arguments, words) in [
+        ([&root[..], &["--out", "root.json", "--sign-with", "absent.key"]].concat(), "cannot read absent.key"),
+        ([&root[..], &["--out", "there", "--sign-with", &encrypted]].concat(), "there exists already"),
+        ([&seal[..], &["--key", "absent.key"]].concat(), "cannot read absent.key"),
+        ([&seal[..], &["--key", "there"]].concat(), "there is not an encrypted private key"),
+        (["sign", "there", "--key", "absent.key"].to_vec(), "cannot read absent.key"),
+        (["keygen", "made"].to_vec(), "made.pub exists already"),
+        (["sign", "there", "--key", &encrypted].to_vec(), "no password"),
+    ] {
+        // A session of its own has no terminal that could be asked.
+        let mut command = Command::new("setsid");
+        command.arg("--wait").arg(env!("CARGO_BIN_EXE_ampoule-seal")).args(&arguments).current_dir(folder.path());
+        let output = command.stdin(std::process::Stdio::null()).output().unwrap();
+        let text = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(!output.status.success() && text.contains(words), "{arguments:?}: expected `{words}` in: {text}");
+    }
 }
 
 #[test]

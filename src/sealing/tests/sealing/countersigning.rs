@@ -9,7 +9,8 @@ use ampoule_bundle::{
     pre_authentication_encoding,
 };
 use ampoule_sealing::SealingError;
-use ampoule_sealing::countersign::{countersign, is_bundle};
+use ampoule_sealing::countersign::{BundleForm, countersign};
+use ampoule_sealing::diff::diff;
 use ampoule_sealing::keys::SigningKey;
 use ampoule_sealing::seal::seal;
 
@@ -137,9 +138,9 @@ fn run(folder: &Path, arguments: &[&str]) -> Output {
 fn a_bundle_is_told_by_its_first_bytes() {
     let folder = sealed();
     let path = |name: &str| folder.path().join(name);
-    assert!(is_bundle(&path("one.bundle")).unwrap());
+    assert_eq!(BundleForm::of(&path("one.bundle")).unwrap(), Some(BundleForm::Whole));
     std::fs::write(path("archive.bundle"), "oci-layout").unwrap();
-    assert!(!is_bundle(&path("archive.bundle")).unwrap());
+    assert_eq!(BundleForm::of(&path("archive.bundle")).unwrap(), None);
     let code = |arguments: &[&str]| {
         let output = run(folder.path(), arguments);
         (output.status.code().unwrap(), String::from_utf8_lossy(&output.stderr).into_owned())
@@ -150,6 +151,10 @@ fn a_bundle_is_told_by_its_first_bytes() {
     assert_eq!(code(&["sign", "archive.bundle", "--out", "two.bundle"]).0, 2);
 
     assert_eq!(code(&["sign", "one.bundle", "--out", "two.bundle"]).0, 0);
+    diff(&path("one.bundle"), &path("two.bundle"), &path("thin.bundle")).unwrap();
+    let (exit, text) = code(&["sign", "thin.bundle"]);
+    assert!(exit == 2 && text.contains("thin.bundle is a thin bundle: "), "{text}");
+    assert!(!path("thin.bundle.sig").exists());
     let (exit, text) = code(&["sign", "one.bundle", "--out", "two.bundle"]);
     assert!(exit == 1 && text.contains("two.bundle exists already"), "{text}");
     assert_eq!(code(&["sign", "one.bundle"]).0, 0, "in place");

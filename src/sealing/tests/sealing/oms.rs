@@ -137,7 +137,9 @@ fn what_belongs_to_git_is_left_out_unless_it_is_asked_for() {
     expect(&sign(place, &[]), 0, "");
     fs::write(place.join("model/.git/HEAD"), "new").unwrap();
     expect(&verify(place, &[]), 0, "");
-    expect(&sign(place, &["--no-ignore-git-paths"]), 0, "");
+    expect(&sign(place, &["--no-ignore-git-paths"]), 1, "sig exists already: choose another name");
+    expect(&verify(place, &[]), 0, "");
+    expect(&sign(place, &["--no-ignore-git-paths", "--force"]), 0, "");
     expect(&verify(place, &["--no-ignore-git-paths"]), 0, "");
     expect(&verify(place, &[]), 11, "missing: .git/HEAD");
     fs::write(place.join("model/.git/HEAD"), "newer").unwrap();

@@ -3,10 +3,11 @@
 use ampoule_bundle::archive::ThinBundle;
 use ampoule_bundle::{LayerKind, SealedBundle};
 use ampoule_sealing::SealingError;
+use ampoule_sealing::countersign::countersign;
 use ampoule_sealing::diff::diff;
 
 use crate::draft::Draft;
-use crate::support::safetensors;
+use crate::support::{other_key, safetensors};
 
 #[test]
 fn what_both_bundles_hold_is_spared() {
@@ -31,6 +32,14 @@ fn what_both_bundles_hold_is_spared() {
     assert_eq!(thin.base().manifest, difference.base);
     let again = diff(&old, &new, &out);
     assert!(matches!(again, Err(SealingError::AlreadyExists { .. })), "{again:?}");
-    let of_a_thin_one = diff(&out, &new, &folder.path().join("other.bundle"));
+    let other = folder.path().join("other.bundle");
+    let nothing = diff(&old, &old, &other);
+    assert!(matches!(nothing, Err(SealingError::NothingNew { .. })), "{nothing:?}");
+    // The same model with one signature more is something new, and carries no file.
+    let signed = folder.path().join("signed.bundle");
+    countersign(&old, other_key(), &signed).unwrap();
+    assert_eq!(diff(&old, &signed, &other).unwrap().carried_bytes, 0);
+    std::fs::remove_file(&other).unwrap();
+    let of_a_thin_one = diff(&out, &new, &other);
     assert!(of_a_thin_one.is_err(), "a thin bundle is no base: {of_a_thin_one:?}");
 }

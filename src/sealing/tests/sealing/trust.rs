@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::process::{Command, Output};
 
-use ampoule_bundle::{BundleError, Counter, Epoch, KeyId, Role, SealedBundle, TrustRoot};
+use ampoule_bundle::{BundleError, Counter, Digest, Epoch, KeyId, Role, SealedBundle, TrustRoot};
 use ampoule_sealing::seal::seal;
 use serde_json::Value;
 
@@ -92,13 +92,16 @@ fn roots_follow_one_another_by_keys_that_never_meet() {
     // The release key was stolen: another takes its place, and the next epoch begins.
     let rotate = ["rotate", "root.json", "--replace", "c.pub", "--by", "d.pub", "--sign-with", "a.key"];
     let written = vendor.sign(&[&rotate[..], &["--out", "2.root.json"]].concat());
-    assert_eq!((&written["version"], &written["maximumEpoch"]), (&Value::from(2), &Value::from(2)));
+    assert_eq!((&written["version"], &written["maximum_epoch"]), (&Value::from(2), &Value::from(2)));
     assert_eq!(written["complete"], false);
     let error = first.clone().succeed(&vendor.read("2.root.json")).unwrap_err();
     assert!(matches!(error, BundleError::TooFewDocumentSignatures { found: 1, required: 2, .. }), "{error}");
     vendor.refused(&["trust", "show", "2.root.json", "--against", "root.json"], 11, "signed by 1 of the `root` keys");
     let signed = vendor.sign(&["sign", "2.root.json", "--key", "b.key"]);
     assert_eq!(signed["signers"].as_array().unwrap().len(), 2);
+    // The signatures are a part of the file, and so of what a customer is told.
+    assert_ne!(signed["digest"], written["digest"]);
+    assert_eq!(signed["digest"], Digest::of(&vendor.read("2.root.json")).to_string());
     let shown = vendor.succeed(&["trust", "show", "2.root.json", "--against", "root.json"]);
     assert_eq!((&shown["verified"], &shown["root"]["version"]), (&Value::Bool(true), &Value::from(2)));
     let second = first.succeed(&vendor.read("2.root.json")).unwrap();
@@ -135,12 +138,70 @@ fn what_no_root_may_say_is_refused_with_what_to_do() {
         (&["rotate", "root.json", "--replace", "d.pub", "--by", "c.pub"], 1, "the root has no key"),
         (&["rotate", "root.json", "--replace", "d.pub"], 2, "--by"),
         (&["rotate", "root.json", "--expires", "2026-01-01T00:00:00Z"], 2, "give a later --expires"),
+        (&["rotate", "root.json"], 2, "differ in nothing but its version"),
         (&["rotate", "password", "--expires", "2036-01-01T00:00:00Z"], 10, "trust root"),
     ] {
         vendor.refused(&[&["trust"], arguments, &next].concat(), code, words);
         assert!(!vendor.path("other.json").exists(), "{arguments:?}");
     }
     vendor.refused(&[&["trust"], &INIT[..], &["root.json"]].concat(), 1, "exists already");
+}
+
+/// What a command notes on standard error while it succeeds.
+fn noted(vendor: &Vendor, arguments: &[&str]) -> String {
+    let output = vendor.run(&[&["trust"], arguments].concat());
+    let text = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.status.success(), "{arguments:?}: {text}");
+    text
+}
+
+#[test]
+fn what_a_root_takes_from_a_site_is_told_when_it_is_made() {
+    let vendor = Vendor::new();
+    assert_eq!(noted(&vendor, &[&INIT[..], &["root.json"]].concat()), "");
+    let bare = ["init", "--root-key", "a.pub", "--release-key", "c.pub", "--version", "7", "--out", "bare.json"];
+    let told = noted(&vendor, &bare);
+    assert!(told.contains("no revocation list") && told.contains("add-key --role revoke"), "{told}");
+    let bare = TrustRoot::pin(&vendor.read("bare.json")).unwrap();
+    assert_eq!(bare.version(), 7);
+
+    let rotate = ["rotate", "root.json", "--replace", "c.pub", "--by", "d.pub", "--out", "2.json"];
+    let told = noted(&vendor, &rotate);
+    assert!(told.contains(&vendor.id("c").to_string()) && told.contains("ampoule-seal sign"), "{told}");
+    assert_eq!(noted(&vendor, &["rotate", "root.json", "--replace", "a.pub", "--by", "d.pub", "--out", "3.json"]), "");
+
+    // The list that such a root cannot take says what is to be done.
+    let id = vendor.id("c").to_string();
+    vendor.sign(&["revoke", "--key-id", &id, "--sign-with", "a.key", "--out", "list.json"]);
+    let shown = ["trust", "show", "list.json", "--against", "bare.json"];
+    vendor.refused(&shown, 11, "the vendor adds it by `ampoule-seal trust add-key --role revoke`");
+    let add = ["add-key", "bare.json", "--role", "revoke", "--key", "a.pub", "--sign-with", "a.key", "--out", "8.json"];
+    vendor.sign(&add);
+    let next = bare.succeed(&vendor.read("8.json")).unwrap();
+    next.with_revocations(&vendor.read("list.json")).unwrap();
+}
+
+#[test]
+fn each_file_is_signed_by_the_command_that_is_for_it() {
+    let vendor = Vendor::new();
+    vendor.succeed(&[&["trust"], &INIT[..], &["root.json"]].concat());
+    let id = vendor.id("c").to_string();
+    vendor.sign(&["revoke", "--key-id", &id, "--sign-with", "a.key", "--out", "list.json"]);
+    write_model(&vendor.path("model"));
+    seal(&request(&vendor.path("model")), test_key(), &vendor.path("m.bundle")).unwrap();
+    let permit = ["downgrade", "m.bundle", "--sign-with", "c.key", "--expires", "2100-01-01T00:00:00Z"];
+    vendor.sign(&[&permit[..], &["--out", "token.json"]].concat());
+    let documents = [("root.json", "trust root"), ("list.json", "revocation list"), ("token.json", "downgrade token")];
+    for (file, what) in documents {
+        vendor.refused(&["sign", file, "--key", "a.key"], 2, &format!("{file} is a {what}: "));
+        vendor.refused(&["sign", file, "--key", "a.key"], 2, "`ampoule-seal trust sign`");
+        assert!(!vendor.path(&format!("{file}.sig")).exists());
+    }
+    for command in [&["trust", "sign", "m.bundle", "--key", "a.key"][..], &["trust", "show", "m.bundle"]] {
+        vendor.refused(command, 2, "m.bundle is a bundle: `ampoule-seal sign` signs it");
+    }
+    let over_another = ["trust", "sign", "root.json", "--key", "b.key", "--out", "list.json"];
+    vendor.refused(&over_another, 1, "list.json exists already");
 }
 
 #[test]

@@ -170,7 +170,10 @@ pub(super) fn check_system(delivery: &Delivery) -> Result<Vec<String>> {
         mkdir -p /etc/systemd/system
         sh \"$TREE/install.sh\" --fingerprint \"$FINGERPRINT\" --dry-run
         test ! -e /usr/local/lib/ampoule
-        sh \"$TREE/install.sh\" --fingerprint \"$FINGERPRINT\"
+        sh \"$TREE/install.sh\" --fingerprint \"$FINGERPRINT\" | sed -n '/chgrp/p' >/run/next
+        /usr/local/bin/ampoule keys add alice --keys-file /etc/ampoule/keys.jsonl >/dev/null
+        sh -e /run/next
+        test \"$(stat -c %a:%G /etc/ampoule/keys.jsonl)\" = 640:ampoule
         /usr/local/bin/ampoule verify-self --fingerprint \"$FINGERPRINT\"
         id ampoule
         grep -q '^ExecStart=/usr/local/bin/ampoule serve' /etc/systemd/system/ampoule.service

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use ampoule_bundle::limits::MAX_JSON_INTEGER;
 use ampoule_bundle::{Epoch, Role, Timestamp};
 use serde_json::json;
 
@@ -10,15 +11,24 @@ use crate::cli::Output;
 use crate::cli::statement::parse_epoch;
 use crate::clock;
 use crate::error::SealingError;
-use crate::trust::{self, AuthorityRequest, RoleRequest};
+use crate::trust::{self, AuthorityRequest, RoleRequest, RootRequest};
 
 /// How long a root holds when nothing else is said.
 const DEFAULT_YEARS: i64 = 5;
 
+const EXAMPLES: &str = "\
+Examples:
+  ampoule-seal trust init --root-key root.pub --release-key vendor.pub --revoke-key revoke.pub \\
+      --out root.json
+  ampoule-seal trust init --version 3 --root-key our-root.pub --release-key vendor.pub \\
+      --revoke-key revoke.pub --site-key site.pub --out our-root.json
+
+The second one is a site's own, which lists the vendor's keys beside one of the site and takes the
+place of version 2 of the vendor's root.  Under a root without --revoke-key nothing is taken back: no
+revocation list is accepted.";
+
 #[derive(Debug, clap::Args)]
-#[command(
-    after_help = "Example:\n  ampoule-seal trust init --root-key root.pub --release-key vendor.pub --site-key site.pub --out root.json"
-)]
+#[command(after_help = EXAMPLES)]
 pub(in crate::cli) struct Arguments {
     /// A public key that may sign the next root; may be given several times.
     #[arg(long, value_name = "FILE", required = true)]
@@ -52,6 +62,13 @@ pub(in crate::cli) struct Arguments {
     /// How many revoke keys must sign a list.
     #[arg(long, value_name = "N", default_value_t = 1)]
     revoke_threshold: usize,
+    /// The root's version. A root that takes the place of another one, which is pinned somewhere, has a higher version
+    /// than that: whoever has used a version never takes a lower one.
+    #[arg(
+        long = "version", value_name = "N", default_value_t = 1,
+        value_parser = clap::value_parser!(u64).range(1..=MAX_JSON_INTEGER)
+    )]
+    root_version: u64,
     /// The highest key epoch of bundles; the next root raises it when a release key is replaced.
     #[arg(long, value_name = "N", default_value = "1", value_parser = parse_epoch)]
     maximum_epoch: Epoch,
@@ -80,7 +97,7 @@ pub(super) fn run(arguments: &Arguments, output: Output) -> Result<(), SealingEr
         authorities: authorities.to_vec(),
         threshold,
     };
-    let roles = [
+    let roles = vec![
         role(Role::Root, &arguments.root_key, &[], arguments.root_threshold),
         role(Role::Release, &arguments.release_key, &arguments.release_authority, arguments.release_threshold),
         role(Role::Site, &arguments.site_key, &arguments.site_authority, arguments.site_threshold),
@@ -90,11 +107,25 @@ pub(super) fn run(arguments: &Arguments, output: Output) -> Result<(), SealingEr
         Some(expires) => expires,
         None => clock::years_after(clock::now()?, DEFAULT_YEARS),
     };
-    let signer = arguments.signer.open()?;
-    let root = trust::init(&roles, arguments.maximum_epoch, expires, signer.as_ref(), &arguments.out)?;
+    let signer = arguments.signer.open_for(&arguments.out)?;
+    let (version, maximum_epoch) = (arguments.root_version, arguments.maximum_epoch);
+    let request = RootRequest { version, roles, maximum_epoch, expires };
+    let root = trust::init(&request, signer.as_ref(), &arguments.out)?;
+    if arguments.revoke_key.is_empty() {
+        eprintln!(
+            "note: without --revoke-key nothing that is signed can be taken back: no revocation list is accepted under \
+             this root; `ampoule-seal trust add-key --role revoke` makes the next one, which has such a key"
+        );
+    }
     let (path, digest) = (arguments.out.display(), root.digest());
+    let wrote = format!("wrote {path}, version {version}, expires {expires}");
     output.print(
-        &format!("wrote {path}, version 1, expires {expires}\ndigest {digest}: tell it to the customer by another way"),
-        &json!({ "root": path.to_string(), "digest": digest.to_string(), "expires": expires.to_string() }),
+        &format!("{wrote}\ndigest {digest}: tell it to the customer by another way"),
+        &json!({
+            "root": path.to_string(),
+            "version": version,
+            "digest": digest.to_string(),
+            "expires": expires.to_string(),
+        }),
     )
 }

@@ -6,18 +6,21 @@ mod revoke;
 mod show;
 mod sign;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use ampoule_bundle::KeyId;
 
-use super::Output;
+use super::{Output, open_key};
 use crate::error::SealingError;
 use crate::keys::SigningKey;
-use crate::password::{Password, Prompt};
+use crate::trust;
 
 const EXAMPLES: &str = "\
-The first root is pinned by its digest and need not be signed:
-  ampoule-seal trust init --root-key root.pub --release-key vendor.pub --revoke-key root.pub --out root.json
+The root keys are kept apart from those that sign often; the first root is pinned by its digest and
+need not be signed:
+  ampoule-seal keygen root
+  ampoule-seal trust init --root-key root.pub --release-key vendor.pub --revoke-key root.pub \\
+      --out root.json
 
 Every later one is signed by the root keys of the root before it and by its own, on as many machines as there are keys:
   ampoule-seal trust rotate root.json --replace vendor.pub --by vendor2.pub --sign-with root.key --out 2.root.json
@@ -83,16 +86,18 @@ struct Signer {
 }
 
 impl OptionalSigner {
-    fn open(&self) -> Result<Option<SigningKey>, SealingError> {
-        let Some(path) = &self.sign_with else { return Ok(None) };
-        let password = Password::obtain(self.password_file.as_deref(), Prompt::Once)?;
-        SigningKey::open(path, &password).map(Some)
+    /// Opens the key to sign what will be `out`, which is looked at before a password is asked for.
+    fn open_for(&self, out: &Path) -> Result<Option<SigningKey>, SealingError> {
+        trust::refuse_to_replace(out)?;
+        self.sign_with.as_deref().map(|key| open_key(key, self.password_file.as_deref())).transpose()
     }
 }
 
 impl Signer {
-    fn open(&self) -> Result<SigningKey, SealingError> {
-        SigningKey::open(&self.sign_with, &Password::obtain(self.password_file.as_deref(), Prompt::Once)?)
+    /// As [`OptionalSigner::open_for`].
+    fn open_for(&self, out: &Path) -> Result<SigningKey, SealingError> {
+        trust::refuse_to_replace(out)?;
+        open_key(&self.sign_with, self.password_file.as_deref())
     }
 }
 

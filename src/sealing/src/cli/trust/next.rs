@@ -23,7 +23,11 @@ Examples:
   ampoule-seal trust rotate 2.root.json --expires 2036-01-01T00:00:00Z --sign-with root.key --out 3.root.json
 
 Where a release key is replaced the highest epoch rises by one, because whoever had the key may have used up the
-counters: seal with the next --epoch from then on, beginning at --counter 1.";
+counters: seal with the next --epoch from then on, beginning at --counter 1.
+
+A site that takes the next root refuses, from then on, each bundle that the replaced key alone has
+signed.  Sign what is to stay in use with the new key first, hand it out, and the root after it:
+  ampoule-seal sign my-model.bundle --key vendor2.key";
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = ADD_KEY_EXAMPLE)]
@@ -127,18 +131,29 @@ pub(super) fn rotate(arguments: &RotateArguments, output: Output) -> Result<(), 
     change.maximum_epoch = arguments.maximum_epoch.or(change.maximum_epoch);
     change.minimum_epoch = arguments.minimum_epoch;
     change.expires = arguments.common.expires;
-    write(&root, &change, &arguments.common, output)
+    write(&root, &change, &arguments.common, output)?;
+    let has = |role, key: &KeyId| root.role(role).is_some_and(|keys| keys.keyids.contains(key));
+    let signs_bundles = |key: &KeyId| [Role::Release, Role::Site].into_iter().any(|role| has(role, key));
+    if let Some(old) = old.filter(signs_bundles) {
+        eprintln!(
+            "note: a site that takes this root refuses each bundle that key {old} alone has signed; what is to stay in \
+             use is signed with the new key first (`ampoule-seal sign X.bundle --key NEW.key`) and handed out before it"
+        );
+    }
+    Ok(())
 }
 
 fn write(root: &TrustRoot, change: &Change, common: &Common, output: Output) -> Result<(), SealingError> {
-    let signer = common.signer.open()?;
+    let signer = common.signer.open_for(&common.out)?;
     let next = trust::next(root, change, signer.as_ref(), &common.out)?;
     let (path, version, expires, digest) = (common.out.display(), next.version(), next.expires(), next.digest());
     // The same question as a customer's `trust update` asks, so that nobody sends a root that cannot follow.
     let missing = root.clone().succeed(&next.document().to_bytes()).err();
     let note = missing.as_ref().map_or_else(
         || format!("it may follow version {}", root.version()),
-        |error| format!("not enough signatures yet: {error}"),
+        |error| {
+            format!("not enough signatures yet, and each changes the digest, which is final with the last one: {error}")
+        },
     );
     output.print(
         &format!("wrote {path}, version {version}, expires {expires}\ndigest {digest}\n{note}"),
@@ -147,7 +162,7 @@ fn write(root: &TrustRoot, change: &Change, common: &Common, output: Output) -> 
             "version": version,
             "digest": digest.to_string(),
             "expires": expires.to_string(),
-            "maximumEpoch": next.document().signed.maximum_epoch,
+            "maximum_epoch": next.document().signed.maximum_epoch,
             "complete": missing.is_none(),
         }),
     )

@@ -92,23 +92,27 @@ pub(super) fn revoke(arguments: &Arguments, output: Output) -> Result<(), Sealin
         minimum_counters: arguments.minimum_counter.clone(),
         minimum_runtime: arguments.minimum_runtime.clone(),
     };
-    let list = trust::revoke(earlier, &revoked, clock::now()?, &arguments.signer.open()?, &arguments.out)?;
-    let (path, keys, manifests) = (arguments.out.display(), list.keys.len(), list.manifests.len());
-    let counters = list.minimum_counters.len();
+    let signer = arguments.signer.open_for(&arguments.out)?;
+    let list = trust::revoke(earlier, &revoked, clock::now()?, &signer, &arguments.out)?;
+    let path = arguments.out.display();
+    let (keys, bundles) = (count(list.keys.len(), "key"), count(list.manifests.len(), "bundle"));
+    let names = count(list.minimum_counters.len(), "name");
     output.print(
-        &format!(
-            "wrote {path}, version {}: {keys} keys, {manifests} manifests, minimum counters of {counters} names",
-            list.version
-        ),
+        &format!("wrote {path}, version {}: {keys}, {bundles}, minimum counters of {names}", list.version),
         &json!({ "list": path.to_string(), "revocations": list }),
     )
+}
+
+fn count(number: usize, of: &str) -> String {
+    format!("{number} {of}{}", if number == 1 { "" } else { "s" })
 }
 
 pub(super) fn downgrade(arguments: &DowngradeArguments, output: Output) -> Result<(), SealingError> {
     let bundle = files::open_bundle(&arguments.bundle)?;
     let release = bundle.unverified_release()?;
     let manifest = bundle.unverified_manifest().digest();
-    trust::permit_downgrade(&release, manifest, arguments.expires, &arguments.signer.open()?, &arguments.out)?;
+    let signer = arguments.signer.open_for(&arguments.out)?;
+    trust::permit_downgrade(&release, manifest, arguments.expires, &signer, &arguments.out)?;
     let (path, expires) = (arguments.out.display(), arguments.expires);
     output.print(
         &format!(

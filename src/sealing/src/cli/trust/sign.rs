@@ -7,13 +7,14 @@ use serde_json::json;
 use super::list;
 use crate::cli::{KeyArguments, Output};
 use crate::error::SealingError;
-use crate::trust;
+use crate::trust::{self, AnyDocument, Signed};
 
 const EXAMPLE: &str = "\
 Example:
   ampoule-seal trust sign 2.root.json --key second-root.key
 
-What is signed does not change, so the file can go from one machine to the next.";
+What is signed does not change, so the file can go from one machine to the next.  The signatures are
+part of the file, so its digest changes with each: the one to tell a customer is that of the last.";
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLE)]
@@ -30,9 +31,15 @@ pub(in crate::cli) struct Arguments {
 
 pub(super) fn run(arguments: &Arguments, output: Output) -> Result<(), SealingError> {
     let out = arguments.out.as_ref().unwrap_or(&arguments.file);
-    let signers = trust::sign(&arguments.file, &arguments.key.open()?, out)?;
+    if *out != arguments.file {
+        trust::refuse_to_replace(out)?;
+    }
+    // Looked at before a password is asked for.
+    AnyDocument::read(&arguments.file)?;
+    let Signed { signers, digest } = trust::sign(&arguments.file, &arguments.key.open()?, out)?;
+    let (path, count) = (out.display(), signers.len());
     output.print(
-        &format!("signed {}: it carries {} signatures, by {}", out.display(), signers.len(), list(&signers)),
-        &json!({ "file": out.display().to_string(), "signers": signers }),
+        &format!("signed {path}: it carries {count} signatures, by {}\ndigest {digest}", list(&signers)),
+        &json!({ "file": path.to_string(), "signers": signers, "digest": digest.to_string() }),
     )
 }
