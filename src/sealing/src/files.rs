@@ -12,7 +12,8 @@ use crate::error::SealingError;
 /// Reads the whole file `path`, refusing one longer than `limit_bytes` before more than that is held.
 pub(crate) fn read_capped(path: &Path, limit_bytes: u64) -> Result<Vec<u8>, SealingError> {
     let in_context = |source| SealingError::Read { path: path.to_owned(), source };
-    let file = File::open(path).map_err(in_context)?;
+    let file = regular(without_waiting().open(path), || path.metadata()).map_err(in_context)?;
+    let file = file.map_err(|found| in_context(io::Error::other(format!("it is {found}, not a file"))))?;
     let found_bytes = file.metadata().map_err(in_context)?.len();
     if found_bytes > limit_bytes {
         return Err(SealingError::TooLarge { path: path.to_owned(), found_bytes, limit_bytes });

@@ -50,15 +50,28 @@ pub fn sign_tree(
 /// Signs the file `path`; the signature is `PATH.sig`.
 ///
 /// # Errors
-/// `ReleaseKeyCurve` for a key that is not on P-256; `TooLarge` beyond 4 GiB.
+/// `ReleaseKeyCurve` for a key that is not on P-256; `TooLarge` beyond 4 GiB; `WrongCommand` for what a signature would
+/// make into more than an archive.
 pub fn sign_file(path: &Path, key: &SigningKey) -> Result<(PathBuf, KeyId), SealingError> {
     let public = public_key(key)?;
     let bytes = files::read_capped(path, MAX_SIGNED_FILE_BYTES)?;
+    if is_a_message(&bytes) {
+        let (found, instead) =
+            ("statement that programs act on", "the command that makes it signs it, and nothing else");
+        return Err(SealingError::WrongCommand { path: path.to_owned(), found, instead });
+    }
     let mut name = path.as_os_str().to_owned();
     name.push(".sig");
     let signature = PathBuf::from(name);
     sign(&bytes, &signature, key, &public)?;
     Ok((signature, public.id()))
+}
+
+/// Whether a signature on these bytes would be one on a bundle's statement, on a trust document or on a list of files. The
+/// signatures on archives are those of stock `openssl`, so nothing else tells one from the other.
+fn is_a_message(bytes: &[u8]) -> bool {
+    let first = bytes.iter().find(|byte| !byte.is_ascii_whitespace());
+    first == Some(&b'{') || [&b"DSSEv1 "[..], b"# ampoule release "].iter().any(|start| bytes.starts_with(start))
 }
 
 fn sign(message: &[u8], path: &Path, key: &SigningKey, public: &PublicKey) -> Result<(), SealingError> {

@@ -1,6 +1,7 @@
 //! `ampoule-seal release` and `ampoule-seal sign`: what a customer of the appliance itself checks, and the signature of one
 //! more key on a bundle.
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 
 use ampoule_bundle::{BundleVersion, KeyId};
@@ -108,9 +109,13 @@ fn sign_bundle(arguments: &SignArguments, output: Output) -> Result<(), SealingE
     let sealed = countersign::countersign(&arguments.file, &key, out)?;
     let (id, manifest) = (KeyId::of_pem(key.public_pem()), sealed.unverified_manifest().digest());
     let release = sealed.unverified_release()?;
+    let before: BTreeSet<String> =
+        sealed.unverified_attestations().iter().map(|attestation| attestation.key().to_string()).collect();
+    let before = before.into_iter().collect::<Vec<_>>().join(", ");
     output.print(
         &format!(
-            "signed {}: {} {} (counter {}, epoch {})\nmanifest {manifest}\nkey id {id}",
+            "signed {}: {} {} (counter {}, epoch {})\nmanifest {manifest}\nkey id {id}\nbefore it names {before}: whose \
+             bundle this is, `ampoule verify` tells",
             out.display(),
             release.name,
             release.version,

@@ -59,6 +59,13 @@ fn a_tree_is_listed_and_signed_and_its_signature_kept_while_it_holds() {
 fn a_file_is_signed_beside_itself() {
     let folder = vendor();
     fs::write(folder.path().join("archive.tar.gz"), "packed").unwrap();
+    // A signature on an archive is one of bare bytes: none is given on what would be a statement, a root or a release.
+    for message in ["DSSEv1 28 application", "{\"_type\":\"root\"}", " {\"a\":1}", "# ampoule release 1.0.0 x\n"] {
+        fs::write(folder.path().join("message"), message).unwrap();
+        let output = run(folder.path(), &["sign", "message", "--key", "p256.key", "--password-file", "password"]);
+        assert_eq!(output.status.code(), Some(2), "{message}");
+        assert!(!folder.path().join("message.sig").exists(), "{message}");
+    }
     let output = run(folder.path(), &["sign", "archive.tar.gz", "--key", "p256.key", "--password-file", "password"]);
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     let key = PublicKey::from_pem(&fs::read_to_string(folder.path().join("p256.pub")).unwrap()).unwrap();
