@@ -309,7 +309,17 @@ fn a_report_tells_every_rule_and_not_only_the_first_that_is_broken() {
     let violation = examination.violation().unwrap();
     assert_eq!(violation.rule, Rule::Channel, "the first one refuses");
     assert!(matches!(violation.found.origin, Origin::Release { .. }));
-    assert_eq!(violation.required.to_string(), "beta (`channels`, file /etc/ampoule.toml)");
+    let key = &signer.id().to_string()[..8];
+    assert_eq!(
+        violation.to_string(),
+        format!(
+            "not admitted by the rule on channel: found stable (the release statement of sample 1.2.3, key {key}…), \
+             required beta (`channels`, file /etc/ampoule.toml); use a bundle of an accepted channel, or accept this \
+             one in the configuration"
+        )
+    );
+    let words = [Verdict::Holds, Verdict::Notice, Verdict::Broken].map(|verdict| format!("{verdict:8}|"));
+    assert_eq!(words, ["ok      |", "notice  |", "refused |"]);
     let rules: BTreeSet<Rule> = examination.findings().iter().map(|finding| finding.rule).collect();
     assert_eq!(rules.len(), examination.findings().len(), "no rule is told twice");
     assert!(rules.len() >= 14, "{rules:?}");

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::process::Command;
 
 use ampoule_bundle::archive::{self, Contents};
-use ampoule_bundle::{BundleError, Curve, LayerKind, SealedBundle, Source};
+use ampoule_bundle::{Attestation, BundleError, Curve, Digest, LayerKind, SealedBundle, Source};
 use proptest::prelude::*;
 
 use crate::sample::{Draft, Signer, check, draft, file, open_and_verify, root, safetensors};
@@ -30,7 +30,12 @@ fn a_sealed_bundle_opens_and_shows_what_was_sealed() {
         assert_eq!(paths, ["README.md", "config.json", "tokenizer.json"]);
         for (path, bytes) in verified.files() {
             assert_eq!(bytes, draft.content(path));
+            assert_eq!(verified.file(path.as_str()), Some(bytes));
         }
+        assert_eq!(verified.file("model.safetensors"), None, "weights are not held");
+        let binding = verified.adapter_binding().unwrap();
+        assert_eq!(binding.base, draft.manifest().digest());
+        assert_eq!((binding.tokenizer, binding.chat_template), (Digest::of(br#"{"version":"1.0"}"#), None));
         let tensors: Vec<(&str, &[usize])> = verified.weights()[0]
             .header
             .tensors()
@@ -105,6 +110,26 @@ fn equal_files_share_a_blob_and_an_empty_object_is_no_exception() {
 }
 
 #[test]
+fn what_a_file_says_of_itself_is_what_was_written() {
+    let signer = Signer::new(Curve::P256);
+    let draft = draft();
+    let sealed = SealedBundle::open(draft.seal(&[&signer])).unwrap();
+    assert_eq!(sealed.unverified_release().unwrap(), draft.release_statement().predicate);
+    assert_eq!(sealed.unverified_config().to_bytes(), draft.config());
+    let parts = sealed.unverified_parts();
+    assert_eq!((parts.manifest.digest(), parts.config), (draft.manifest().digest(), draft.config()));
+    let digests = |attestations: &[Attestation]| attestations.iter().map(Attestation::digest).collect::<Vec<_>>();
+    assert_eq!(digests(&parts.attestations), digests(sealed.unverified_attestations()));
+    assert_eq!(parts.attestations.len(), 3);
+    // Other signatures give another file of the same bundle.
+    let again = SealedBundle::open(draft.seal(&[&signer])).unwrap();
+    assert_ne!(sealed.content_digest(), again.content_digest());
+    let bare = SealedBundle::open(draft.write(&[signer.attest(&draft.oms_payload())])).unwrap();
+    let missing = bare.unverified_release().unwrap_err();
+    assert!(matches!(missing, BundleError::MissingStatement { statement: "release" }), "{missing}");
+}
+
+#[test]
 fn a_layer_is_copied_with_its_digest_checked() {
     let signer = Signer::new(Curve::P256);
     let draft = draft();
@@ -115,6 +140,12 @@ fn a_layer_is_copied_with_its_digest_checked() {
         let mut copy = Vec::new();
         sealed.copy_layer(index, &mut copy).unwrap();
         assert_eq!(copy, draft.content(&layer.path));
+        // Beyond the layer's end there is nothing to read.
+        let (content, mut more) = (sealed.layer(index), vec![0; copy.len() + 1]);
+        assert_eq!(content.length().unwrap(), copy.len() as u64);
+        assert_eq!(content.read_at(&mut more, 0).unwrap(), copy.len());
+        assert_eq!(&more[..copy.len()], copy);
+        assert_eq!(content.read_at(&mut more, copy.len() as u64).unwrap(), 0);
     }
     let position = bytes.windows(9).position(|window| window == b"# A model").unwrap();
     bytes[position] ^= 1;
