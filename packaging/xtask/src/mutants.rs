@@ -37,6 +37,7 @@ const FILES: &[&str] = &[
     "unlock.rs",
     "verified.rs",
     "verify.rs",
+    "weights.rs",
 ];
 /// Where they lie.
 const SOURCES: &str = "src/bundle/src";
@@ -44,19 +45,23 @@ const SOURCES: &str = "src/bundle/src";
 const LIST: &str = "src/bundle/mutants.toml";
 /// Everything that a run builds and writes.
 const FOLDER: &str = "target/mutants";
-/// Tests that take minutes without optimisation and ask about archives and weight headers. Leaving them out cannot make the
-/// verdict milder: what only they would notice counts as a survivor.
+/// Tests that take long without optimisation and ask about archives, weight headers and age files. Leaving them out cannot
+/// make the verdict milder: what only they would notice counts as a survivor.
 const LEFT_OUT: &[&str] = &[
     "tampering::",
+    "canonical_form::",
+    "gguf_headers::",
     "c03_a_thin_bundle_is_no_bundle",
-    "real_vocabularies_are_read",
     "a_stranger_s_reader_agrees",
     "what_is_opened_is_read_alike_by_python",
     "other_tools_read_the_file",
+    "whatever_is_sealed_opens_again",
+    "sizes_and_counts_are_capped",
     "every_vector_has_the_verdict",
+    "c21_a_payload_that_was_not_sealed_so",
 ];
-/// The slowest mutant that ends at all needs a tenth of that.
-const TEST_LIMIT_SECONDS: &str = "90";
+/// The others together take three seconds.
+const TEST_LIMIT_SECONDS: &str = "120";
 
 /// What to mutate.
 #[derive(Args)]
@@ -70,7 +75,7 @@ pub(crate) struct Options {
 }
 
 /// One mutant that survives, and why that is accepted.
-struct Survivor {
+pub(crate) struct Survivor {
     file: String,
     mutant: String,
     reason: String,
