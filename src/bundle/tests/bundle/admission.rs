@@ -82,6 +82,48 @@ fn a_fitting_bundle_is_admitted_and_carries_its_contract() {
     assert_eq!(admitted.file("config.json"), Some(&br#"{"model_type":"llama"}"#[..]));
     assert_eq!(admitted.file("absent"), None);
     assert_eq!(admitted.files().count(), 3);
+    assert_eq!((admitted.identity().name.as_str(), admitted.identity().counter), ("sample", Counter(7)));
+    assert_eq!(admitted.adapter_binding().unwrap().base, admitted.identity().manifest);
+    assert_eq!(admitted.weights()[0].path.as_str(), "model.safetensors");
+    assert!(!admitted.is_locked());
+}
+
+#[test]
+fn every_rule_has_a_name_of_its_own_and_a_remedy() {
+    let rules = [
+        Rule::Encryption,
+        Rule::RuntimeVersion,
+        Rule::RuntimeFeatures,
+        Rule::Endpoints,
+        Rule::CpuFeatures,
+        Rule::Memory,
+        Rule::MemoryFit,
+        Rule::Accelerator,
+        Rule::Base,
+        Rule::Tokenizer,
+        Rule::ChatTemplate,
+        Rule::Channel,
+        Rule::MinimumVersion,
+        Rule::TrustRootVersion,
+        Rule::TrustRootRollback,
+        Rule::TrustRootExpiry,
+        Rule::Certificates,
+        Rule::Epoch,
+        Rule::RevocationVersion,
+        Rule::RevocationRollback,
+        Rule::MinimumCounter,
+        Rule::MinimumRuntime,
+        Rule::NotBefore,
+        Rule::Clock,
+        Rule::Expiry,
+        Rule::Rollback,
+    ];
+    let names: BTreeSet<&str> = rules.iter().map(|rule| rule.name()).collect();
+    assert_eq!(names.len(), rules.len());
+    for rule in rules {
+        assert_eq!(rule.to_string(), rule.name());
+        assert!(rule.remedy().contains(' '), "{rule}: what is to be done takes a sentence");
+    }
 }
 
 #[test]

@@ -17,6 +17,8 @@ use serde_json::json;
 
 use crate::sample::{Draft, Signer, draft, open_and_verify, root_document, signed, time};
 
+const JUNE: &str = "2026-06-01T00:00:00Z";
+
 type Issuer = CertifiedIssuer<'static, KeyPair>;
 type Change = fn(&mut CertificateParams);
 
@@ -136,8 +138,9 @@ fn a_leaf_of_a_pinned_authority_signs() {
         for (issuer, chain) in [(&root_authority, &[][..]), (&middle, &[&middle])] {
             let bytes = Leaf::new(issuer, curve, &[], |_| ()).seal(&draft(), chain);
             let verified = open_and_verify(bytes.clone(), &root).unwrap();
+            assert!(verified.model_signature().unwrap().certificates()[0].validity().contains(time(JUNE)));
             assert_eq!(verified.identity().signers, [entry(&root_authority, None).0]);
-            assert_eq!(admitted_at(bytes, &root, "2026-06-01T00:00:00Z"), None);
+            assert_eq!(admitted_at(bytes, &root, JUNE), None);
         }
     }
     // The authority's own certificate at the chain's end is superfluous and does no harm.

@@ -1,10 +1,14 @@
 //! What is written can be read; the same contents give the same bytes; other tools read it too.
 
+use std::io;
 use std::path::Path;
 use std::process::Command;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use ampoule_bundle::archive::{self, Contents};
-use ampoule_bundle::{Attestation, BundleError, Curve, Digest, LayerKind, SealedBundle, Source};
+use ampoule_bundle::statement::AdapterBinding;
+use ampoule_bundle::{Attestation, BundleError, Curve, Digest, LayerKind, SealedBundle, Source, read_exact};
 use proptest::prelude::*;
 
 use crate::sample::{Draft, Signer, check, draft, file, open_and_verify, root, safetensors};
@@ -80,6 +84,53 @@ fn claims_name_both_ends_of_the_range_of_runtimes() {
     assert!(shown(&draft).contains("runtime     0.1.0 or later, below 1.0.0\n"), "{}", shown(&draft));
     draft.release.requires.runtime.below = None;
     assert!(shown(&draft).contains("runtime     0.1.0 or later\n"), "{}", shown(&draft));
+    assert!(shown(&draft).contains("kind        model\n"), "{}", shown(&draft));
+    let base = Digest::of(b"base");
+    draft.release.adapter = Some(AdapterBinding { base, tokenizer: base, chat_template: None });
+    draft.release.not_before = draft.release.expires.take();
+    let told = shown(&draft);
+    for line in
+        [&format!("kind        adapter of the base {base}"), "not before  2027-01-01T00:00:00Z", "expires     never"]
+    {
+        assert!(told.lines().any(|found| found == line), "{line}: {told}");
+    }
+    let claims = serde_json::to_value(SealedBundle::open(draft.seal(&[&signer])).unwrap().claims()).unwrap();
+    assert_eq!((&claims["kind"], &claims["base"]), (&"adapter".into(), &base.to_string().into()));
+    let bare = SealedBundle::open(draft.write(&[])).unwrap();
+    assert!(bare.claims().to_string().starts_with("no readable release statement\n"));
+}
+
+/// A source that is interrupted now and then, and fails beyond its middle.
+struct Failing(Vec<u8>, AtomicBool);
+
+impl Source for Failing {
+    fn length(&self) -> io::Result<u64> {
+        self.0.length()
+    }
+
+    fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
+        if self.1.fetch_xor(true, Ordering::Relaxed) {
+            return Err(io::ErrorKind::Interrupted.into());
+        }
+        if offset as usize >= self.0.len() / 2 {
+            return Err(io::ErrorKind::PermissionDenied.into());
+        }
+        self.0.read_at(&mut buffer[..1], offset)
+    }
+}
+
+#[test]
+fn a_read_goes_on_after_an_interruption_and_ends_with_the_source() {
+    let source: Box<dyn Source> = Box::new(Failing(vec![1, 2, 3, 4], AtomicBool::new(false)));
+    let mut buffer = [0; 2];
+    read_exact(&source, &mut buffer, 0).unwrap();
+    assert_eq!((buffer, source.length().unwrap()), ([1, 2], 4));
+    assert_eq!(read_exact(&source, &mut buffer, 1).unwrap_err().kind(), io::ErrorKind::PermissionDenied);
+    let short = Arc::new(vec![1, 2, 3]);
+    assert_eq!(read_exact(&short, &mut buffer, 2).unwrap_err().kind(), io::ErrorKind::UnexpectedEof);
+    assert_eq!((short.length().unwrap(), (&short).length().unwrap()), (3, 3));
+    let error = SealedBundle::open(Failing(vec![1], AtomicBool::new(false))).err().expect("it cannot be read");
+    assert!(matches!(error, BundleError::Io { .. }), "{error}");
 }
 
 #[test]
