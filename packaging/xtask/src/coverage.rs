@@ -59,7 +59,15 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<()> {
     let mut tarpaulin = process::cargo();
     // Nothing is optimised: the dependencies, which the dev profile would optimise, are compiled for this run alone.
     tarpaulin.env("CARGO_PROFILE_RELEASE_OPT_LEVEL", "0");
-    tarpaulin.args(["tarpaulin", "--locked", "--release", "--package=ampoule-bundle", "--engine=llvm", "--out=json"]);
+    tarpaulin.args([
+        "tarpaulin",
+        "--locked",
+        "--release",
+        "--package=ampoule-bundle",
+        "--engine=llvm",
+        "--out=json",
+        "--skip-clean",
+    ]);
     tarpaulin.args(["--include-files", "src/bundle/src/*", "--output-dir", FOLDER, "--target-dir"]);
     tarpaulin.args([&format!("{FOLDER}/build"), "--"]);
     for test in LEFT_OUT {

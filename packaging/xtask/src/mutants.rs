@@ -159,8 +159,10 @@ fn mutate(files: &[&str]) -> anyhow::Result<()> {
         command.args(["--skip", test]);
     }
     // Only what a mutant changes is compiled anew, in seconds; optimised it would take a minute each time.
-    let target = process::workspace_root().join(FOLDER).join("build");
-    command.env("CARGO_TARGET_DIR", target).env("CARGO_INCREMENTAL", "1").env("CARGO_PROFILE_DEV_DEBUG", "none");
+    command
+        .env("CARGO_TARGET_DIR", process::workspace_root().join(FOLDER))
+        .env("CARGO_INCREMENTAL", "1")
+        .env("CARGO_PROFILE_DEV_DEBUG", "none");
     let status = command.status().with_context(|| format!("{command:?} did not start"))?;
     // 2 and 3 are survivors and mutants that hang, which are counted below.
     match status.code() {

@@ -128,7 +128,7 @@ fn a_recipient_is_written_as_text_everywhere() {
     let recipient = Recipient::of_secret(&[6; 32]);
     let text = recipient.to_string();
     assert_eq!(format!("{recipient:?}"), text);
-    assert_eq!(serde_json::to_value(&recipient).unwrap(), text);
+    assert_eq!(serde_json::to_value(recipient).unwrap(), text);
     assert_eq!(serde_json::from_value::<Recipient>(text.clone().into()).unwrap(), recipient);
     for other in [text.to_uppercase().replacen('1', "", 1), text.replacen("age1", "age1B", 1), text[..20].to_owned()] {
         assert!(serde_json::from_value::<Recipient>(other.clone().into()).is_err(), "{other}");

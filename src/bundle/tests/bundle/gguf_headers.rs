@@ -94,8 +94,8 @@ fn a_header_is_read_as_written() {
 #[test]
 fn every_type_of_value_is_read_as_what_it_is() {
     // The number of a type, the bytes of two values, these as integers and as numbers, and both as an array.
-    let cases: [(u32, Vec<u8>, [Option<u64>; 2], Option<f64>, GgufArray); 11] = [
-        (0, vec![7, 8], [Some(7), Some(8)], None, GgufArray::U8(vec![7, 8])),
+    for (kind, bytes, integers, number, array) in [
+        (0u32, vec![7, 8], [Some(7), Some(8)], None, GgufArray::U8(vec![7, 8])),
         (1, vec![7, 255], [Some(7), None], None, GgufArray::I8(vec![7, -1])),
         (2, vec![7, 0, 0, 1], [Some(7), Some(256)], None, GgufArray::U16(vec![7, 256])),
         (3, vec![7, 0, 255, 255], [Some(7), None], None, GgufArray::I16(vec![7, -1])),
@@ -106,14 +106,11 @@ fn every_type_of_value_is_read_as_what_it_is() {
         (10, [7u64, 8].map(u64::to_le_bytes).concat(), [Some(7), Some(8)], None, GgufArray::U64(vec![7, 8])),
         (11, [7i64, -1].map(i64::to_le_bytes).concat(), [Some(7), None], None, GgufArray::I64(vec![7, -1])),
         (12, [0.5f64, 1.0].map(f64::to_le_bytes).concat(), [None; 2], Some(0.5), GgufArray::F64(vec![0.5, 1.0])),
-    ];
-    for (kind, bytes, integers, number, array) in cases {
+    ] {
         let (first, second) = bytes.split_at(bytes.len() / 2);
-        let file = Writer::preamble(0, 3).entry("first", kind, first).entry("second", kind, second).entry(
-            "both",
-            9,
-            &Writer::default().u32(kind).u64(2).raw(&bytes).0,
-        );
+        let both = Writer::default().u32(kind).u64(2).raw(&bytes).0;
+        let file =
+            Writer::preamble(0, 3).entry("first", kind, first).entry("second", kind, second).entry("both", 9, &both);
         let metadata = GgufHeader::parse(&file.data(0)).unwrap().metadata;
         assert_eq!(["first", "second"].map(|key| metadata[key].as_u64()), integers, "type {kind}");
         assert_eq!(metadata["first"].as_f64(), number, "type {kind}");
