@@ -59,16 +59,8 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<()> {
     let mut tarpaulin = process::cargo();
     // Nothing is optimised: the dependencies, which the dev profile would optimise, are compiled for this run alone.
     tarpaulin.env("CARGO_PROFILE_RELEASE_OPT_LEVEL", "0");
-    tarpaulin.args([
-        "tarpaulin",
-        "--locked",
-        "--release",
-        "--package=ampoule-bundle",
-        "--engine=llvm",
-        "--out=json",
-        "--skip-clean",
-    ]);
-    tarpaulin.args(["--include-files", "src/bundle/src/*", "--output-dir", FOLDER, "--target-dir"]);
+    tarpaulin.args(["tarpaulin", "--locked", "--release", "--package=ampoule-bundle", "--engine=llvm", "--skip-clean"]);
+    tarpaulin.args(["--include-files=src/bundle/src/*", "--out=json", "--output-dir", FOLDER, "--target-dir"]);
     tarpaulin.args([&format!("{FOLDER}/build"), "--"]);
     for test in LEFT_OUT {
         tarpaulin.args(["--skip", test]);

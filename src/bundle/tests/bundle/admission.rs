@@ -360,6 +360,11 @@ fn a_report_tells_every_rule_and_not_only_the_first_that_is_broken() {
              one in the configuration"
         )
     );
+    assert!(examination.notices().is_empty(), "what has expired is refused, not warned of");
+    case.draft.release.expiry_policy = ExpiryPolicy::Warn;
+    let verified = open_and_verify(case.draft.seal(&[&signer]), &root(&[&signer], 1)).unwrap();
+    let notices = verified.examine(&case.policy, &case.host, &case.marks).notices().to_vec();
+    assert_eq!(notices, [AdmissionNotice::Expired { expired: case.host.now }]);
     let words = [Verdict::Holds, Verdict::Notice, Verdict::Broken].map(|verdict| format!("{verdict:8}|"));
     assert_eq!(words, ["ok      |", "notice  |", "refused |"]);
     let rules: BTreeSet<Rule> = examination.findings().iter().map(|finding| finding.rule).collect();
