@@ -18,6 +18,8 @@ use serde_json::Value;
 
 use crate::process;
 
+/// Another release may count other lines.
+const INSTALL: &str = "cargo install --locked --debug --version 0.37.5 cargo-tarpaulin";
 /// What is measured.
 const SOURCES: &str = "src/bundle/src";
 /// Everything that a run builds and writes.
@@ -53,7 +55,7 @@ impl Lines {
 /// Measures, and prints the table.
 pub(crate) fn run(options: &Options) -> anyhow::Result<()> {
     if !process::is_installed("cargo-tarpaulin") {
-        bail!("cargo-tarpaulin is missing; `cargo install --locked --debug cargo-tarpaulin` builds it in some minutes");
+        bail!("cargo-tarpaulin is missing; `{INSTALL}` builds it in some minutes");
     }
     std::fs::create_dir_all(FOLDER)?;
     let mut tarpaulin = process::cargo();

@@ -16,6 +16,8 @@ use serde_json::Value;
 
 use crate::process;
 
+/// Another release may find other places to change.
+const INSTALL: &str = "cargo install --locked --debug --version 27.1.0 cargo-mutants";
 /// What is mutated: what verifies a bundle, what admits it, and what both stand on.
 const FILES: &[&str] = &[
     "attestation.rs",
@@ -87,7 +89,7 @@ type Survivors = BTreeMap<(String, String), usize>;
 /// Mutates, tests, and compares what survives with the list.
 pub(crate) fn run(options: &Options) -> anyhow::Result<()> {
     if !process::is_installed("cargo-mutants") {
-        bail!("cargo-mutants is missing; `cargo install --locked --debug cargo-mutants` builds it in two minutes");
+        bail!("cargo-mutants is missing; `{INSTALL}` builds it in two minutes");
     }
     let listed = check_list()?;
     let files: Vec<&str> = match &options.files[..] {
