@@ -7,6 +7,7 @@ mod airgap;
 mod alerts;
 mod bundle;
 mod clients;
+mod coverage;
 mod crash_sweep;
 mod dist;
 mod edges;
@@ -15,6 +16,7 @@ mod image;
 mod kubernetes;
 mod load;
 mod model_signing;
+mod mutants;
 mod process;
 mod reproducible;
 mod systemd;
@@ -65,6 +67,16 @@ enum Command {
     },
     /// Measure what verification costs while a bundle is loaded, plain and encrypted.
     Load(load::Options),
+    /// Count the lines of the bundle crate that its own tests reach; fewer than 95 % fail.
+    Coverage {
+        #[command(flatten)]
+        options: coverage::Options,
+    },
+    /// Change the code that verifies and admits in one place at a time, and see whether the tests of the crate notice.
+    Mutants {
+        #[command(flatten)]
+        options: mutants::Options,
+    },
     /// Check the Kubernetes manifests and the systemd unit with kubectl and systemd-analyze.
     Deployment,
     /// Compare the built `ampoule-seal oms` with OpenSSF's client, and let Sigstore's verify a bundle's attestations.
@@ -95,6 +107,8 @@ fn main() -> anyhow::Result<()> {
         Command::Fuzz(options) => fuzz::run(&options),
         Command::CrashSweep { options } => crash_sweep::run(Path::new(test::BINARY), &options),
         Command::Load(options) => load::run(&options),
+        Command::Coverage { options } => coverage::run(&options),
+        Command::Mutants { options } => mutants::run(&options),
         Command::Deployment => {
             let binary = Path::new(test::BINARY);
             kubernetes::run(binary).and_then(|()| systemd::run(binary))

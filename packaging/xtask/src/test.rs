@@ -12,8 +12,8 @@ use std::time::Instant;
 use anyhow::{Context, bail};
 
 use crate::{
-    airgap, alerts, bundle, clients, crash_sweep, dist, edges, fuzz, image, kubernetes, load, model_signing, process,
-    systemd, tidy, tools,
+    airgap, alerts, bundle, clients, coverage, crash_sweep, dist, edges, fuzz, image, kubernetes, load, model_signing,
+    mutants, process, systemd, tidy, tools,
 };
 
 /// The prefix with which a test says that it did not do its work.
@@ -42,6 +42,7 @@ pub(crate) fn run() -> anyhow::Result<()> {
     step("format", || process::run(process::cargo().args(["fmt", "--all", "--check"])))?;
     step("tidy", tidy::run)?;
     step("crate edges", edges::run)?;
+    step("coverage and mutants", || coverage::check_committed().and_then(|()| mutants::check_list().map(|_| ())))?;
     if is_installed("cargo-deny") {
         let check = ["deny", "--locked", "--config=packaging/deny.toml", "check", "bans", "licenses", "sources"];
         step("dependencies", || process::run(process::cargo().args(check)))?;

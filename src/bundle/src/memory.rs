@@ -65,3 +65,21 @@ impl TensorMemory for TensorBytes {
         self.filled += count;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_filled_in_pieces_is_there_whole() {
+        for length in [0, 1, LARGE_BYTES - 1, LARGE_BYTES, LARGE_BYTES + 1] {
+            let bytes: Vec<u8> = (0..length).map(|index| (index % 251) as u8).collect();
+            let mut memory = TensorBytes::new(length);
+            let (first, rest) = bytes.split_at(length / 3);
+            memory.fill_from(first);
+            assert_eq!(memory.room().len(), rest.len());
+            memory.fill_from(rest);
+            assert!(memory.room().is_empty() && *memory == *bytes, "{length}");
+        }
+    }
+}

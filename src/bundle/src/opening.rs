@@ -87,14 +87,14 @@ mod tests {
         assert!(Command::new("mkfifo").arg(path("pipe")).status().expect("mkfifo").success());
         let _listener = UnixListener::bind(path("socket")).expect("a socket");
         std::fs::write(path("file"), "content").expect("a file");
-        for (path, expected) in [
-            (path("pipe"), NotAFile::Pipe),
-            (path("socket"), NotAFile::Socket),
-            (path("."), NotAFile::Folder),
-            ("/dev/zero".into(), NotAFile::Device),
+        for (path, expected, words) in [
+            (path("pipe"), NotAFile::Pipe, "a pipe"),
+            (path("socket"), NotAFile::Socket, "a socket"),
+            (path("."), NotAFile::Folder, "a folder"),
+            ("/dev/zero".into(), NotAFile::Device, "a device"),
         ] {
-            let found = open(&path).expect("it is there").err();
-            assert_eq!(found, Some(expected), "{}", path.display());
+            let found = open(&path).expect("it is there").expect_err(words);
+            assert_eq!((found, found.to_string().as_str()), (expected, words), "{}", path.display());
         }
         let file = open(&path("file")).expect("it is there").expect("a file");
         assert_eq!(io::read_to_string(file).expect("text"), "content");

@@ -254,7 +254,10 @@ mod tests {
         let text = sample().to_text();
         let beginning = "# ampoule release 0.1.0+2 x86_64-linux\n# format 1\n# 1 bytes\n6b86b273";
         assert!(text.starts_with(beginning), "{text}");
-        assert_eq!(ReleaseManifest::parse(text.as_bytes()).unwrap(), sample());
+        let manifest = ReleaseManifest::parse(text.as_bytes()).unwrap();
+        assert_eq!(manifest, sample());
+        assert_eq!((manifest.version().to_string().as_str(), manifest.platform()), ("0.1.0+2", "x86_64-linux"));
+        assert_eq!((manifest.len(), manifest.is_empty()), (3, false));
         let lines: Vec<&str> = text.lines().collect();
         let join = |order: &[usize]| order.iter().map(|&line| format!("{}\n", lines[line])).collect::<String>();
         for other in [
@@ -317,11 +320,22 @@ mod tests {
         let longer = [("bin/ampoule", Found::OtherLength), whole[1], whole[2]];
         let told = sample().compare(&found(&longer));
         assert_eq!(told, [Difference::Changed("bin/ampoule".try_into().unwrap())]);
-        let damaged = [("bin/ampoule", file(b"x")), ("docs/README.md", Found::Other("a link")), ("a\nb", file(b"3"))];
+        let damaged = [
+            ("bin/ampoule", file(b"x")),
+            ("docs/README.md", Found::Other("a link")),
+            ("a\nb", file(b"3")),
+            ("c", Found::Other("a pipe")),
+        ];
         let told: Vec<String> = sample().compare(&found(&damaged)).iter().map(ToString::to_string).collect();
         assert_eq!(
             told,
-            ["changed: bin/ampoule", "changed: docs/README.md (a link)", "missing: verify.sh", "extra: a\\nb (a file)"]
+            [
+                "changed: bin/ampoule",
+                "changed: docs/README.md (a link)",
+                "missing: verify.sh",
+                "extra: a\\nb (a file)",
+                "extra: c (a pipe)"
+            ]
         );
         assert!(sample().has_folder("bin") && !sample().has_folder("bin/ampoule") && !sample().has_folder("b"));
     }

@@ -1,6 +1,6 @@
 //! A bundle that has been opened: well-formed, in canonical form, and trusted in nothing yet.
 
-use std::io::{self, Write};
+use std::io::Write;
 use std::sync::Arc;
 
 use crate::archive::{Layout, Parts, copy_checked, read_parts, step_06_compare_with_layout};
@@ -73,7 +73,8 @@ impl SealedBundle {
         copy_checked(layer.path.as_str(), layer.digest, layer.size, &*self.source, start, out)
     }
 
-    /// The content of the manifest's layer `index`, to be written into another bundle, which checks its digest.
+    /// The content of the manifest's layer `index`, as it lies in the bundle. CAUTION: nothing holds it against its digest
+    /// but whoever writes it into another bundle.
     ///
     /// # Panics
     /// If the manifest has no layer `index`.
@@ -81,16 +82,6 @@ impl SealedBundle {
     pub fn layer(&self, index: usize) -> impl Source + use<> {
         let (start, length) = (self.layout.layer_offset(index), self.manifest.layers()[index].size);
         Excerpt { source: Arc::clone(&self.source), start, length }
-    }
-
-    /// The content of the manifest's layer `index`, as it lies in the bundle. CAUTION: nothing holds it against its digest.
-    ///
-    /// # Panics
-    /// If the manifest has no layer `index`.
-    #[must_use]
-    pub fn unverified_layer(&self, index: usize) -> impl Source + use<> {
-        let (start, length) = (self.layout.layer_offset(index), self.manifest.layers()[index].size);
-        Stretch { source: Arc::clone(&self.source), start, length }
     }
 
     /// What the file says about itself. CAUTION: unverified; for `inspect` and messages only.
@@ -133,25 +124,6 @@ impl SealedBundle {
     #[must_use]
     pub fn unverified_attestations(&self) -> &[Attestation] {
         &self.attestations
-    }
-}
-
-/// A part of a source.
-struct Stretch {
-    source: Arc<dyn Source>,
-    start: u64,
-    length: u64,
-}
-
-impl Source for Stretch {
-    fn length(&self) -> io::Result<u64> {
-        Ok(self.length)
-    }
-
-    fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
-        let rest = usize::try_from(self.length.saturating_sub(offset)).unwrap_or(usize::MAX);
-        let count = rest.min(buffer.len());
-        self.source.read_at(&mut buffer[..count], self.start + offset)
     }
 }
 

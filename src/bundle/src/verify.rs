@@ -3,6 +3,7 @@
 //! Nothing here is lenient and nothing is optional: a wrong signature by a pinned key refuses the bundle even if enough
 //! others are right, and a signature by a key that is not pinned counts for nothing.
 
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use crate::attestation::Attestation;
@@ -102,10 +103,8 @@ fn step_07_check_signatures(bundle: &SealedBundle, root: &TrustRoot) -> Result<S
         let known = signers.entry(attestation.predicate()).or_default().entry(key.id()).or_default();
         for (entry, validity) in pinned {
             // One key may come with several certificates of one authority.
-            let longer = known.get(&entry).is_none_or(|known| ends(known) < ends(&validity));
-            if longer {
-                known.insert(entry, validity);
-            }
+            let longest = known.get(&entry).copied().into_iter().chain([validity]).max_by_key(last);
+            known.insert(entry, longest.flatten());
         }
     }
     // Nothing of a payload is read before a pinned key has signed it.
@@ -145,9 +144,9 @@ fn pinned_by(attestation: &Attestation, root: &TrustRoot) -> Result<Pinned, Bund
     }
 }
 
-/// The last second of a time without end lies after every other.
-fn ends(validity: &Option<Validity>) -> (bool, Option<Timestamp>) {
-    (validity.is_none(), validity.map(|validity| validity.not_after))
+/// The last second of a validity; of two that end together the one that begins first is the longer.
+fn last(validity: &Option<Validity>) -> Option<(Timestamp, Reverse<Timestamp>)> {
+    validity.map(|validity| (validity.not_after, Reverse(validity.not_before)))
 }
 
 /// The refusal when too few pinned keys signed a statement, or nobody did.
@@ -449,12 +448,7 @@ fn step_15_read_weight_headers(
     let mut headers = Vec::new();
     for (&(index, layer), signed) in layers.iter().zip(&release.weights) {
         agree("the weight files", statement, &signed.path, manifest, &layer.path)?;
-        let limit = match WeightFormat::of_path(&layer.path) {
-            Some(WeightFormat::Safetensors) => limits::MAX_SAFETENSORS_HEADER_BYTES + 8,
-            Some(WeightFormat::Gguf) | None => limits::MAX_GGUF_HEADER_BYTES,
-        };
-        // The age header, the rest of a chunk, and a tag for each: far less than a tenth more.
-        let limit = if bundle.manifest.is_encrypted() { limit + limit / 8 } else { limit };
+        let limit = WeightHeader::most_bytes(WeightFormat::of_path(&layer.path), bundle.manifest.is_encrypted());
         let what = format!("the header of `{}`", layer.path);
         check_limit(&format!("the length in bytes of {what}"), signed.header_length, limit.min(layer.size))?;
         let mut bytes = vec![0; usize::try_from(signed.header_length).expect("the limit fits")];

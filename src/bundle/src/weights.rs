@@ -69,6 +69,17 @@ impl WeightHeader {
         }
     }
 
+    /// The most bytes that a header of this format may have, as it lies in the bundle.
+    pub(crate) fn most_bytes(format: Option<WeightFormat>, encrypted: bool) -> u64 {
+        let plain = match format {
+            // Eight bytes before it say how long it is.
+            Some(WeightFormat::Safetensors) => limits::MAX_SAFETENSORS_HEADER_BYTES + 8,
+            Some(WeightFormat::Gguf) | None => limits::MAX_GGUF_HEADER_BYTES,
+        };
+        // The age header, the rest of a chunk, and a tag for each: far less than an eighth more.
+        if encrypted { plain + plain / 8 } else { plain }
+    }
+
     /// Reads and checks the header of a weight file that is not in a bundle yet; a sealer signs its length and digest.
     /// Returns the header and its bytes.
     ///
@@ -98,6 +109,24 @@ impl WeightHeader {
         match format {
             WeightFormat::Safetensors => SafetensorsHeader::parse_prefix(bytes, file_length).map(Self::Safetensors),
             WeightFormat::Gguf => GgufHeader::parse_prefix(bytes, file_length).map(Self::Gguf),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_encrypted_header_may_be_an_eighth_longer() {
+        const MIB: u64 = 1 << 20;
+        for (format, plain, encrypted) in [
+            (Some(WeightFormat::Safetensors), 16 * MIB + 8, 18 * MIB + 9),
+            (Some(WeightFormat::Gguf), 64 * MIB, 72 * MIB),
+            (None, 64 * MIB, 72 * MIB),
+        ] {
+            let most = |encrypted| WeightHeader::most_bytes(format, encrypted);
+            assert_eq!((most(false), most(true)), (plain, encrypted), "{format:?}");
         }
     }
 }

@@ -75,7 +75,7 @@ fn assemble(
     let mut assembly = Assembly::default();
     for (index, layer) in layers.iter().enumerate().filter(|(_, layer)| layer.kind != LayerKind::ModelSignature) {
         let in_context = |source| SealingError::Read { path: PathBuf::from(layer.path.as_str()), source };
-        let old = sealed.unverified_layer(index);
+        let old = sealed.layer(index);
         let mut start =
             vec![0; usize::try_from(layer.size).map_or(MAX_AGE_HEADER_BYTES, |size| size.min(MAX_AGE_HEADER_BYTES))];
         read_exact(&old, &mut start, 0).map_err(in_context)?;

@@ -49,7 +49,7 @@ impl<'a> Reader<'a> {
             0..=0x7f => (usize::from(first), 2),
             // A longer form than the length needs would be a second spelling.
             0x81 => (usize::from(*rest.first()?), 3),
-            0x82 => (usize::from(*rest.first()?) << 8 | usize::from(*rest.get(1)?), 4),
+            0x82 => (usize::from(u16::from_be_bytes([*rest.first()?, *rest.get(1)?])), 4),
             _ => return None,
         };
         let least = match header {

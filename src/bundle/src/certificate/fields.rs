@@ -188,3 +188,29 @@ fn time(reader: &mut Reader<'_>) -> Option<Timestamp> {
     let (date, clock) = ((part(0, 4), part(4, 6), part(6, 8)), (part(8, 10), part(10, 12), part(12, 14)));
     format!("{}-{}-{}T{}:{}:{}Z", date.0, date.1, date.2, clock.0, clock.1, clock.2).parse().ok()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_time_has_one_spelling_until_2049_and_another_from_then_on() {
+        for (tag, text, expected) in [
+            (tag::UTC_TIME, "491231235959Z", Some("2049-12-31T23:59:59Z")),
+            (tag::UTC_TIME, "500101000000Z", Some("1950-01-01T00:00:00Z")),
+            (tag::GENERALIZED_TIME, "20500101000000Z", Some("2050-01-01T00:00:00Z")),
+            (tag::UTC_TIME, "20500101000000Z", None),
+            (tag::GENERALIZED_TIME, "491231235959Z", None),
+            (tag::INTEGER, "491231235959Z", None),
+            (tag::UTC_TIME, "491231235959", None),
+            (tag::UTC_TIME, "4912312359Z", None),
+            (tag::UTC_TIME, "491331235959Z", None),
+            (tag::UTC_TIME, "49123123595+Z", None),
+            (tag::UTC_TIME, "4ä123123595Z", None),
+        ] {
+            let element = [&[tag, u8::try_from(text.len()).expect("it is short")], text.as_bytes()].concat();
+            let found = time(&mut Reader::new(&element)).map(|time| time.to_string());
+            assert_eq!(found.as_deref(), expected, "{text}");
+        }
+    }
+}

@@ -66,6 +66,7 @@ mod tests {
         let footprint =
             Footprint(vec![part("weights", 3 << 29, None), part("cache", (20 << 20) + 1, Some("limits.token_budget"))]);
         assert_eq!(footprint.to_string(), "about 1.5 GiB: weights 1.5 GiB, cache 21 MiB [`limits.token_budget`]");
+        assert_eq!([(1 << 30) - 1, 1 << 30].map(|bytes| Bytes(bytes).to_string()), ["1024 MiB", "1.0 GiB"]);
         assert_eq!(Footprint(vec![part("a", u64::MAX, None), part("b", 1, None)]).bytes(), u64::MAX);
     }
 }

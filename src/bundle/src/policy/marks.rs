@@ -7,7 +7,7 @@ use crate::names::{BundleName, Counter, Epoch};
 use crate::timestamp::Timestamp;
 
 /// What an installation has taken into use so far.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HighWaterMarks {
     counters: BTreeMap<(BundleName, Epoch), Counter>,
     trust_root: u64,
@@ -19,7 +19,7 @@ impl HighWaterMarks {
     /// Nothing was taken into use yet.
     #[must_use]
     pub fn none() -> Self {
-        Self::default()
+        Self { counters: BTreeMap::new(), trust_root: 0, revocation: 0, time: None }
     }
 
     /// Notes that this counter was accepted; a lower one than noted changes nothing.

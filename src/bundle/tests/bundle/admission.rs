@@ -82,6 +82,48 @@ fn a_fitting_bundle_is_admitted_and_carries_its_contract() {
     assert_eq!(admitted.file("config.json"), Some(&br#"{"model_type":"llama"}"#[..]));
     assert_eq!(admitted.file("absent"), None);
     assert_eq!(admitted.files().count(), 3);
+    assert_eq!((admitted.identity().name.as_str(), admitted.identity().counter), ("sample", Counter(7)));
+    assert_eq!(admitted.adapter_binding().unwrap().base, admitted.identity().manifest);
+    assert_eq!(admitted.weights()[0].path.as_str(), "model.safetensors");
+    assert!(!admitted.is_locked());
+}
+
+#[test]
+fn every_rule_has_a_name_of_its_own_and_a_remedy() {
+    let rules = [
+        Rule::Encryption,
+        Rule::RuntimeVersion,
+        Rule::RuntimeFeatures,
+        Rule::Endpoints,
+        Rule::CpuFeatures,
+        Rule::Memory,
+        Rule::MemoryFit,
+        Rule::Accelerator,
+        Rule::Base,
+        Rule::Tokenizer,
+        Rule::ChatTemplate,
+        Rule::Channel,
+        Rule::MinimumVersion,
+        Rule::TrustRootVersion,
+        Rule::TrustRootRollback,
+        Rule::TrustRootExpiry,
+        Rule::Certificates,
+        Rule::Epoch,
+        Rule::RevocationVersion,
+        Rule::RevocationRollback,
+        Rule::MinimumCounter,
+        Rule::MinimumRuntime,
+        Rule::NotBefore,
+        Rule::Clock,
+        Rule::Expiry,
+        Rule::Rollback,
+    ];
+    let names: BTreeSet<&str> = rules.iter().map(|rule| rule.name()).collect();
+    assert_eq!(names.len(), rules.len());
+    for rule in rules {
+        assert_eq!(rule.to_string(), rule.name());
+        assert!(rule.remedy().contains(' '), "{rule}: what is to be done takes a sentence");
+    }
 }
 
 #[test]
@@ -327,7 +369,22 @@ fn a_report_tells_every_rule_and_not_only_the_first_that_is_broken() {
     let violation = examination.violation().unwrap();
     assert_eq!(violation.rule, Rule::Channel, "the first one refuses");
     assert!(matches!(violation.found.origin, Origin::Release { .. }));
-    assert_eq!(violation.required.to_string(), "beta (`channels`, file /etc/ampoule.toml)");
+    let key = &signer.id().to_string()[..8];
+    assert_eq!(
+        violation.to_string(),
+        format!(
+            "not admitted by the rule on channel: found stable (the release statement of sample 1.2.3, key {key}…), \
+             required beta (`channels`, file /etc/ampoule.toml); use a bundle of an accepted channel, or accept this \
+             one in the configuration"
+        )
+    );
+    assert!(examination.notices().is_empty(), "what has expired is refused, not warned of");
+    case.draft.release.expiry_policy = ExpiryPolicy::Warn;
+    let verified = open_and_verify(case.draft.seal(&[&signer]), &root(&[&signer], 1)).unwrap();
+    let notices = verified.examine(&case.policy, &case.host, &case.marks).notices().to_vec();
+    assert_eq!(notices, [AdmissionNotice::Expired { expired: case.host.now }]);
+    let words = [Verdict::Holds, Verdict::Notice, Verdict::Broken].map(|verdict| format!("{verdict:8}|"));
+    assert_eq!(words, ["ok      |", "notice  |", "refused |"]);
     let rules: BTreeSet<Rule> = examination.findings().iter().map(|finding| finding.rule).collect();
     assert_eq!(rules.len(), examination.findings().len(), "no rule is told twice");
     assert!(rules.len() >= 14, "{rules:?}");

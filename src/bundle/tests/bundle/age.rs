@@ -95,6 +95,14 @@ fn what_is_encrypted_opens_for_each_recipient_and_for_nobody_else() {
         let file = read_in_strides(&encrypted, 1 << 20);
         assert_eq!(file.len() as u64, envelope.file_bytes(u64::from(length)), "{length}");
         assert_eq!(read_in_strides(&encrypted, 10_007), file, "the same bytes in another stride");
+        assert_eq!(encrypted.length().unwrap(), file.len() as u64, "{length}");
+        let (mut plain, mut sealed) = (Vec::new(), Vec::new());
+        let take = |before: &[u8], after: &[u8]| {
+            plain.extend_from_slice(before);
+            sealed.extend_from_slice(after);
+        };
+        envelope.each_chunk(&plaintext, take).unwrap();
+        assert!(plain == plaintext && sealed == file, "{length}: chunk by chunk");
         for secret in &secrets[..2] {
             assert!(decrypt(file.clone(), secret).unwrap() == plaintext, "{length}");
         }
@@ -113,6 +121,18 @@ fn a_rewrapped_file_opens_for_the_new_recipient_alone() {
     assert_eq!(decrypt(rewrapped.clone(), &new).unwrap(), b"content");
     assert_eq!(decrypt(rewrapped, &old), Err(AgeError::NoMatch));
     assert!(Envelope::new(&[]).is_err(), "somebody must be able to open it");
+}
+
+#[test]
+fn a_recipient_is_written_as_text_everywhere() {
+    let recipient = Recipient::of_secret(&[6; 32]);
+    let text = recipient.to_string();
+    assert_eq!(format!("{recipient:?}"), text);
+    assert_eq!(serde_json::to_value(recipient).unwrap(), text);
+    assert_eq!(serde_json::from_value::<Recipient>(text.clone().into()).unwrap(), recipient);
+    for other in [text.to_uppercase().replacen('1', "", 1), text.replacen("age1", "age1B", 1), text[..20].to_owned()] {
+        assert!(serde_json::from_value::<Recipient>(other.clone().into()).is_err(), "{other}");
+    }
 }
 
 pub(crate) fn read_in_strides(source: &impl Source, stride: usize) -> Vec<u8> {

@@ -97,6 +97,26 @@ fn parts_that_lie_apart_give_the_one_file_at_every_step_of_reading() {
 }
 
 #[test]
+fn the_model_s_files_lie_beside_their_signature() {
+    let (signer, bundle) = sealed(&draft());
+    let opened = SealedBundle::open(bundle).unwrap();
+    let signature = signer.attest(&draft().oms_payload());
+    let content = |file: &ampoule_bundle::archive::PlacedFile<'_>| {
+        let mut bytes = Vec::new();
+        file.copy_to(&mut bytes).unwrap();
+        assert_eq!(bytes.len() as u64, file.size, "{}", file.path);
+        (file.path.to_string(), bytes)
+    };
+    let found: Vec<_> = opened.model_files(Some(&signature)).iter().map(content).collect();
+    let layers = opened.unverified_manifest().layers().iter();
+    let mut expected: Vec<_> =
+        layers.map(|layer| (layer.path.to_string(), draft().content(&layer.path).to_vec())).collect();
+    assert_eq!(opened.model_files(None).len(), expected.len());
+    expected.push(("model.sig".to_owned(), signature.bytes().to_vec()));
+    assert!(found == expected);
+}
+
+#[test]
 fn a_layer_of_another_length_is_refused_and_one_of_other_content_is_found_out() {
     let (signer, bundle) = sealed(&draft());
     let mut files = layout_of(&bundle);

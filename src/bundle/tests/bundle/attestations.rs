@@ -3,7 +3,7 @@
 use ampoule_bundle::statement::{AdapterBinding, Predicate};
 use ampoule_bundle::{
     Attestation, BundleError, CosignStatement, Curve, Digest, ErrorClass, LayerKind, PAYLOAD_TYPE, PublicKey, Role,
-    Statement, json,
+    Statement, WeightHeaderError, json,
 };
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -431,6 +431,15 @@ fn weight_headers_must_be_the_signed_ones() {
     assert!(matches!(error, BundleError::DigestMismatch { .. }), "{error}");
     let error = release_refusal(|tree| header(tree, "headerLength", json!(1u64 << 50)));
     assert!(matches!(error, BundleError::TooLarge { .. }), "{error}");
+    // The bytes are the signed ones, and there are more of them than the header has.
+    let content = draft().files.remove(3).2;
+    let more = &content[..content.len() - 8];
+    let error = release_refusal(|tree| {
+        header(tree, "headerLength", json!(more.len()));
+        header(tree, "headerDigest", json!(Digest::of(more).to_string()));
+    });
+    let length = matches!(&error, BundleError::WeightHeader { defect: WeightHeaderError::Length { .. }, .. });
+    assert!(length, "{error}");
     let error = release_refusal(|tree| header(tree, "path", json!("other.safetensors")));
     assert!(matches!(error, BundleError::Disagreement { .. }), "{error}");
     let error = release_refusal(|tree| tree["predicate"]["weights"] = json!([]));

@@ -17,6 +17,8 @@ use serde_json::json;
 
 use crate::sample::{Draft, Signer, draft, open_and_verify, root_document, signed, time};
 
+const JUNE: &str = "2026-06-01T00:00:00Z";
+
 type Issuer = CertifiedIssuer<'static, KeyPair>;
 type Change = fn(&mut CertificateParams);
 
@@ -54,6 +56,16 @@ struct Leaf {
 
 impl Leaf {
     fn new(of: &Issuer, curve: Curve, mails: &[&str], change: impl FnOnce(&mut CertificateParams)) -> Leaf {
+        Leaf::of_key(&key_pair(curve), of, curve, mails, change)
+    }
+
+    fn of_key(
+        pair: &KeyPair,
+        of: &Issuer,
+        curve: Curve,
+        mails: &[&str],
+        change: impl FnOnce(&mut CertificateParams),
+    ) -> Leaf {
         let mut parameters = CertificateParams::new(Vec::new()).unwrap();
         parameters.distinguished_name.push(DnType::CommonName, "leaf");
         parameters.extended_key_usages = vec![ExtendedKeyUsagePurpose::CodeSigning];
@@ -61,8 +73,7 @@ impl Leaf {
             mails.iter().map(|mail| SanType::Rfc822Name((*mail).try_into().unwrap())).collect();
         (parameters.not_before, parameters.not_after) = (date_time_ymd(2026, 1, 1), date_time_ymd(2027, 1, 1));
         change(&mut parameters);
-        let pair = key_pair(curve);
-        let certificate = Certificate::from_der(parameters.signed_by(&pair, of).unwrap().der()).unwrap();
+        let certificate = Certificate::from_der(parameters.signed_by(pair, of).unwrap().der()).unwrap();
         Leaf { signer: Signer::of_pkcs8(curve, &pair.serialize_der()), certificate }
     }
 
@@ -127,8 +138,9 @@ fn a_leaf_of_a_pinned_authority_signs() {
         for (issuer, chain) in [(&root_authority, &[][..]), (&middle, &[&middle])] {
             let bytes = Leaf::new(issuer, curve, &[], |_| ()).seal(&draft(), chain);
             let verified = open_and_verify(bytes.clone(), &root).unwrap();
+            assert!(verified.model_signature().unwrap().certificates()[0].validity().contains(time(JUNE)));
             assert_eq!(verified.identity().signers, [entry(&root_authority, None).0]);
-            assert_eq!(admitted_at(bytes, &root, "2026-06-01T00:00:00Z"), None);
+            assert_eq!(admitted_at(bytes, &root, JUNE), None);
         }
     }
     // The authority's own certificate at the chain's end is superfluous and does no harm.
@@ -156,8 +168,13 @@ fn a_chain_that_breaks_a_rule_refuses_the_bundle() {
         (|leaf| leaf.is_ca = IsCa::Ca(BasicConstraints::Unconstrained), "its leaf is the certificate of an authority"),
     ];
     for (change, words) in leaves {
-        refused(Leaf::new(&ca, Curve::P256, &[], change).seal(&draft(), &[]), words);
+        let leaf = Leaf::new(&ca, Curve::P256, &[], change);
+        refused(leaf.seal(&draft(), &[]), words);
+        // A key that is pinned itself needs no authority's word.
+        open_and_verify(leaf.seal(&draft(), &[]), &root_of(&[entry(&ca, None)], &[&leaf.signer], 1)).unwrap();
     }
+    let narrow = Leaf::new(&ca, Curve::P256, &[], |leaf| leaf.key_usages = vec![KeyUsagePurpose::DigitalSignature]);
+    open_and_verify(narrow.seal(&draft(), &[]), &pinning(&ca)).unwrap();
     let issuers: [(Change, &str); 5] = [
         (|issuer| issuer.is_ca = IsCa::ExplicitNoCa, "an issuer in it is no authority"),
         (|issuer| issuer.key_usages = vec![KeyUsagePurpose::CrlSign], "lacks keyCertSign"),
@@ -196,6 +213,10 @@ fn the_authority_s_own_certificate_sets_limits_too() {
         let error = refusal(Leaf::new(&middle, Curve::P256, &[], |_| ()).seal(&draft(), &[&middle]), &pinning(&ca));
         assert!(error.to_string().contains(words), "{words}: {error}");
     }
+    // A path length of 0 leaves room for a leaf.
+    let ca = of_authority("ca", |ca| ca.is_ca = IsCa::Ca(BasicConstraints::Constrained(0)));
+    let ca = CertifiedIssuer::self_signed(ca, key_pair(Curve::P256)).unwrap();
+    open_and_verify(Leaf::new(&ca, Curve::P256, &[], |_| ()).seal(&draft(), &[]), &pinning(&ca)).unwrap();
 }
 
 #[test]
@@ -253,6 +274,11 @@ fn certificates_count_while_all_of_them_are_valid() {
     ] {
         assert_eq!(admitted_at(leaf.seal(&draft, &[&middle]), &pinning(&ca), now), expected, "{now}");
     }
+    // One second is a time.
+    let brief = intermediate(&ca, |issuer| issuer.not_after = date_time_ymd(2026, 1, 1));
+    let bytes = Leaf::new(&brief, Curve::P256, &[], |_| ()).seal(&draft, &[&brief]);
+    assert_eq!(admitted_at(bytes.clone(), &pinning(&ca), "2026-01-01T00:00:00Z"), None);
+    assert_eq!(admitted_at(bytes, &pinning(&ca), "2026-01-01T00:00:01Z"), Some(Rule::Certificates));
     // A second signer who still counts suffices, unless both must.
     let key = Signer::new(Curve::P256);
     for (threshold, expected) in [(1, None), (2, Some(Rule::Certificates))] {
@@ -261,6 +287,31 @@ fn certificates_count_while_all_of_them_are_valid() {
         let both = payloads.iter().flat_map(|payload| [leaf.attest(payload, &[&middle]), key.attest(payload)]);
         let bytes = draft.write(&both.collect::<Vec<_>>());
         assert_eq!(admitted_at(bytes, &root, "2026-12-01T00:00:00Z"), expected);
+    }
+}
+
+#[test]
+fn of_several_certificates_for_one_key_the_one_that_lasts_counts() {
+    let ca = authority("ca");
+    let root = pinning(&ca);
+    let pair = key_pair(Curve::P256);
+    let certified =
+        |from, to| Leaf::of_key(&pair, &ca, Curve::P256, &[], |leaf| (leaf.not_before, leaf.not_after) = (from, to));
+    let mut draft = draft();
+    draft.release.issued_at = time("2025-01-01T00:00:00Z");
+    let long = certified(date_time_ymd(2026, 1, 1), date_time_ymd(2027, 1, 1));
+    for (short, now) in [
+        (certified(date_time_ymd(2026, 1, 1), date_time_ymd(2026, 7, 1)), "2026-12-01T00:00:00Z"),
+        (certified(date_time_ymd(2026, 7, 1), date_time_ymd(2027, 1, 1)), "2026-03-01T00:00:00Z"),
+    ] {
+        // Attestations lie in the order of their digests; it must not matter which comes first.
+        let mut orders = BTreeSet::new();
+        while orders.len() < 2 {
+            let releases = [&short, &long].map(|leaf| leaf.attest(&draft.release_payload(), &[]));
+            orders.insert(releases[0].digest() < releases[1].digest());
+            let bytes = draft.write(&[&releases[..], &[long.attest(&draft.oms_payload(), &[])]].concat());
+            assert_eq!(admitted_at(bytes, &root, now), None);
+        }
     }
 }
 

@@ -7,9 +7,10 @@ use ampoule_bundle::age::{AgeError, Envelope, Recipient};
 use ampoule_bundle::archive::{self, Contents};
 use ampoule_bundle::statement::{Encryption, Endpoint, WeightHeaderDigest};
 use ampoule_bundle::{
-    AdmittedBundle, BundleError, BundlePath, CosignStatement, Curve, Digest, ErrorClass, HighWaterMarks, HostFacts,
-    Layer, LayerKind, LoadError, Manifest, ModelConfig, ModelDescriptor, ModelProperties, OmsStatement,
-    PolicyViolation, Rule, RuntimePolicy, SealedBundle, Source, Statement, VerifiedBundle, WeightFormat, WeightHeader,
+    AdmittedBundle, Attestation, BundleError, BundlePath, CosignStatement, Curve, Digest, ErrorClass, HighWaterMarks,
+    HostFacts, Layer, LayerKind, LoadError, Manifest, ModelConfig, ModelDescriptor, ModelProperties, OmsStatement,
+    PAYLOAD_TYPE, PolicyViolation, Rule, RuntimePolicy, SealedBundle, Source, Statement, VerifiedBundle, WeightFormat,
+    WeightHeader, WeightHeaderError,
 };
 
 use crate::age::read_in_strides;
@@ -159,6 +160,7 @@ fn without_the_key_all_that_is_signed_outside_is_checked_and_nothing_is_used() {
     assert!(locked().is_locked() && locked().files().next().is_none() && locked().model_signature().is_none());
     locked().check_weights(&|_| ()).unwrap();
     let stored = admit(locked().leave_locked()).unwrap();
+    assert!(stored.is_locked());
     let refused = stored.load_weights(Keep::default(), &|_| ());
     assert!(matches!(refused, Err(LoadError::Bundle(BundleError::Locked))));
 
@@ -271,6 +273,16 @@ fn c21_a_header_for_somebody_else_or_with_a_wrong_mac_opens_nothing() {
 }
 
 #[test]
+fn no_more_of_a_weight_file_is_signed_than_its_header_s_chunks() {
+    let signer = Signer::new(Curve::P256);
+    let mut encrypted = encrypt(sample(), &signer);
+    *encrypted.prefixes.get_mut("second.safetensors").unwrap() += CHUNK as u64;
+    let error = load(&encrypted, &signer).unwrap_err();
+    let length = matches!(&error, BundleError::WeightHeader { defect: WeightHeaderError::Length { .. }, .. });
+    assert!(length, "{error}");
+}
+
+#[test]
 fn c20_layers_that_were_exchanged_inside_disagree_with_what_was_signed_inside() {
     let signer = Signer::new(Curve::P256);
     // Two files of one bundle, under each other's path, and a file of another bundle.
@@ -303,6 +315,17 @@ fn what_is_signed_inside_is_signed_by_the_role_that_signed_outside() {
     let error = load(&encrypt(sample(), &stranger), &signer).unwrap_err();
     assert!(matches!(error, BundleError::TooFewSignatures { found: 0, required: 1, .. }), "{error}");
 
+    // Somebody else signs and names the key that counts.
+    let mut forged = encrypt(sample(), &signer);
+    let payload = OmsStatement::about(&forged.draft.release.name, &forged.draft.layers()).to_payload();
+    let attestation = Attestation::new(&payload, &stranger.signature(PAYLOAD_TYPE, &payload), signer.id()).unwrap();
+    let mut apart = Encrypted { files: Vec::new(), prefixes: BTreeMap::new(), draft: sample() };
+    let recipients = [Recipient::of_secret(&SECRET)];
+    apart.add(BundlePath::model_signature(), LayerKind::ModelSignature, attestation.bytes(), &recipients);
+    *forged.layer("model.sig") = apart.files.remove(0).2;
+    let error = load(&forged, &signer).unwrap_err();
+    assert!(matches!(error, BundleError::BadSignature { key, .. } if key == signer.id()), "{error}");
+
     let mut other_root = encrypt(sample(), &signer);
     other_root.draft.release.encryption.as_mut().unwrap().plaintext_root = Digest::of(b"another");
     let error = load(&other_root, &signer).unwrap_err();
@@ -334,6 +357,15 @@ fn a_bundle_is_encrypted_whole_and_says_so() {
     let elsewhere = text.replace("model.sig", "model.sih");
     let error = Manifest::parse(elsewhere.into_bytes()).unwrap_err();
     assert!(matches!(error, BundleError::WrongField { .. }), "{error}");
+
+    let sealed = SealedBundle::open(encrypted.seal(&signer)).unwrap();
+    // No second signature comes to lie beside the one that is inside.
+    let files = sealed.model_files(sealed.unverified_attestations().first());
+    let names: Vec<&str> = files.iter().map(|file| &*file.path).collect();
+    assert!(names.iter().all(|name| name.ends_with(".age")) && names.contains(&"model.sig.age"), "{names:?}");
+    let claims = sealed.claims().to_string();
+    let recipient = Recipient::of_secret(&SECRET);
+    assert!(claims.contains(&format!("encryption  age/v1\nrecipient   {recipient}\n")), "{claims}");
 
     // A readable statement beside it names the digests of what nobody should be able to guess.
     let statement = OmsStatement::about(&encrypted.draft.release.name, &encrypted.draft.layers());

@@ -92,9 +92,49 @@ fn a_header_is_read_as_written() {
 }
 
 #[test]
+fn every_type_of_value_is_read_as_what_it_is() {
+    // The number of a type, the bytes of two values, these as integers and as numbers, and both as an array.
+    for (kind, bytes, integers, number, array) in [
+        (0u32, vec![7, 8], [Some(7), Some(8)], None, GgufArray::U8(vec![7, 8])),
+        (1, vec![7, 255], [Some(7), None], None, GgufArray::I8(vec![7, -1])),
+        (2, vec![7, 0, 0, 1], [Some(7), Some(256)], None, GgufArray::U16(vec![7, 256])),
+        (3, vec![7, 0, 255, 255], [Some(7), None], None, GgufArray::I16(vec![7, -1])),
+        (4, [7u32, 8].map(u32::to_le_bytes).concat(), [Some(7), Some(8)], None, GgufArray::U32(vec![7, 8])),
+        (5, [7i32, -1].map(i32::to_le_bytes).concat(), [Some(7), None], None, GgufArray::I32(vec![7, -1])),
+        (6, [0.5f32, 1.0].map(f32::to_le_bytes).concat(), [None; 2], Some(0.5), GgufArray::F32(vec![0.5, 1.0])),
+        (7, vec![1, 0], [None; 2], None, GgufArray::Bool(vec![true, false])),
+        (10, [7u64, 8].map(u64::to_le_bytes).concat(), [Some(7), Some(8)], None, GgufArray::U64(vec![7, 8])),
+        (11, [7i64, -1].map(i64::to_le_bytes).concat(), [Some(7), None], None, GgufArray::I64(vec![7, -1])),
+        (12, [0.5f64, 1.0].map(f64::to_le_bytes).concat(), [None; 2], Some(0.5), GgufArray::F64(vec![0.5, 1.0])),
+    ] {
+        let (first, second) = bytes.split_at(bytes.len() / 2);
+        let both = Writer::default().u32(kind).u64(2).raw(&bytes).0;
+        let file =
+            Writer::preamble(0, 3).entry("first", kind, first).entry("second", kind, second).entry("both", 9, &both);
+        let metadata = GgufHeader::parse(&file.data(0)).unwrap().metadata;
+        assert_eq!(["first", "second"].map(|key| metadata[key].as_u64()), integers, "type {kind}");
+        assert_eq!(metadata["first"].as_f64(), number, "type {kind}");
+        assert_eq!(metadata["first"].as_bool(), (kind == 7).then_some(true), "type {kind}");
+        assert!(metadata["first"].as_str().is_none() && metadata["first"].as_array().is_none(), "type {kind}");
+        assert_eq!(metadata["both"].as_array(), Some(&array));
+        assert_eq!((array.len(), array.is_empty()), (2, false), "type {kind}");
+        assert!(metadata["both"].as_u64().is_none() && metadata["both"].as_strings().is_none(), "type {kind}");
+    }
+    let texts = Writer::preamble(0, 2).entry("text", 8, &Writer::default().string(b"a").0).entry(
+        "texts",
+        9,
+        &Writer::default().u32(8).u64(1).string(b"a").0,
+    );
+    let metadata = GgufHeader::parse(&texts.data(0)).unwrap().metadata;
+    assert_eq!((metadata["text"].as_str(), metadata["texts"].as_array().unwrap().len()), (Some("a"), 1));
+    assert!(metadata["text"].as_f64().is_none() && metadata["text"].as_bool().is_none());
+}
+
+#[test]
 fn block_formats_have_the_sizes_of_the_format() {
     // Elements and bytes of one block, as ggml defines them.
     for (number, kind, elements, bytes) in [
+        (1, TensorKind::F16, 1, 2),
         (2, TensorKind::Q4_0, 32, 18),
         (3, TensorKind::Q4_1, 32, 20),
         (6, TensorKind::Q5_0, 32, 22),
@@ -105,6 +145,11 @@ fn block_formats_have_the_sizes_of_the_format() {
         (12, TensorKind::Q4K, 256, 144),
         (13, TensorKind::Q5K, 256, 176),
         (14, TensorKind::Q6K, 256, 210),
+        (24, TensorKind::I8, 1, 1),
+        (25, TensorKind::I16, 1, 2),
+        (26, TensorKind::I32, 1, 4),
+        (27, TensorKind::I64, 1, 8),
+        (28, TensorKind::F64, 1, 8),
         (30, TensorKind::BF16, 1, 2),
     ] {
         let bytes_of_two = 2 * bytes as usize;

@@ -271,7 +271,11 @@ fn c16_a_downgrade_token_is_signed_by_release_keys_that_still_count() {
     });
     let error = root.clone().with_downgrade(&signed(&document, &[&trust.vendor])).unwrap_err();
     assert!(matches!(error, BundleError::TooFewDocumentSignatures { found: 0, .. }), "{error}");
-    root.with_downgrade(&signed(&document, &[&trust.second])).unwrap();
+    let permitting = root.with_downgrade(&signed(&document, &[&trust.second])).unwrap();
+    assert!(permitting.downgrade().is_some());
+    // A list that comes later takes a token away: a key that signed it may be on the list.
+    let later = permitting.with_revocations(&signed(&list(|part| part.version = 2), &[&trust.revoker])).unwrap();
+    assert_eq!((later.downgrade().is_some(), later.revocations().unwrap().version()), (false, 2));
 }
 
 #[test]

@@ -1,10 +1,14 @@
 //! What is written can be read; the same contents give the same bytes; other tools read it too.
 
+use std::io;
 use std::path::Path;
 use std::process::Command;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use ampoule_bundle::archive::{self, Contents};
-use ampoule_bundle::{BundleError, Curve, LayerKind, SealedBundle, Source};
+use ampoule_bundle::statement::AdapterBinding;
+use ampoule_bundle::{Attestation, BundleError, Curve, Digest, LayerKind, SealedBundle, Source, read_exact};
 use proptest::prelude::*;
 
 use crate::sample::{Draft, Signer, check, draft, file, open_and_verify, root, safetensors};
@@ -30,7 +34,12 @@ fn a_sealed_bundle_opens_and_shows_what_was_sealed() {
         assert_eq!(paths, ["README.md", "config.json", "tokenizer.json"]);
         for (path, bytes) in verified.files() {
             assert_eq!(bytes, draft.content(path));
+            assert_eq!(verified.file(path.as_str()), Some(bytes));
         }
+        assert_eq!(verified.file("model.safetensors"), None, "weights are not held");
+        let binding = verified.adapter_binding().unwrap();
+        assert_eq!(binding.base, draft.manifest().digest());
+        assert_eq!((binding.tokenizer, binding.chat_template), (Digest::of(br#"{"version":"1.0"}"#), None));
         let tensors: Vec<(&str, &[usize])> = verified.weights()[0]
             .header
             .tensors()
@@ -75,6 +84,53 @@ fn claims_name_both_ends_of_the_range_of_runtimes() {
     assert!(shown(&draft).contains("runtime     0.1.0 or later, below 1.0.0\n"), "{}", shown(&draft));
     draft.release.requires.runtime.below = None;
     assert!(shown(&draft).contains("runtime     0.1.0 or later\n"), "{}", shown(&draft));
+    assert!(shown(&draft).contains("kind        model\n"), "{}", shown(&draft));
+    let base = Digest::of(b"base");
+    draft.release.adapter = Some(AdapterBinding { base, tokenizer: base, chat_template: None });
+    draft.release.not_before = draft.release.expires.take();
+    let told = shown(&draft);
+    for line in
+        [&format!("kind        adapter of the base {base}"), "not before  2027-01-01T00:00:00Z", "expires     never"]
+    {
+        assert!(told.lines().any(|found| found == line), "{line}: {told}");
+    }
+    let claims = serde_json::to_value(SealedBundle::open(draft.seal(&[&signer])).unwrap().claims()).unwrap();
+    assert_eq!((&claims["kind"], &claims["base"]), (&"adapter".into(), &base.to_string().into()));
+    let bare = SealedBundle::open(draft.write(&[])).unwrap();
+    assert!(bare.claims().to_string().starts_with("no readable release statement\n"));
+}
+
+/// A source that is interrupted now and then, and fails beyond its middle.
+struct Failing(Vec<u8>, AtomicBool);
+
+impl Source for Failing {
+    fn length(&self) -> io::Result<u64> {
+        self.0.length()
+    }
+
+    fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
+        if self.1.fetch_xor(true, Ordering::Relaxed) {
+            return Err(io::ErrorKind::Interrupted.into());
+        }
+        if offset as usize >= self.0.len() / 2 {
+            return Err(io::ErrorKind::PermissionDenied.into());
+        }
+        self.0.read_at(&mut buffer[..1], offset)
+    }
+}
+
+#[test]
+fn a_read_goes_on_after_an_interruption_and_ends_with_the_source() {
+    let source: Box<dyn Source> = Box::new(Failing(vec![1, 2, 3, 4], AtomicBool::new(false)));
+    let mut buffer = [0; 2];
+    read_exact(&source, &mut buffer, 0).unwrap();
+    assert_eq!((buffer, source.length().unwrap()), ([1, 2], 4));
+    assert_eq!(read_exact(&source, &mut buffer, 1).unwrap_err().kind(), io::ErrorKind::PermissionDenied);
+    let short = Arc::new(vec![1, 2, 3]);
+    assert_eq!(read_exact(&short, &mut buffer, 2).unwrap_err().kind(), io::ErrorKind::UnexpectedEof);
+    assert_eq!(short.length().unwrap(), 3);
+    let error = SealedBundle::open(Failing(vec![0; 12], AtomicBool::new(false))).err().expect("it cannot be read");
+    assert!(matches!(error, BundleError::Io { .. }), "{error}");
 }
 
 #[test]
@@ -105,6 +161,26 @@ fn equal_files_share_a_blob_and_an_empty_object_is_no_exception() {
 }
 
 #[test]
+fn what_a_file_says_of_itself_is_what_was_written() {
+    let signer = Signer::new(Curve::P256);
+    let draft = draft();
+    let sealed = SealedBundle::open(draft.seal(&[&signer])).unwrap();
+    assert_eq!(sealed.unverified_release().unwrap(), draft.release_statement().predicate);
+    assert_eq!(sealed.unverified_config().to_bytes(), draft.config());
+    let parts = sealed.unverified_parts();
+    assert_eq!((parts.manifest.digest(), parts.config), (draft.manifest().digest(), draft.config()));
+    let digests = |attestations: &[Attestation]| attestations.iter().map(Attestation::digest).collect::<Vec<_>>();
+    assert_eq!(digests(&parts.attestations), digests(sealed.unverified_attestations()));
+    assert_eq!(parts.attestations.len(), 3);
+    // Other signatures give another file of the same bundle.
+    let again = SealedBundle::open(draft.seal(&[&signer])).unwrap();
+    assert_ne!(sealed.content_digest(), again.content_digest());
+    let bare = SealedBundle::open(draft.write(&[signer.attest(&draft.oms_payload())])).unwrap();
+    let missing = bare.unverified_release().unwrap_err();
+    assert!(matches!(missing, BundleError::MissingStatement { statement: "release" }), "{missing}");
+}
+
+#[test]
 fn a_layer_is_copied_with_its_digest_checked() {
     let signer = Signer::new(Curve::P256);
     let draft = draft();
@@ -115,6 +191,12 @@ fn a_layer_is_copied_with_its_digest_checked() {
         let mut copy = Vec::new();
         sealed.copy_layer(index, &mut copy).unwrap();
         assert_eq!(copy, draft.content(&layer.path));
+        // Beyond the layer's end there is nothing to read.
+        let (content, mut more) = (sealed.layer(index), vec![0; copy.len() + 1]);
+        assert_eq!(content.length().unwrap(), copy.len() as u64);
+        assert_eq!(content.read_at(&mut more, 0).unwrap(), copy.len());
+        assert_eq!(&more[..copy.len()], copy);
+        assert_eq!(content.read_at(&mut more, copy.len() as u64).unwrap(), 0);
     }
     let position = bytes.windows(9).position(|window| window == b"# A model").unwrap();
     bytes[position] ^= 1;

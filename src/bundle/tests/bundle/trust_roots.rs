@@ -1,9 +1,10 @@
 //! Trust roots that contradict themselves are refused.
 
-use ampoule_bundle::{BundleError, Curve, Digest, Role, RootDocument, TrustRoot};
+use ampoule_bundle::trust::{RevocationDocument, RevocationPart, RootSummary};
+use ampoule_bundle::{BundleError, Curve, Digest, Epoch, Role, RootDocument, TrustRoot};
 use serde_json::{Value, json};
 
-use crate::sample::{Signer, time};
+use crate::sample::{Signer, root_document, signed, time};
 
 fn document() -> (Signer, Value) {
     let signer = Signer::new(Curve::P256);
@@ -147,4 +148,51 @@ fn c09_roots_are_strict_json() {
         assert!(matches!(TrustRoot::pin(other.as_bytes()), Err(BundleError::MalformedJson { .. })));
     }
     assert!(matches!(TrustRoot::pin(&vec![b' '; (1 << 20) + 1]), Err(BundleError::TooLarge { .. })));
+}
+
+#[test]
+fn a_root_is_told_in_words() {
+    let [root_key, other, revoked, revoker] = std::array::from_fn(|_| Signer::new(Curve::P256));
+    let document = |minimum, maximum| {
+        let release: &[&Signer] = &[&revoked, &root_key];
+        let roles =
+            [(Role::Root, &[&root_key, &other][..], 1), (Role::Release, release, 2), (Role::Revoke, &[&revoker], 1)];
+        let mut document = root_document(4, &roles);
+        (document.signed.minimum_epoch, document.signed.maximum_epoch) = (minimum, maximum);
+        signed(&document, &[&root_key])
+    };
+    for (minimum, maximum, words) in
+        [(None, None, "any"), (None, Some(3), "0 to 3"), (Some(2), Some(3), "2 to 3"), (Some(2), None, "2 and higher")]
+    {
+        let root = TrustRoot::pin(&document(minimum.map(Epoch), maximum.map(Epoch))).unwrap();
+        let told = RootSummary::of(&root).to_string();
+        assert!(told.contains(&format!("epochs      {words}\n")) && !told.contains("revoked "), "{words}: {told}");
+    }
+    let bytes = document(None, None);
+    let mut list = RevocationPart::new(5, time("2026-02-01T00:00:00Z"));
+    list.keys.insert(revoked.id());
+    let list = signed(&RevocationDocument::unsigned(list), &[&revoker]);
+    let summary = RootSummary::of(&TrustRoot::pin(&bytes).unwrap().with_revocations(&list).unwrap());
+    let told = summary.to_string();
+    // Who signed the root is told where root keys are listed, and nowhere else.
+    let notes = |signer: &Signer| -> Vec<&str> {
+        let id = signer.id().to_string();
+        told.lines().filter_map(|line| line.trim_start().strip_prefix(id.as_str())).collect()
+    };
+    assert_eq!(notes(&root_key), [" (ecdsa-sha2-nistp256, signed this root)", " (ecdsa-sha2-nistp256)"]);
+    assert_eq!(notes(&other), [" (ecdsa-sha2-nistp256)"]);
+    assert_eq!(notes(&revoked), [" (ecdsa-sha2-nistp256, REVOKED)"]);
+    for line in [
+        "trust root  version 4, expires 2036-01-01T00:00:00Z",
+        &format!("digest      {}", Digest::of(&bytes)),
+        "root        1 of 2 must sign the next trust root",
+        "release     2 of 2 must sign any bundle, and downgrade tokens",
+        "revoke      1 of 1 must sign revocation lists",
+        "revoked     list version 5 of 2026-02-01T00:00:00Z: 1 keys, 0 manifests, minimum counters of 0 names",
+    ] {
+        assert!(told.lines().any(|found| found == line), "{line}: {told}");
+    }
+    let tree = serde_json::to_value(&summary).unwrap();
+    assert_eq!(tree["revocations"]["digest"], json!(Digest::of(&list)));
+    assert_eq!(tree["signed_by"], json!([root_key.id()]));
 }
