@@ -146,6 +146,9 @@ fn c18_a_clock_that_was_set_back_is_not_believed() {
     refused("a root that expired by what was seen", &mut admit, 12, "trust_root_expiry");
 }
 
+/// What is done to a file while it is read, and the refusal that must come of it; none where its old bytes are used.
+type Attack<'a> = (&'a str, &'a dyn Fn(&Path), Option<(i32, &'a str)>);
+
 /// A file that changes between two reads gives its old bytes or an error, and never a signal.
 #[test]
 fn c19_a_file_that_changes_while_it_is_read_is_refused() {
@@ -167,7 +170,7 @@ fn c19_a_file_that_changes_while_it_is_read_is_refused() {
         file.set_len(whole.len() as u64 / 2).unwrap();
     };
     let exchanged = |bundle: &Path| fs::rename(workspace_copy(&site, "expired"), bundle).unwrap();
-    let attacks: [(&str, &dyn Fn(&Path), Option<(i32, &str)>); 3] = [
+    let attacks: [Attack<'_>; 3] = [
         ("a weight that is changed", &changed, Some((11, "digest_mismatch"))),
         ("a file that is cut", &cut, Some((10, "truncated"))),
         // Whoever has opened a file keeps it: another one of its name changes nothing.

@@ -29,9 +29,9 @@ Examples:
   openssl dgst -sha256 -verify vendor.pub -signature ampoule-0.1.0-x86_64-linux.tar.gz.sig \\
       ampoule-0.1.0-x86_64-linux.tar.gz
 
-A bundle stays the same bundle: its statements are signed once more, as they are, and nothing else in
-it changes. A thin bundle is not signed, but the whole one, before `ampoule-seal diff`; a trust root, a
-revocation list or a downgrade token is signed with `ampoule-seal trust sign`.";
+A bundle stays the same bundle: its statements are signed once more, as they are, and nothing else
+in it changes. A thin bundle is not signed, but the whole one, before `ampoule-seal diff`; a trust
+root, a revocation list or a downgrade token is signed with `ampoule-seal trust sign`.";
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = RELEASE_EXAMPLES)]

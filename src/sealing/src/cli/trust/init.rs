@@ -20,12 +20,13 @@ const EXAMPLES: &str = "\
 Examples:
   ampoule-seal trust init --root-key root.pub --release-key vendor.pub --revoke-key revoke.pub \\
       --out root.json
-  ampoule-seal trust init --version 3 --root-key our-root.pub --release-key vendor.pub \\
-      --revoke-key revoke.pub --site-key site.pub --out our-root.json
+  ampoule-seal trust init --version 3 --maximum-epoch 2 --root-key our-root.pub \\
+      --release-key vendor.pub --revoke-key revoke.pub --site-key site.pub --out our-root.json
 
 The second one is a site's own, which lists the vendor's keys beside one of the site and takes the
-place of version 2 of the vendor's root.  Under a root without --revoke-key nothing is taken back: no
-revocation list is accepted.";
+place of version 2 of the vendor's root; `trust show` of that tells its keys and its epochs.
+
+Under a root without --revoke-key nothing is taken back: no revocation list is accepted.";
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
