@@ -18,8 +18,8 @@ const FOLDER: &str = "target/load";
 /// How much is measured.
 #[derive(clap::Args)]
 pub(crate) struct Options {
-    /// How often each side has its turn.
-    #[arg(long, default_value_t = 7)]
+    /// How often each side has its turn; each comes first in half of them, if the number is even.
+    #[arg(long, default_value_t = 8)]
     rounds: u32,
     /// How large the weights are.
     #[arg(long, value_name = "MIB", default_value_t = 1024)]

@@ -8,6 +8,7 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 
 use crate::permissions;
+use crate::replace::folder_of;
 
 /// The owner may connect, nobody else.
 const SOCKET_MODE: u32 = 0o600;
@@ -148,10 +149,6 @@ struct Place {
     folder: PathBuf,
     /// Whether there is a socket of this name.
     is_taken: bool,
-}
-
-fn folder_of(path: &Path) -> &Path {
-    path.parent().filter(|parent| *parent != Path::new("")).unwrap_or(Path::new("."))
 }
 
 fn place(path: &Path) -> Result<Place, AdminSocketError> {

@@ -7,9 +7,9 @@
 //! The server reads the file at start.  Adding or revoking a key takes effect at the next start.
 
 use std::fmt;
-use std::fs::{self, File, OpenOptions};
-use std::io::{self, Read, Write};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::fs::File;
+use std::io::{self, Read};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use ampoule_bundle::Timestamp;
@@ -18,6 +18,8 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use ring::digest::{SHA256, digest};
 use ring::rand::{SecureRandom, SystemRandom};
 use serde::{Deserialize, Serialize};
+
+use crate::replace::{folder_of, lock_folder_of, replace};
 
 /// What every key begins with, so that a leaked one is recognised by secret scanners.
 pub const KEY_PREFIX: &str = "amp-";
@@ -235,26 +237,13 @@ impl KeyStore {
         Ok(store)
     }
 
-    /// Replaces the file in one step: a reader sees the old keys or the new ones, also after a power cut.
     fn save(&self, path: &Path) -> io::Result<()> {
-        let folder = folder_of(path);
-        let staged = path.with_extension(format!("staged-{}", std::process::id()));
-        let written = self.write_to(&staged).and_then(|()| fs::rename(&staged, path));
-        if written.is_err() {
-            // The staged file may not exist; the first error is the one to tell.
-            let _ = fs::remove_file(&staged);
-        }
-        written?;
-        File::open(folder)?.sync_all()
-    }
-
-    fn write_to(&self, staged: &Path) -> io::Result<()> {
-        let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(staged)?;
+        let mut bytes = Vec::new();
         for entry in &self.entries {
-            serde_json::to_writer(&mut file, entry)?;
-            file.write_all(b"\n")?;
+            serde_json::to_writer(&mut bytes, entry)?;
+            bytes.push(b'\n');
         }
-        file.sync_all()
+        replace(path, &bytes)
     }
 }
 
@@ -330,10 +319,8 @@ impl fmt::Debug for IssuedKey {
 /// Reads the store, lets `act` change it and writes it back, while no other process does the same.
 fn change<T>(path: &Path, act: impl FnOnce(&mut KeyStore) -> Result<T, KeyStoreError>) -> Result<T, KeyStoreError> {
     let at = |source| KeyStoreError::Io { path: path.to_owned(), source };
-    // The folder is locked rather than the file, because the file is replaced.
     let of_folder = |source| KeyStoreError::Folder { path: folder_of(path).to_owned(), source };
-    let folder = File::open(folder_of(path)).map_err(of_folder)?;
-    folder.lock().map_err(of_folder)?;
+    let _lock = lock_folder_of(path).map_err(of_folder)?;
     let mut store = match KeyStore::load(path) {
         Err(KeyStoreError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => KeyStore::default(),
         other => other?,
@@ -343,17 +330,11 @@ fn change<T>(path: &Path, act: impl FnOnce(&mut KeyStore) -> Result<T, KeyStoreE
     Ok(outcome)
 }
 
-fn folder_of(path: &Path) -> &Path {
-    match path.parent() {
-        Some(parent) if !parent.as_os_str().is_empty() => parent,
-        _ => Path::new("."),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
 
+    use std::fs;
     use std::os::unix::fs::PermissionsExt;
 
     use super::*;
@@ -400,6 +381,17 @@ mod tests {
         add(&path, "alice", noon()).unwrap();
         fs::set_permissions(&path, fs::Permissions::from_mode(0o620)).unwrap();
         assert!(matches!(KeyStore::load(&path), Err(KeyStoreError::WritableByOthers { found: 0o620, .. })));
+    }
+
+    #[test]
+    fn who_may_read_the_file_stays_so_when_a_key_is_added() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("keys.jsonl");
+        add(&path, "alice", noon()).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o640)).unwrap();
+        add(&path, "bob", noon()).unwrap();
+        revoke(&path, "alice").unwrap();
+        assert_eq!(fs::metadata(&path).unwrap().mode() & 0o7777, 0o640);
     }
 
     #[test]

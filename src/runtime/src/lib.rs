@@ -27,6 +27,7 @@ pub mod metrics;
 mod passing;
 mod permissions;
 pub mod progress;
+mod replace;
 pub mod report;
 pub mod sandbox;
 pub mod signals;

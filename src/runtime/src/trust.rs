@@ -2,11 +2,8 @@
 //! site has them.  Whoever can exchange one of these decides what this host serves, so none may be writable by
 //! everybody.
 
-use std::fs::{self, File, TryLockError};
-use std::io::{self, Read, Write};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
 
 use ampoule_bundle::limits::MAX_TRUST_ROOT_BYTES;
 use ampoule_bundle::{BundleError, TrustRoot, regular, without_waiting};
@@ -15,9 +12,7 @@ use crate::config::{ConfigError, ConfigErrors};
 use crate::demo;
 use crate::error::Error;
 use crate::permissions;
-
-/// An update takes some milliseconds.
-const LOCK_PATIENCE: Duration = Duration::from_secs(5);
+use crate::replace::{lock_folder_of, replace};
 
 /// What stands beside a trust root, where the site has it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -130,9 +125,7 @@ pub struct Updated {
 /// The first root that does not follow the one before it; then `path` is what it was.
 pub fn update(path: &Path, chain: &[PathBuf]) -> Result<Updated, Error> {
     let at = |source| Error::ReplaceTrustRoot { path: path.to_owned(), source };
-    // The folder is locked rather than the file, because the file is replaced.
-    let folder = File::open(folder_of(path)).map_err(at)?;
-    lock_soon(&folder).map_err(at)?;
+    let _lock = lock_folder_of(path).map_err(at)?;
     let mut root = pin(&read(path, TrustFile::Root)?, path)?;
     let from = root.version();
     let mut last = None;
@@ -142,53 +135,7 @@ pub fn update(path: &Path, chain: &[PathBuf]) -> Result<Updated, Error> {
         last = Some(bytes);
     }
     if let Some(bytes) = last {
-        replace(path, &bytes).and_then(|()| folder.sync_all()).map_err(at)?;
+        replace(path, &bytes).map_err(at)?;
     }
     Ok(Updated { from, root })
-}
-
-/// Everybody who may read the folder may lock it, so nobody is waited for long.
-fn lock_soon(folder: &File) -> io::Result<()> {
-    let begun = Instant::now();
-    loop {
-        match folder.try_lock() {
-            Ok(()) => return Ok(()),
-            Err(TryLockError::Error(source)) => return Err(source),
-            Err(TryLockError::WouldBlock) if begun.elapsed() > LOCK_PATIENCE => {
-                return Err(io::Error::other("somebody else holds a lock on its folder"));
-            }
-            Err(TryLockError::WouldBlock) => std::thread::sleep(Duration::from_millis(10)),
-        }
-    }
-}
-
-/// A reader sees the old file or the new one, and the new one has the old one's permissions and owner.
-fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    // A link stays a link: what it leads to is replaced.
-    let path = fs::canonicalize(path)?;
-    let before = fs::metadata(&path)?;
-    let staged = path.with_extension(format!("staged-{}", std::process::id()));
-    let write = || {
-        let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&staged)?;
-        file.write_all(bytes)?;
-        let made = file.metadata()?;
-        if (made.uid(), made.gid()) != (before.uid(), before.gid()) {
-            std::os::unix::fs::fchown(&file, Some(before.uid()), Some(before.gid()))?;
-        }
-        file.set_permissions(fs::Permissions::from_mode(before.mode() & 0o7777))?;
-        file.sync_all()?;
-        fs::rename(&staged, &path)?;
-        File::open(folder_of(&path))?.sync_all()
-    };
-    write().inspect_err(|_| {
-        // The staged file may not exist; the first error is the one to tell.
-        let _ = fs::remove_file(&staged);
-    })
-}
-
-fn folder_of(path: &Path) -> &Path {
-    match path.parent() {
-        Some(parent) if !parent.as_os_str().is_empty() => parent,
-        _ => Path::new("."),
-    }
 }

@@ -7,11 +7,12 @@
 //! ```
 //!
 //! The sides take turns in one process, on as many threads, over files in the page cache; which of a pair comes first
-//! changes from round to round. Before each turn as much memory as it needs is touched and given back, because a virtual
-//! machine may have to ask its host for memory that lay idle, which would be on the account of whoever comes first. Each
-//! side keeps all that it has read until its turn is over. The peak of our side's memory is what the process grew by beyond the weights; more
-//! than the limit is a failure. Beside the time on the wall stands that of the processors, which other work on the
-//! machine disturbs least.
+//! changes from round to round. Before each pair the reference's loop runs once untimed: what the machine does for
+//! whoever touches files and memory first after a while would otherwise be on one side's account. Each side keeps all that
+//! it has read until its turn is over. The peak of our side's memory is what the process grew by beyond the weights; more
+//! than the limit is a failure. Beside the time on the wall stand those of the processors in the program and
+//! in the system: the first is what the work itself takes, the second is mostly the making of memory, which a virtual
+//! machine may have to ask its host for. Where it sometimes has, the lower quartile is of the turns in which it had not.
 
 use std::error::Error;
 use std::fs::{self, File};
@@ -75,42 +76,54 @@ impl TensorSink for Keep {
 fn main() -> Outcome<()> {
     let mut arguments = std::env::args().skip(1);
     let folder = PathBuf::from(arguments.next().ok_or("name a folder for some files of the weights' size")?);
-    let rounds: usize = arguments.next().map_or(Ok(7), |text| text.parse())?;
+    let rounds: usize = arguments.next().map_or(Ok(8), |text| text.parse())?;
     let layer_bytes = arguments.next().map_or(Ok(1024), |text| text.parse::<usize>())? * (1 << 20) / LAYERS;
     let files = Files::make(&folder, layer_bytes)?;
     let sides = ["reference", "plain", "reference_encrypted", "encrypted"];
     println!(
         "round,{},plain_peak_mib,encrypted_peak_mib",
-        sides.map(|side| format!("{side}_wall,{side}_cpu")).join(",")
+        sides.map(|side| format!("{side}_wall,{side}_user,{side}_system")).join(",")
     );
     let mut rows = Vec::new();
     for round in 0..=rounds {
         let first = if round % 2 == 0 { First::Reference } else { First::Ours };
-        let ours = |path: &Path| touch(layer_bytes).and_then(|()| load(path, layer_bytes));
-        let theirs = |paths: &[PathBuf], key: Option<&LessSafeKey>| {
-            touch(layer_bytes).and_then(|()| timed(|| reference(paths, layer_bytes, key)))
-        };
-        let (bare, (plain, plain_peak)) = first.of(|| theirs(&files.raw, None), || ours(&files.plain))?;
+        let ours = |path: &Path| load(path, layer_bytes);
+        let theirs = |paths: &[PathBuf], key: Option<&LessSafeKey>| timed(|| reference(paths, layer_bytes, key));
         let key = chunk_key();
+        reference(&files.raw, layer_bytes, None)?;
+        let (bare, (plain, plain_peak)) = first.of(|| theirs(&files.raw, None), || ours(&files.plain))?;
+        reference(&files.sealed, layer_bytes, Some(&key))?;
         let (sealed, (encrypted, encrypted_peak)) =
             first.of(|| theirs(&files.sealed, Some(&key)), || ours(&files.encrypted))?;
         // The first round warms the cache.
         if round > 0 {
-            let times = [bare, plain, sealed, encrypted].map(|(wall, cpu)| format!("{wall:.3},{cpu:.2}")).join(",");
+            let times = [bare, plain, sealed, encrypted]
+                .map(|Taken { wall, user, system }| format!("{wall:.3},{user:.2},{system:.2}"))
+                .join(",");
             println!("{round},{times},{plain_peak},{encrypted_peak}");
             rows.push(([bare, plain, sealed, encrypted], [plain_peak, encrypted_peak]));
         }
     }
-    let middle =
-        |side: usize, time: fn((f64, f64)) -> f64| median(rows.iter().map(|(times, _)| time(times[side])).collect());
+    let of = |side: usize, quantile: usize, part: fn(&Taken) -> f64| {
+        let mut values: Vec<f64> = rows.iter().map(|(times, _)| part(&times[side])).collect();
+        values.sort_by(f64::total_cmp);
+        values.get(values.len() * quantile / 4).copied().unwrap_or(f64::NAN)
+    };
     eprintln!(
-        "| side | wall s | processors s | wall, to its reference | processors, to theirs |\n|---|---|---|---|---|"
+        "| side | wall s, median | lower quartile | program s | system s | median to the reference's | quartile | program |"
     );
+    eprintln!("|---|---|---|---|---|---|---|---|");
     for (side, name) in sides.iter().enumerate() {
-        let [wall, cpu] = [|time: (f64, f64)| time.0, |time: (f64, f64)| time.1].map(|time| middle(side, time));
-        let [wall_ratio, cpu_ratio] = [|time: (f64, f64)| time.0, |time: (f64, f64)| time.1]
-            .map(|time| middle(side, time) / middle(side / 2 * 2, time));
-        eprintln!("| {name} | {wall:.3} | {cpu:.2} | {wall_ratio:.3} | {cpu_ratio:.3} |");
+        let columns = |side: usize| {
+            let wall = |taken: &Taken| taken.wall;
+            [of(side, 2, wall), of(side, 1, wall), of(side, 2, |taken| taken.user), of(side, 2, |taken| taken.system)]
+        };
+        let (ours, theirs) = (columns(side), columns(side / 2 * 2));
+        let [median, quartile, program, system] = ours;
+        let [to_median, to_quartile, to_program] = [0, 1, 2].map(|column| ours[column] / theirs[column]);
+        eprintln!(
+            "| {name} | {median:.3} | {quartile:.3} | {program:.2} | {system:.2} | {to_median:.3} | {to_quartile:.3} | {to_program:.3} |"
+        );
     }
     let peak = |side: usize| rows.iter().map(|(_, peaks)| peaks[side]).max().unwrap_or(0);
     let [plain, encrypted] = [peak(0), peak(1)];
@@ -118,15 +131,6 @@ fn main() -> Outcome<()> {
     if plain.max(encrypted) > PEAK_LIMIT_MIB {
         return Err(format!("loading takes more than {PEAK_LIMIT_MIB} MiB beyond the weights").into());
     }
-    Ok(())
-}
-
-/// Touches as much memory as a turn needs, and gives it back.
-fn touch(layer_bytes: usize) -> Outcome<()> {
-    let mut memory = MmapMut::map_anon(LAYERS * layer_bytes)?;
-    memory.advise(Advice::HugePage)?;
-    memory.chunks_mut(4096).for_each(|page| page[0] = 1);
-    std::hint::black_box(&memory);
     Ok(())
 }
 
@@ -150,11 +154,6 @@ impl First {
             }
         }
     }
-}
-
-fn median(mut values: Vec<f64>) -> f64 {
-    values.sort_by(f64::total_cmp);
-    values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
 }
 
 /// The files of one comparison.
@@ -233,7 +232,7 @@ fn request(from: &Path, layer_bytes: usize, encrypt_to: Vec<Recipient>) -> Outco
 }
 
 /// From the open file to the verified bundle in memory, and by how many MiB the process grew beyond the weights.
-fn load(path: &Path, layer_bytes: usize) -> Outcome<((f64, f64), u64)> {
+fn load(path: &Path, layer_bytes: usize) -> Outcome<(Taken, u64)> {
     // Forgets the peak so far.
     fs::write("/proc/self/clear_refs", "5")?;
     let before = status("VmRSS:")?;
@@ -327,17 +326,28 @@ fn nonce(index: usize) -> Nonce {
     Nonce::assume_unique_for_key(bytes)
 }
 
-/// Seconds on the wall, and of all processors together.
-fn timed(work: impl FnOnce() -> Outcome<()>) -> Outcome<(f64, f64)> {
-    let (began, used) = (Instant::now(), processor_seconds()?);
-    work()?;
-    Ok((began.elapsed().as_secs_f64(), processor_seconds()? - used))
+/// Seconds.
+#[derive(Clone, Copy)]
+struct Taken {
+    wall: f64,
+    /// Of all processors together, in the program.
+    user: f64,
+    /// The same in the system.
+    system: f64,
 }
 
-fn processor_seconds() -> Outcome<f64> {
+fn timed(work: impl FnOnce() -> Outcome<()>) -> Outcome<Taken> {
+    let (began, before) = (Instant::now(), processor_seconds()?);
+    work()?;
+    let (wall, after) = (began.elapsed().as_secs_f64(), processor_seconds()?);
+    Ok(Taken { wall, user: after.0 - before.0, system: after.1 - before.1 })
+}
+
+fn processor_seconds() -> Outcome<(f64, f64)> {
     // The name of the program, which ends with a bracket, may hold spaces; user and system time are the 14th and 15th field.
     let stat = fs::read_to_string("/proc/self/stat")?;
     let fields: Vec<&str> = stat.rsplit(')').next().ok_or("no fields")?.split_whitespace().collect();
-    let ticks = |index: usize| -> Outcome<f64> { Ok(fields.get(index).ok_or("too few fields")?.parse()?) };
-    Ok((ticks(11)? + ticks(12)?) / 100.0)
+    let seconds =
+        |index: usize| -> Outcome<f64> { Ok(fields.get(index).ok_or("too few fields")?.parse::<f64>()? / 100.0) };
+    Ok((seconds(11)?, seconds(12)?))
 }
