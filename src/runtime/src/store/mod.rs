@@ -35,7 +35,7 @@ use ampoule_bundle::archive::{Assembled, Parts, read_blob};
 use ampoule_bundle::limits::{
     MAX_ATTESTATION_BYTES, MAX_ATTESTATIONS, MAX_ATTESTATIONS_TOTAL_BYTES, MAX_CONFIG_BYTES, MAX_MANIFEST_BYTES,
 };
-use ampoule_bundle::{Attestation, BundleError, Digest, Layer, LayerKind, Manifest, SealedBundle, Source};
+use ampoule_bundle::{Attestation, BundleError, Digest, Manifest, SealedBundle, Source};
 
 use crate::boot;
 use crate::error::Error;
@@ -117,8 +117,7 @@ impl Store {
 
     /// Whether only who has an identity can look into a bundle. One that cannot be opened at all is not called so.
     pub fn is_encrypted(&self, record: &Record) -> bool {
-        let is_signature = |layer: &Layer| layer.kind == LayerKind::ModelSignature;
-        self.open_bundle(record).is_ok_and(|bundle| bundle.unverified_manifest().layers().iter().any(is_signature))
+        self.open_bundle(record).is_ok_and(|bundle| bundle.unverified_manifest().is_encrypted())
     }
 
     /// What a bundle of this store is called in messages.
