@@ -1,0 +1,281 @@
+//! The rows that weights are multiplied with, in the number formats and in the order that the products read.
+//!
+//! Rows are cut into tiles, and within a tile all rows' numbers at one place of the summed dimension stand together: a
+//! product reads a tile from its beginning to its end.
+
+use std::cell::RefCell;
+
+use crate::memory::Buffer;
+use crate::pool::Pieces;
+use crate::processor::Processor;
+use crate::rows;
+
+/// The number format of one side of a product: what the weights of a format are multiplied with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Form {
+    /// Single precision.
+    Single,
+    /// bfloat16.
+    Brain,
+    /// Bytes with a scale for each 32 inputs.
+    Bytes32,
+    /// Bytes with a scale for each 256 inputs, and the sums of each 16.
+    Bytes256,
+}
+
+/// Which forms of the rows are wanted.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Forms(u8);
+
+impl Forms {
+    /// These and one more.
+    #[must_use]
+    pub fn and(self, form: Form) -> Forms {
+        Forms(self.0 | 1 << form as u8)
+    }
+
+    /// Whether a form is among them.
+    pub fn has(self, form: Form) -> bool {
+        self.0 & 1 << form as u8 != 0
+    }
+}
+
+impl FromIterator<Form> for Forms {
+    fn from_iter<T: IntoIterator<Item = Form>>(forms: T) -> Forms {
+        forms.into_iter().fold(Forms::default(), Forms::and)
+    }
+}
+
+/// The most rows of a tile: enough that unpacking weights costs little beside multiplying them.
+pub(crate) const TILE_ROWS: usize = 64;
+
+/// Rows in one or several forms.  Made once and filled anew for each product.
+#[derive(Debug, Default)]
+pub struct Activations {
+    rows: usize,
+    width: usize,
+    forms: Forms,
+    /// `[tile][input][row]`.
+    single: Buffer<f32>,
+    /// `[tile][pair of inputs][row][2]`; a last input without another has a zero beside it.
+    brain: Buffer<u16>,
+    bytes32: Bytes,
+    bytes256: Bytes,
+}
+
+/// Numbers as bytes under scales.
+#[derive(Debug, Default)]
+struct Bytes {
+    /// `[tile][block of 32 inputs][row][32]`.
+    quants: Buffer<i8>,
+    /// `[tile][block][row]`.
+    scales: Buffer<f32>,
+    /// What the bytes of a block add up to: `[tile][block][row]`, in blocks of 32 inputs under 32 and of 16 under 256.
+    sums: Buffer<i32>,
+}
+
+/// Up to [`TILE_ROWS`] rows in the form that a product wants; the other forms' slices are empty.
+#[derive(Clone, Copy)]
+pub(crate) struct Tile<'a> {
+    pub(crate) rows: usize,
+    pub(crate) inputs: usize,
+    /// `[input][row]`.
+    pub(crate) single: &'a [f32],
+    /// `[pair of inputs][row]`.
+    pub(crate) brain: &'a [[u16; 2]],
+    /// `[block of 32 inputs][row]`.
+    pub(crate) quants: &'a [[i8; 32]],
+    /// `[block][row]`.
+    pub(crate) scales: &'a [f32],
+    /// `[block][row]`.
+    pub(crate) sums: &'a [i32],
+}
+
+thread_local! {
+    /// One row in single precision, before it is put into the tiles.
+    static ROW: RefCell<Vec<f32>> = const { RefCell::new(Vec::new()) };
+}
+
+impl Activations {
+    /// Fills in `rows` rows of `width` numbers, which `row` writes, in these forms.
+    ///
+    /// # Panics
+    /// When `width` is no multiple of 32 or of 256 and a form needs that.
+    pub fn fill(
+        &mut self,
+        processor: &Processor,
+        forms: Forms,
+        rows: usize,
+        width: usize,
+        row: impl Fn(usize, &mut [f32]) + Sync,
+    ) {
+        (self.rows, self.width, self.forms) = (rows, width, forms);
+        if forms.has(Form::Single) {
+            self.single.reserve_zeroed(rows * width);
+        }
+        if forms.has(Form::Brain) {
+            self.brain.reserve_zeroed(rows * width.next_multiple_of(2));
+        }
+        if forms.has(Form::Bytes32) {
+            assert!(width.is_multiple_of(32), "rows of {width} numbers are no whole blocks of 32");
+            self.bytes32.reserve(rows, width, 32, 32);
+        }
+        if forms.has(Form::Bytes256) {
+            assert!(width.is_multiple_of(256), "rows of {width} numbers are no whole blocks of 256");
+            self.bytes256.reserve(rows, width, 256, 16);
+        }
+        let single = Pieces(self.single.as_mut_ptr());
+        let brain = Pieces(self.brain.as_mut_ptr());
+        let (bytes32, bytes256) = (self.bytes32.pieces(), self.bytes256.pieces());
+        processor.pool.for_each(rows, |index| {
+            ROW.with_borrow_mut(|scratch| {
+                scratch.clear();
+                scratch.resize(width, 0.0);
+                row(index, scratch);
+                let place = Place::of(index, rows);
+                // SAFETY: every row is handed out once, its places in the tiles belong to it alone, and the buffers have
+                // just been given room for all of them.
+                unsafe {
+                    if forms.has(Form::Single) {
+                        place.write_single(&single, scratch);
+                    }
+                    if forms.has(Form::Brain) {
+                        place.write_brain(&brain, scratch);
+                    }
+                    if forms.has(Form::Bytes32) {
+                        place.write_bytes::<32, 32>(processor.isa, &bytes32, scratch);
+                    }
+                    if forms.has(Form::Bytes256) {
+                        place.write_bytes::<256, 16>(processor.isa, &bytes256, scratch);
+                    }
+                }
+            });
+        });
+    }
+
+    /// How many rows there are.
+    pub fn rows(&self) -> usize {
+        self.rows
+    }
+
+    /// How many numbers a row has.
+    pub fn width(&self) -> usize {
+        self.width
+    }
+
+    pub(crate) fn tiles(&self) -> usize {
+        self.rows.div_ceil(TILE_ROWS)
+    }
+
+    /// # Panics
+    /// When the rows were not filled in this form.
+    pub(crate) fn tile(&self, index: usize, form: Form) -> Tile<'_> {
+        assert!(self.forms.has(form), "the rows were not filled in as {form:?}");
+        let start = index * TILE_ROWS;
+        let (rows, inputs) = (TILE_ROWS.min(self.rows - start), self.width);
+        let none = Tile { rows, inputs, single: &[], brain: &[], quants: &[], scales: &[], sums: &[] };
+        match form {
+            Form::Single => Tile { single: &self.single[start * inputs..][..rows * inputs], ..none },
+            Form::Brain => {
+                let pairs = inputs.div_ceil(2);
+                Tile { brain: &self.brain.as_chunks().0[start * pairs..][..rows * pairs], ..none }
+            }
+            Form::Bytes32 => self.bytes32.tile(start, 32, 32, none),
+            Form::Bytes256 => self.bytes256.tile(start, 256, 16, none),
+        }
+    }
+}
+
+impl Bytes {
+    fn reserve(&mut self, rows: usize, width: usize, scaled: usize, summed: usize) {
+        self.quants.reserve_zeroed(rows * width);
+        self.scales.reserve_zeroed(rows * width / scaled);
+        self.sums.reserve_zeroed(rows * width / summed);
+    }
+
+    fn pieces(&mut self) -> (Pieces<i8>, Pieces<f32>, Pieces<i32>) {
+        (Pieces(self.quants.as_mut_ptr()), Pieces(self.scales.as_mut_ptr()), Pieces(self.sums.as_mut_ptr()))
+    }
+
+    fn tile<'a>(&'a self, start: usize, scaled: usize, summed: usize, tile: Tile<'a>) -> Tile<'a> {
+        let part = |block: usize| (start * tile.inputs / block, tile.rows * tile.inputs / block);
+        let ((quant, quants), (scale, scales), (sum, sums)) = (part(32), part(scaled), part(summed));
+        Tile {
+            quants: &self.quants.as_chunks().0[quant..][..quants],
+            scales: &self.scales[scale..][..scales],
+            sums: &self.sums[sum..][..sums],
+            ..tile
+        }
+    }
+}
+
+/// Where a row stands: what comes before its tile, and its place in it.
+struct Place {
+    tile_start: usize,
+    tile_rows: usize,
+    row: usize,
+}
+
+impl Place {
+    fn of(index: usize, rows: usize) -> Place {
+        let tile_start = index / TILE_ROWS * TILE_ROWS;
+        Place { tile_start, tile_rows: TILE_ROWS.min(rows - tile_start), row: index - tile_start }
+    }
+
+    /// The number of this row's element at place `at` of `count` in a buffer `[tile][at][row]`.
+    fn element(&self, at: usize, count: usize) -> usize {
+        self.tile_start * count + at * self.tile_rows + self.row
+    }
+
+    /// # Safety
+    /// The buffer must have room for the row, and nobody else may use the row's elements.
+    unsafe fn write_single(&self, into: &Pieces<f32>, row: &[f32]) {
+        for (at, &value) in row.iter().enumerate() {
+            // SAFETY: the caller's.
+            unsafe { *into.at(self.element(at, row.len())) = value };
+        }
+    }
+
+    /// # Safety
+    /// As [`Place::write_single`].
+    unsafe fn write_brain(&self, into: &Pieces<u16>, row: &[f32]) {
+        let pairs = row.len().div_ceil(2);
+        for (at, pair) in row.chunks(2).enumerate() {
+            let element = 2 * self.element(at, pairs);
+            let brain = |value: Option<&f32>| value.map_or(0, |&value| half::bf16::from_f32(value).to_bits());
+            // SAFETY: the caller's.
+            unsafe {
+                *into.at(element) = brain(pair.first());
+                *into.at(element + 1) = brain(pair.get(1));
+            }
+        }
+    }
+
+    /// # Safety
+    /// As [`Place::write_single`].
+    unsafe fn write_bytes<const SCALED: usize, const SUMMED: usize>(
+        &self,
+        isa: crate::Isa,
+        (quants, scales, sums): &(Pieces<i8>, Pieces<f32>, Pieces<i32>),
+        row: &[f32],
+    ) {
+        let width = row.len();
+        for (block, values) in row.as_chunks::<SCALED>().0.iter().enumerate() {
+            let mut bytes = [0; SCALED];
+            let scale = rows::quantize(isa, values, &mut bytes);
+            // SAFETY: the caller's.
+            unsafe { *scales.at(self.element(block, width / SCALED)) = scale };
+            for (part, bytes) in bytes.as_chunks::<32>().0.iter().enumerate() {
+                let at = block * (SCALED / 32) + part;
+                let into: *mut [i8; 32] = quants.at(32 * self.element(at, width / 32)).cast();
+                // SAFETY: the caller's.
+                unsafe { *into = *bytes };
+            }
+            for (part, bytes) in bytes.as_chunks::<SUMMED>().0.iter().enumerate() {
+                let at = block * (SCALED / SUMMED) + part;
+                // SAFETY: the caller's.
+                unsafe { *sums.at(self.element(at, width / SUMMED)) = bytes.iter().map(|&byte| i32::from(byte)).sum() };
+            }
+        }
+    }
+}

@@ -1,0 +1,116 @@
+//! Products of rows with packed weights.
+
+use std::marker::PhantomData;
+use std::ops::Range;
+
+use crate::activations::{Activations, TILE_ROWS};
+use crate::format::{PanelFormat, with_format};
+use crate::pool::Pieces;
+use crate::processor::Processor;
+use crate::simd::{Kernel, LANES, Simd};
+use crate::weights::Packed;
+
+/// How many pieces of work each thread finds at least, so that one that was held up does not hold up all.
+const PIECES_PER_THREAD: usize = 8;
+/// The most panels of a piece: their weights stay in the cache while the tiles pass.
+const MOST_PANELS: usize = 16;
+
+/// `rows · weightsᵀ`.
+#[derive(Debug)]
+pub struct Product<'a> {
+    /// `[outputs, inputs]`.
+    pub weights: &'a Packed,
+    /// `[rows, outputs]`.
+    pub target: Target<'a>,
+}
+
+/// What happens to what is there.
+#[derive(Debug)]
+pub enum Target<'a> {
+    /// It is replaced.
+    Set(&'a mut [f32]),
+    /// The product is added to it.
+    Add(&'a mut [f32]),
+}
+
+impl Processor {
+    /// Multiplies the same rows with several matrices.
+    ///
+    /// # Panics
+    /// When the rows are not as wide as a matrix, were not filled in its form, or a target has another size.
+    pub fn multiply(&self, activations: &Activations, products: &mut [Product<'_>]) {
+        let panels: usize = products.iter().map(|product| product.weights.panels()).sum();
+        let piece = (panels / (self.pool.threads() * PIECES_PER_THREAD)).clamp(1, MOST_PANELS);
+        let products: Vec<Prepared<'_>> = products.iter_mut().map(|product| product.prepare(activations)).collect();
+        let pieces: Vec<(&Prepared<'_>, usize)> = products
+            .iter()
+            .flat_map(|product| (0..product.weights.panels()).step_by(piece).map(move |first| (product, first)))
+            .collect();
+        self.pool.for_each(pieces.len(), |index| {
+            let (product, first) = pieces[index];
+            let panels = first..(first + piece).min(product.weights.panels());
+            for tile in 0..activations.tiles() {
+                with_format!(product.weights.format(), F => {
+                    self.isa.run(Panels::<F> { product, activations, tile, panels: panels.clone(), format: PhantomData });
+                });
+            }
+        });
+    }
+}
+
+/// A product whose sizes were checked.
+struct Prepared<'a> {
+    weights: &'a Packed,
+    target: Pieces<f32>,
+    adds: bool,
+}
+
+impl Product<'_> {
+    fn prepare(&mut self, activations: &Activations) -> Prepared<'_> {
+        assert_eq!(activations.width(), self.weights.inputs(), "the width of the rows");
+        let (target, adds) = match &mut self.target {
+            Target::Set(target) => (target, false),
+            Target::Add(target) => (target, true),
+        };
+        assert_eq!(target.len(), activations.rows() * self.weights.outputs(), "the size of the target");
+        Prepared { weights: self.weights, target: Pieces(target.as_mut_ptr()), adds }
+    }
+}
+
+/// Some panels times one tile.
+struct Panels<'a, F> {
+    product: &'a Prepared<'a>,
+    activations: &'a Activations,
+    tile: usize,
+    panels: Range<usize>,
+    format: PhantomData<F>,
+}
+
+impl<F: PanelFormat> Kernel for Panels<'_, F> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, simd: S) {
+        let weights = self.product.weights;
+        let first_row = self.tile * TILE_ROWS;
+        let tile = self.activations.tile(self.tile, F::FORM);
+        let mut sums = [[0.0; LANES]; TILE_ROWS];
+        let sums = &mut sums[..tile.rows];
+        for panel in self.panels {
+            F::multiply(simd, weights.panel(panel), tile, sums);
+            let output = panel * LANES;
+            let lanes = LANES.min(weights.outputs() - output);
+            for (row, sums) in sums.iter().enumerate() {
+                let start = self.product.target.at((first_row + row) * weights.outputs() + output);
+                // SAFETY: `prepare` has checked the target's size, and each panel, and so each stretch of outputs, is handed
+                // out once.
+                let target = unsafe { std::slice::from_raw_parts_mut(start, lanes) };
+                if self.product.adds {
+                    target.iter_mut().zip(sums).for_each(|(target, sum)| *target += sum);
+                } else {
+                    target.copy_from_slice(&sums[..lanes]);
+                }
+            }
+        }
+    }
+}
