@@ -21,8 +21,6 @@ const PROCESS_BYTES: u64 = 96 << 20;
 const TOKENIZER_FACTOR: u64 = 12;
 /// Copies of the scores that exist at one time: the product, what mask or cap make of it, and the softmax.
 const SCORES_AT_ONCE: u64 = 3;
-/// The fewest tokens that a sequence's cache has room for.
-const LEAST_CACHE_TOKENS: u64 = 64;
 /// The most tokens of one batch of texts that are embedded, unless a single one is longer.
 const EMBEDDING_BATCH_TOKENS: u64 = 1024;
 
@@ -36,10 +34,6 @@ pub fn footprint(
     engine: &EngineConfig,
 ) -> Result<Footprint, InferenceError> {
     let tensors = || bundle.weights().iter().flat_map(|file| file.header.tensors());
-    let weights = tensors().map(loaded_bytes).sum();
-    let threads = std::thread::available_parallelism().map_or(1, usize::from).min(bundle.weights().len()) as u64;
-    // The bytes of a tensor as they are read and once more as they are converted.
-    let reading = 2 * threads * tensors().map(|tensor| tensor.length).max().unwrap_or(0);
     let (config, described) = match gguf_header(bundle.weights())? {
         Some(header) => (Some(Config::from_gguf(header)?), header_bytes(bundle)),
         None => {
@@ -53,11 +47,19 @@ pub fn footprint(
         let constraint = bundle.release().constraints.max_context_length.map(|tokens| tokens as usize);
         [constraint, context_length].into_iter().flatten().fold(own, usize::min)
     };
-    let serving = match config {
-        Some(config) => decoder_parts(&config, context(config.context_length), engine),
+    let (weights, reading, serving) = match config {
+        // A decoder's weights are packed as they are read, into as many bytes as they have in the file.
+        Some(config) => {
+            let weights = tensors().map(|tensor| tensor.length).sum();
+            (weights, 0, decoder_parts(&config, context(config.context_length), engine))
+        }
         None => {
             let config = EncoderConfig::from_files(|path| bundle.file(path))?;
-            vec![encoder_part(&config, context(config.max_tokens))]
+            let threads = std::thread::available_parallelism().map_or(1, usize::from).min(bundle.weights().len());
+            // The bytes of a tensor as they are read and once more as they are converted.
+            let reading = 2 * threads as u64 * tensors().map(|tensor| tensor.length).max().unwrap_or(0);
+            let serving = vec![encoder_part(&config, context(config.max_tokens))];
+            (tensors().map(loaded_bytes).sum(), reading, serving)
         }
     };
     let mut parts = vec![
@@ -76,7 +78,7 @@ fn part(what: &'static str, bytes: u64, lowered_by: Option<&'static str>) -> Mem
     MemoryPart { what, bytes, lowered_by }
 }
 
-/// What a tensor takes once it is loaded: half precision is widened, blocks stay as they are.
+/// What a tensor of an encoder takes once it is loaded: half precision is widened, blocks stay as they are.
 fn loaded_bytes(tensor: &TensorInfo) -> u64 {
     if tensor.kind.block_elements() > 1 { tensor.length } else { tensor.length.max(FLOAT_BYTES * elements(tensor)) }
 }
@@ -86,7 +88,7 @@ fn header_bytes(bundle: &VerifiedBundle) -> u64 {
 }
 
 fn decoder_parts(config: &Config, context: usize, engine: &EngineConfig) -> Vec<MemoryPart> {
-    let [layers, hidden, inner, heads, key_heads, width, vocabulary, own, context, running, budget, chunk] = [
+    let [layers, hidden, inner, heads, key_heads, width, vocabulary, context, running, budget, step] = [
         config.layers.len(),
         config.hidden_size,
         config.intermediate_size,
@@ -94,26 +96,27 @@ fn decoder_parts(config: &Config, context: usize, engine: &EngineConfig) -> Vec<
         config.key_value_head_count,
         config.head_dimension,
         config.vocabulary_size,
-        config.context_length,
         context,
         engine.max_running.max(1),
         engine.token_budget,
-        engine.prefill_chunk.max(1),
+        engine.step_tokens.max(1),
     ]
     .map(|size| size as u64);
-    // A cache grows in doublings, up to the model's own length, whatever the site allows of it.
-    let longest = (2 * context).min(own).max(LEAST_CACHE_TOKENS);
-    let (by_budget, by_requests) = ((2 * budget).max(LEAST_CACHE_TOKENS * running), running * longest);
-    let a_token = layers * 2 * key_heads * width * FLOAT_BYTES;
-    let lowered_by = if by_budget <= by_requests { "limits.token_budget" } else { "limits.running_requests" };
-    let cache = part("keys and values", a_token.saturating_mul(by_budget.min(by_requests)), Some(lowered_by));
-    let tokens = chunk.min(context).max(1);
-    let rows = tokens * (4 * hidden + 4 * heads * width + 4 * key_heads * width + 4 * inner);
-    let scores = SCORES_AT_ONCE * heads * tokens * context + tokens * context;
-    let pass = part("a pass over a piece of a prompt", FLOAT_BYTES * (rows + scores), Some("limits.context_tokens"));
-    // Logits of all that run, and the copies that sampling sorts.
-    let logits = part("logits", 4 * FLOAT_BYTES * vocabulary * running, Some("limits.running_requests"));
-    vec![cache, pass, logits]
+    let of_block = bytes_per_block(config.layers.len(), config.key_value_head_count, config.head_dimension) as u64;
+    let blocks = engine.blocks() as u64;
+    // Blocks are touched when they are first written, and those that run can write no more than their contexts.
+    let by_requests = running * context.div_ceil(KV_BLOCK_TOKENS as u64);
+    let lowered_by = if blocks <= by_requests { "limits.token_budget" } else { "limits.running_requests" };
+    let cache = part("keys and values", of_block.saturating_mul(blocks), Some(lowered_by));
+    // The rows of a step: pieces of prompts, and for each that generates its token and what is drafted of the next ones.
+    let rows = step.min(budget) + running * (1 + engine.draft_tokens as u64);
+    let of_row = 4 * hidden + 4 * heads * width + 3 * key_heads * width + 4 * inner;
+    let pass = part("a pass over a step", FLOAT_BYTES * rows * of_row, Some("limits.running_requests"));
+    // Logits of all rows that may end in a token, and the copies that sampling sorts.
+    let wanted = running * (1 + engine.draft_tokens as u64);
+    let of_logits = FLOAT_BYTES * vocabulary * (wanted + 4);
+    let _ = layers;
+    vec![cache, pass, part("logits", of_logits, Some("limits.running_requests"))]
 }
 
 fn encoder_part(config: &EncoderConfig, context: usize) -> MemoryPart {

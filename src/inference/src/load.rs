@@ -18,12 +18,15 @@
 //! ```
 
 use std::fmt;
+use std::num::NonZero;
 use std::sync::Arc;
+use std::thread;
 
 use ampoule_bundle::statement::{AdapterBinding, KnownAnswers};
 use ampoule_bundle::{
     AdmittedBundle, BundleError, BundleIdentity, GgufHeader, LoadError, TensorInfo, WeightFile, WeightHeader,
 };
+use ampoule_kernels::Processor;
 use serde::Deserialize;
 
 use crate::adapters::AdapterBase;
@@ -32,7 +35,8 @@ use crate::encoder::{Case, Encoder, EncoderConfig};
 use crate::engine::{EngineConfig, EngineHandle};
 use crate::error::InferenceError;
 use crate::known_answers::{self, Recording};
-use crate::model::{Config, Decoder, WeightsSink};
+use crate::model::Config;
+use crate::packed::{Generator, PackedDecoder, PackedSink};
 use crate::profile::{ModelKind, ModelProfile};
 use crate::proof;
 use crate::text::TextProcessor;
@@ -42,6 +46,8 @@ use crate::text::TextProcessor;
 pub struct LoadOptions {
     /// A shorter context than the model's own; longer ones have no effect.
     pub context_length: Option<usize>,
+    /// How many threads compute; as many as the process may use at once, if absent.
+    pub threads: Option<NonZero<usize>>,
     /// Told, from several threads, how many more bytes of weights have been read.
     pub progress: Option<Arc<dyn Fn(u64) + Send + Sync>>,
 }
@@ -71,8 +77,17 @@ pub struct ReadyModel {
 
 /// What computes.
 pub(crate) enum Model {
-    Generator(Box<Decoder>),
+    Generator(Box<Generator>),
     Encoder(Box<Encoder>),
+}
+
+impl Model {
+    pub(crate) fn kind(&self) -> ModelKind {
+        match self {
+            Model::Generator(_) => ModelKind::Generator,
+            Model::Encoder(_) => ModelKind::Encoder,
+        }
+    }
 }
 
 impl LoadedModel {
@@ -132,10 +147,10 @@ impl LoadedModel {
 
     /// Makes sure that the model computes numbers, then replays the answers that the release statement records and
     /// compares them within its tolerance.  A release without any has nothing more to prove.
-    pub fn prove(self) -> Result<ReadyModel, InferenceError> {
-        proof::compute(&self.model, self.profile.vocabulary_size)?;
+    pub fn prove(mut self) -> Result<ReadyModel, InferenceError> {
+        proof::compute(&mut self.model, self.profile.vocabulary_size)?;
         if let Some(expected) = &self.known_answers {
-            known_answers::replay(&self.model, expected)?;
+            known_answers::replay(&mut self.model, expected)?;
         }
         Ok(ReadyModel { loaded: self })
     }
@@ -152,33 +167,20 @@ impl ReadyModel {
         &self.loaded.identity
     }
 
-    /// The tokenizer and the chat template, to be kept beside the model.
-    pub fn text_processor(&self) -> Arc<TextProcessor> {
-        Arc::clone(&self.loaded.text)
-    }
-
     /// Records what the model computes, for the release statement of its bundle.
     ///
     /// # Errors
     /// [`InferenceError::TooFewKnownAnswers`] when the model prefers no token clearly enough to be held to it.
-    pub fn record(&self, recording: &Recording) -> Result<KnownAnswers, InferenceError> {
-        let LoadedModel { model, text, profile, .. } = &self.loaded;
+    pub fn record(&mut self, recording: &Recording) -> Result<KnownAnswers, InferenceError> {
+        let LoadedModel { model, text, profile, .. } = &mut self.loaded;
         known_answers::record(model, text, profile.context_length, recording)
-    }
-
-    /// The model itself, to be trained beside; `None` for an encoder.
-    pub fn into_decoder(self) -> Option<Decoder> {
-        match self.loaded.model {
-            Model::Generator(decoder) => Some(*decoder),
-            Model::Encoder(_) => None,
-        }
     }
 
     /// Starts the engine's thread, which owns the model from then on.
     pub fn spawn(self, config: EngineConfig) -> Result<EngineHandle, InferenceError> {
         let LoadedModel { model, text, profile, case, identity, binding, .. } = self.loaded;
         let fit = match (&model, binding) {
-            (Model::Generator(decoder), Some(binding)) => Some((decoder.config().clone(), binding)),
+            (Model::Generator(generator), Some(binding)) => Some((generator.decoder.config().clone(), binding)),
             _ => None,
         };
         EngineHandle::start(model, text, profile, case, AdapterBase { identity, fit }, config)
@@ -212,7 +214,7 @@ fn load_decoder(
     bundle: &AdmittedBundle,
     options: &LoadOptions,
 ) -> Result<(Model, ModelProfile), InferenceError> {
-    let weights = load_weights(bundle, WeightsSink::new(&config), options)?;
+    let weights = load_weights(bundle, PackedSink::new(&config), options)?;
     let (parameters, quantisation) = summary(bundle);
     let profile = ModelProfile {
         kind: ModelKind::Generator,
@@ -223,7 +225,10 @@ fn load_decoder(
         embedding_dimension: None,
         quantisation,
     };
-    Ok((Model::Generator(Box::new(Decoder::new(config, weights)?)), profile))
+    let threads = options.threads.or_else(|| thread::available_parallelism().ok()).unwrap_or(NonZero::<usize>::MIN);
+    let processor = Processor::new(threads).map_err(|source| InferenceError::ThreadNotStarted { source })?;
+    let generator = Generator::new(PackedDecoder::new(config, weights)?, processor);
+    Ok((Model::Generator(Box::new(generator)), profile))
 }
 
 fn load_encoder(

@@ -3,18 +3,19 @@
 
 use std::collections::VecDeque;
 
+use crate::encoder::Encoder;
 use crate::engine::handle::EmbeddingJob;
+use crate::engine::monitor::Monitor;
 use crate::error::InferenceError;
 use crate::event::{Embeddings, Usage};
-use crate::load::Model;
 
 /// The most tokens of one batch, filling included: enough to keep the cores busy, few enough that a batch stays well
 /// below a second.  A single longer text is a batch of its own.
 const BATCH_TOKENS: usize = 1024;
 
-/// Open embedding requests.
-#[derive(Debug, Default)]
+/// The encoder and open embedding requests.
 pub(crate) struct EmbeddingQueue {
+    encoder: Encoder,
     jobs: VecDeque<Progressing>,
 }
 
@@ -28,6 +29,10 @@ struct Progressing {
 }
 
 impl EmbeddingQueue {
+    pub(crate) fn new(encoder: Encoder) -> EmbeddingQueue {
+        EmbeddingQueue { encoder, jobs: VecDeque::new() }
+    }
+
     pub(crate) fn push(&mut self, job: EmbeddingJob) {
         let inputs = &job.request.inputs;
         let mut left: Vec<usize> = (0..inputs.len()).collect();
@@ -46,21 +51,24 @@ impl EmbeddingQueue {
         (running, self.jobs.len() - running)
     }
 
-    /// Drops requests whose ticket is gone; says how many.
-    pub(crate) fn forget_abandoned(&mut self) -> u64 {
+    /// Drops requests whose ticket is gone.
+    pub(crate) fn forget_abandoned(&mut self, monitor: &Monitor) {
         let before = self.jobs.len();
         self.jobs.retain(|progressing| !progressing.job.result.is_closed());
-        (before - self.jobs.len()) as u64
+        let cancelled = (before - self.jobs.len()) as u64;
+        if cancelled > 0 {
+            monitor.update(|stats| stats.cancelled += cancelled);
+        }
     }
 
-    /// Computes one batch of the request whose turn it is; says how many tokens it had.
-    pub(crate) fn step(&mut self, model: &Model) -> u64 {
-        let Model::Encoder(encoder) = model else { return 0 };
-        let Some(mut progressing) = self.jobs.pop_front() else { return 0 };
+    /// Computes one batch of the request whose turn it is.
+    pub(crate) fn step(&mut self, monitor: &Monitor) {
+        let Some(mut progressing) = self.jobs.pop_front() else { return };
         let batch = progressing.take_batch();
         let inputs: Vec<&[u32]> = batch.iter().map(|&index| progressing.job.request.inputs[index].as_slice()).collect();
-        let tokens = inputs.iter().map(|input| input.len() as u64).sum();
-        match encoder.embed(&inputs) {
+        let tokens: u64 = inputs.iter().map(|input| input.len() as u64).sum();
+        monitor.update(|stats| stats.prompt_tokens += tokens);
+        match self.encoder.embed(&inputs) {
             Ok(vectors) => {
                 for (index, vector) in batch.into_iter().zip(vectors) {
                     progressing.vectors[index] = vector;
@@ -74,7 +82,6 @@ impl EmbeddingQueue {
             // The ticket may be gone, which is fine.
             Err(error) => drop(progressing.job.result.send(Err(error))),
         }
-        tokens
     }
 
     /// Ends all requests with an error.

@@ -39,6 +39,10 @@ pub use error::ModelError;
 pub use peft::{PEFT_DOWN, PEFT_PREFIX, PEFT_UP};
 pub use sink::WeightsSink;
 pub use weights::{Weight, Weights};
+pub(crate) use gguf_layout::{hugging_face_name, paired_rows};
+pub(crate) use rope::Rope;
+pub(crate) use sink::check_length;
+pub(crate) use weights::{check_shape, is_derived};
 
 /// Whether a pass must be differentiable; if so, the operators of `gradient` serve, if not, candle's fused ones.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
