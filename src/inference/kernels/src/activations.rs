@@ -19,7 +19,7 @@ pub enum Form {
     Brain,
     /// Bytes with a scale for each 32 inputs.
     Bytes32,
-    /// Bytes with a scale for each 256 inputs, and the sums of each 16.
+    /// Bytes with a scale for each 256 inputs.
     Bytes256,
 }
 
@@ -61,6 +61,8 @@ pub struct Activations {
     brain: Buffer<u16>,
     bytes32: Bytes,
     bytes256: Bytes,
+    /// What the bytes of each 32 inputs under `bytes256` add up to: `[tile][pair of blocks][row][2]`, see [`Tile::pairs`].
+    pairs: Buffer<i16>,
 }
 
 /// Numbers as bytes under scales.
@@ -70,8 +72,8 @@ struct Bytes {
     quants: Buffer<i8>,
     /// `[tile][block][row]`.
     scales: Buffer<f32>,
-    /// What the bytes of a block add up to: `[tile][block][row]`, in blocks of 32 inputs under 32 and of 16 under 256.
-    sums: Buffer<i32>,
+    /// [`Tile::starts`]: `[tile][block][row]`, in blocks of 32 inputs under 32 and of 16 under 256.
+    starts: Buffer<i32>,
 }
 
 /// Up to [`TILE_ROWS`] rows in the form that a product wants; the other forms' slices are empty.
@@ -87,8 +89,12 @@ pub(crate) struct Tile<'a> {
     pub(crate) quants: &'a [[i8; 32]],
     /// `[block][row]`.
     pub(crate) scales: &'a [f32],
-    /// `[block][row]`.
-    pub(crate) sums: &'a [i32],
+    /// Minus 128 times what the bytes of a block add up to, `[block][row]`: what a sum of products begins with when 128 was
+    /// added to each weight, for the product of bytes takes one side as unsigned.
+    pub(crate) starts: &'a [i32],
+    /// What the bytes of each 32 inputs add up to, `[block of 256 inputs][4 pairs][row]`: of the eight in a block the first
+    /// beside the third, the second beside the fourth, and so on with the other four.
+    pub(crate) pairs: &'a [[i16; 2]],
 }
 
 thread_local! {
@@ -123,10 +129,12 @@ impl Activations {
         if forms.has(Form::Bytes256) {
             assert!(width.is_multiple_of(256), "rows of {width} numbers are no whole blocks of 256");
             self.bytes256.reserve(rows, width, 256, 16);
+            self.pairs.reserve_zeroed(rows * width / 32);
         }
         let single = Pieces(self.single.as_mut_ptr());
         let brain = Pieces(self.brain.as_mut_ptr());
         let (bytes32, bytes256) = (self.bytes32.pieces(), self.bytes256.pieces());
+        let pairs = Pieces(self.pairs.as_mut_ptr());
         processor.pool.for_each(rows, |index| {
             ROW.with_borrow_mut(|scratch| {
                 scratch.clear();
@@ -143,10 +151,10 @@ impl Activations {
                         place.write_brain(&brain, scratch);
                     }
                     if forms.has(Form::Bytes32) {
-                        place.write_bytes::<32, 32>(processor.isa, &bytes32, scratch);
+                        place.write_bytes::<32, 32>(processor.isa, &bytes32, &pairs, scratch);
                     }
                     if forms.has(Form::Bytes256) {
-                        place.write_bytes::<256, 16>(processor.isa, &bytes256, scratch);
+                        place.write_bytes::<256, 16>(processor.isa, &bytes256, &pairs, scratch);
                     }
                 }
             });
@@ -173,7 +181,7 @@ impl Activations {
         assert!(self.forms.has(form), "the rows were not filled in as {form:?}");
         let start = index * TILE_ROWS;
         let (rows, inputs) = (TILE_ROWS.min(self.rows - start), self.width);
-        let none = Tile { rows, inputs, single: &[], brain: &[], quants: &[], scales: &[], sums: &[] };
+        let none = Tile { rows, inputs, single: &[], brain: &[], quants: &[], scales: &[], starts: &[], pairs: &[] };
         match form {
             Form::Single => Tile { single: &self.single[start * inputs..][..rows * inputs], ..none },
             Form::Brain => {
@@ -181,7 +189,11 @@ impl Activations {
                 Tile { brain: &self.brain.as_chunks().0[start * pairs..][..rows * pairs], ..none }
             }
             Form::Bytes32 => self.bytes32.tile(start, 32, 32, none),
-            Form::Bytes256 => self.bytes256.tile(start, 256, 16, none),
+            Form::Bytes256 => {
+                let pairs = inputs / 64;
+                let pairs = &self.pairs.as_chunks().0[start * pairs..][..rows * pairs];
+                Tile { pairs, ..self.bytes256.tile(start, 256, 16, none) }
+            }
         }
     }
 }
@@ -190,11 +202,11 @@ impl Bytes {
     fn reserve(&mut self, rows: usize, width: usize, scaled: usize, summed: usize) {
         self.quants.reserve_zeroed(rows * width);
         self.scales.reserve_zeroed(rows * width / scaled);
-        self.sums.reserve_zeroed(rows * width / summed);
+        self.starts.reserve_zeroed(rows * width / summed);
     }
 
     fn pieces(&mut self) -> (Pieces<i8>, Pieces<f32>, Pieces<i32>) {
-        (Pieces(self.quants.as_mut_ptr()), Pieces(self.scales.as_mut_ptr()), Pieces(self.sums.as_mut_ptr()))
+        (Pieces(self.quants.as_mut_ptr()), Pieces(self.scales.as_mut_ptr()), Pieces(self.starts.as_mut_ptr()))
     }
 
     fn tile<'a>(&'a self, start: usize, scaled: usize, summed: usize, tile: Tile<'a>) -> Tile<'a> {
@@ -203,7 +215,7 @@ impl Bytes {
         Tile {
             quants: &self.quants.as_chunks().0[quant..][..quants],
             scales: &self.scales[scale..][..scales],
-            sums: &self.sums[sum..][..sums],
+            starts: &self.starts[sum..][..sums],
             ..tile
         }
     }
@@ -256,7 +268,8 @@ impl Place {
     unsafe fn write_bytes<const SCALED: usize, const SUMMED: usize>(
         &self,
         isa: crate::Isa,
-        (quants, scales, sums): &(Pieces<i8>, Pieces<f32>, Pieces<i32>),
+        (quants, scales, starts): &(Pieces<i8>, Pieces<f32>, Pieces<i32>),
+        pairs: &Pieces<i16>,
         row: &[f32],
     ) {
         let width = row.len();
@@ -274,8 +287,23 @@ impl Place {
             for (part, bytes) in bytes.as_chunks::<SUMMED>().0.iter().enumerate() {
                 let at = block * (SCALED / SUMMED) + part;
                 // SAFETY: the caller's.
-                unsafe { *sums.at(self.element(at, width / SUMMED)) = bytes.iter().map(|&byte| i32::from(byte)).sum() };
+                unsafe { *starts.at(self.element(at, width / SUMMED)) = sum(bytes).wrapping_mul(-128) };
+            }
+            if SCALED == 256 {
+                for (part, bytes) in bytes.as_chunks::<32>().0.iter().enumerate() {
+                    let at = 4 * block + PAIR[part][0];
+                    // SAFETY: the caller's.
+                    unsafe { *pairs.at(2 * self.element(at, width / 64) + PAIR[part][1]) = sum(bytes) as i16 };
+                }
             }
         }
     }
+}
+
+/// In which pair of sums each 32 inputs of 256 stand, and whether as the first or as the second.
+pub(crate) const PAIR: [[usize; 2]; 8] = [[0, 0], [1, 0], [0, 1], [1, 1], [2, 0], [3, 0], [2, 1], [3, 1]];
+
+/// Of no more than 32 bytes.
+fn sum(bytes: &[i8]) -> i32 {
+    bytes.iter().fold(0, |sum, &byte| sum.wrapping_add(byte.into()))
 }

@@ -18,6 +18,7 @@ mod processor;
 
 mod activations;
 mod format;
+mod limits;
 mod product;
 mod rows;
 mod weights;

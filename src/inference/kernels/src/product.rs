@@ -14,6 +14,8 @@ use crate::weights::Packed;
 const PIECES_PER_THREAD: usize = 8;
 /// The most panels of a piece: their weights stay in the cache while the tiles pass.
 const MOST_PANELS: usize = 16;
+/// From how many rows on two panels are multiplied at a time.
+const ROWS_FOR_TWO_PANELS: usize = 8;
 
 /// `rows · weightsᵀ`.
 #[derive(Debug)]
@@ -92,24 +94,45 @@ impl<F: PanelFormat> Kernel for Panels<'_, F> {
     #[inline(always)]
     fn run<S: Simd>(self, simd: S) {
         let weights = self.product.weights;
-        let first_row = self.tile * TILE_ROWS;
         let tile = self.activations.tile(self.tile, F::FORM);
-        let mut sums = [[0.0; LANES]; TILE_ROWS];
-        let sums = &mut sums[..tile.rows];
-        for panel in self.panels {
-            F::multiply(simd, weights.panel(panel), tile, sums);
-            let output = panel * LANES;
-            let lanes = LANES.min(weights.outputs() - output);
-            for (row, sums) in sums.iter().enumerate() {
-                let start = self.product.target.at((first_row + row) * weights.outputs() + output);
-                // SAFETY: `prepare` has checked the target's size, and each panel, and so each stretch of outputs, is handed
-                // out once.
-                let target = unsafe { std::slice::from_raw_parts_mut(start, lanes) };
-                if self.product.adds {
-                    target.iter_mut().zip(sums).for_each(|(target, sum)| *target += sum);
-                } else {
-                    target.copy_from_slice(&sums[..lanes]);
-                }
+        let (mut first, mut second) = ([[0.0; LANES]; TILE_ROWS], [[0.0; LANES]; TILE_ROWS]);
+        let [first, second] = [&mut first, &mut second].map(|sums| &mut sums[..tile.rows]);
+        let mut panel = self.panels.start;
+        // With few rows memory is the limit, which is faster with one stream than with two.
+        while tile.rows >= ROWS_FOR_TWO_PANELS && panel + 1 < self.panels.end {
+            F::multiply_two(
+                simd,
+                [panel, panel + 1].map(|panel| weights.panel(panel)),
+                tile,
+                [&mut *first, &mut *second],
+            );
+            self.put(panel, first);
+            self.put(panel + 1, second);
+            panel += 2;
+        }
+        for panel in panel..self.panels.end {
+            F::multiply(simd, weights.panel(panel), tile, first);
+            self.put(panel, first);
+        }
+    }
+}
+
+impl<F> Panels<'_, F> {
+    /// Writes the sums of a panel to where they belong.
+    #[inline(always)]
+    fn put(&self, panel: usize, sums: &[[f32; LANES]]) {
+        let outputs = self.product.weights.outputs();
+        let output = panel * LANES;
+        let lanes = LANES.min(outputs - output);
+        for (row, sums) in sums.iter().enumerate() {
+            let start = self.product.target.at((self.tile * TILE_ROWS + row) * outputs + output);
+            // SAFETY: `prepare` has checked the target's size, and each panel, and so each stretch of outputs, is handed
+            // out once.
+            let target = unsafe { std::slice::from_raw_parts_mut(start, lanes) };
+            if self.product.adds {
+                target.iter_mut().zip(sums).for_each(|(target, sum)| *target += sum);
+            } else {
+                target.copy_from_slice(&sums[..lanes]);
             }
         }
     }

@@ -109,6 +109,10 @@ impl Packed {
         with_format!(self.format, F => F::unpack_row(self.panel(output / LANES), output % LANES, into));
     }
 
+    pub(crate) fn panel_bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+
     pub(crate) fn panels(&self) -> usize {
         self.outputs.div_ceil(LANES)
     }

@@ -6,7 +6,10 @@ use std::num::NonZero;
 use ampoule_kernels::{Activations, Form, Format, Isa, Packed, Packing, Pool, Processor, Product, Target};
 use proptest::prelude::*;
 
-const FORMATS: [Format; 2] = [Format::F32, Format::Q8_0];
+mod decoder;
+
+const FORMATS: [Format; 7] =
+    [Format::F32, Format::Q4_0, Format::Q5_0, Format::Q8_0, Format::Q4_K, Format::Q5_K, Format::Q6_K];
 
 fn processor(isa: Isa, threads: usize) -> Processor {
     Processor { isa, pool: Pool::new(NonZero::new(threads).expect("at least one")).expect("threads start") }
@@ -17,13 +20,23 @@ fn row_bytes(format: Format, inputs: usize, random: &mut impl FnMut() -> u32) ->
     let half = |random: &mut dyn FnMut() -> u32| {
         half::f16::from_f32(((random() % 2000) as f32 - 1000.0) / 50_000.0).to_le_bytes()
     };
+    let block_bytes = format.row_bytes(format.block_inputs());
     let mut bytes = Vec::with_capacity(format.row_bytes(inputs));
     for _ in 0..inputs / format.block_inputs() {
         match format {
             Format::F32 => bytes.extend((((random() % 2000) as f32 - 1000.0) / 1000.0).to_le_bytes()),
-            Format::Q8_0 => {
+            Format::Q4_0 | Format::Q5_0 | Format::Q8_0 => {
                 bytes.extend(half(random));
-                bytes.extend((0..32).map(|_| random() as u8));
+                bytes.extend((2..block_bytes).map(|_| random() as u8));
+            }
+            Format::Q4_K | Format::Q5_K => {
+                bytes.extend(half(random));
+                bytes.extend(half(random));
+                bytes.extend((4..block_bytes).map(|_| random() as u8));
+            }
+            Format::Q6_K => {
+                bytes.extend((2..block_bytes).map(|_| random() as u8));
+                bytes.extend(half(random));
             }
         }
     }
@@ -116,4 +129,26 @@ proptest! {
 
 fn bits(values: &[f32]) -> Vec<u32> {
     values.iter().map(|value| value.to_bits()).collect()
+}
+
+#[test]
+fn a_row_holds_the_numbers_of_the_file_whatever_came_first() {
+    for format in FORMATS {
+        let mut random = generator(7);
+        let (outputs, inputs) = (37, 3 * format.block_inputs());
+        let rows: Vec<Vec<u8>> = (0..outputs).map(|_| row_bytes(format, inputs, &mut random)).collect();
+        let mut packing = Packing::new(format, outputs, inputs);
+        let mut order: Vec<usize> = (0..outputs).collect();
+        order.sort_by_key(|output| output * 17 % outputs);
+        for output in order {
+            packing.put(output, &rows[output]);
+        }
+        let packed = packing.finish();
+        assert_eq!(packed.bytes(), outputs.next_multiple_of(16) * format.row_bytes(inputs), "{format:?}");
+        let mut found = vec![f32::NAN; inputs];
+        for (output, row) in rows.iter().enumerate() {
+            packed.row(output, &mut found);
+            assert_eq!(bits(&found), bits(&decoder::decode(format, row)), "{format:?}, row {output}");
+        }
+    }
 }

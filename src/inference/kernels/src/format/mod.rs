@@ -3,8 +3,20 @@
 //! A panel holds sixteen rows of a matrix `[outputs, inputs]`, one to a lane, in the order in which the product reads them:
 //! what is read is contiguous, and each lane sums one output from the first input to the last.  It takes no more bytes than
 //! the rows do in the file.
+//!
+//! Whole numbers under scales are of two kinds: `blocks` have one scale to 32 inputs, `super_blocks` scales of the scales
+//! of 256.  Either kind has one kernel, and a format says how its numbers become the bytes that the kernel multiplies.
 
+pub(crate) mod blocks;
+pub(crate) mod q4_0;
+pub(crate) mod q5_0;
 pub(crate) mod q8_0;
+
+pub(crate) mod q4_k;
+pub(crate) mod q5_k;
+pub(crate) mod q6_k;
+pub(crate) mod super_blocks;
+
 pub(crate) mod single;
 
 use crate::activations::{Form, Tile};
@@ -12,11 +24,22 @@ use crate::simd::{LANES, Simd};
 
 /// How the numbers of a matrix are stored in a file, by GGUF's names.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[expect(non_camel_case_types, reason = "they are GGUF's names")]
 pub enum Format {
     /// Single precision.
     F32,
+    /// 32 numbers: scale, 4 bits each.
+    Q4_0,
+    /// 32 numbers: scale, 5 bits each.
+    Q5_0,
     /// 32 numbers: scale, 8 bits each.
     Q8_0,
+    /// 256 numbers: scale and scale of minima, 8 scales and minima of 6 bits, 4 bits each.
+    Q4_K,
+    /// 256 numbers: scale and scale of minima, 8 scales and minima of 6 bits, 5 bits each.
+    Q5_K,
+    /// 256 numbers: scale, 16 scales of 8 bits, 6 bits each.
+    Q6_K,
 }
 
 /// One format's panel.  A type that implements it holds nothing: the format is known when the kernel is compiled.
@@ -38,7 +61,18 @@ pub(crate) trait PanelFormat {
     ///
     /// The operations on one sum, and their order, depend on the number of inputs alone.  Must be `#[inline(always)]`.
     fn multiply<S: Simd>(simd: S, panel: &[u8], tile: Tile<'_>, sums: &mut [[f32; LANES]]);
+
+    /// [`PanelFormat::multiply`] with two panels, for formats that are faster so when the tile has many rows.
+    #[inline(always)]
+    fn multiply_two<S: Simd>(simd: S, panels: [&[u8]; 2], tile: Tile<'_>, sums: [&mut [[f32; LANES]]; 2]) {
+        for (panel, sums) in panels.into_iter().zip(sums) {
+            Self::multiply(simd, panel, tile, sums);
+        }
+    }
 }
+
+/// Eight vectors for 32 inputs: lane `l` of vector `v` holds the inputs `4 * v` to `4 * v + 3` of output `l`.
+type Weights<S> = [<S as Simd>::I; 8];
 
 /// Sixteen numbers in IEEE half precision, as bytes.
 #[inline(always)]
@@ -47,18 +81,56 @@ fn halves<S: Simd>(simd: S, bytes: &[u8]) -> S::F {
     simd.load_half(&std::array::from_fn(|lane| u16::from_le_bytes(pairs[lane])))
 }
 
+/// A byte in all places.
+#[inline(always)]
+fn splat_byte<S: Simd>(simd: S, byte: u8) -> S::I {
+    simd.splat_int(i32::from_ne_bytes([byte; 4]))
+}
+
+/// One vector of a panel.
+#[inline(always)]
+fn vector<S: Simd>(simd: S, panel: &[u8], index: usize) -> S::I {
+    simd.load_bytes(&panel.as_chunks().0[index])
+}
+
+/// Puts four bytes at a time into a lane of vectors.
+#[inline(always)]
+fn pack_words(panel: &mut [u8], lane: usize, bytes: &[u8]) {
+    for (vector, word) in panel.as_chunks_mut::<{ 4 * LANES }>().0.iter_mut().zip(bytes.as_chunks::<4>().0) {
+        vector.as_chunks_mut().0[lane] = *word;
+    }
+}
+
+/// Asks for the part of the weights that will be read some kilobytes after this one.
+#[inline(always)]
+fn prefetch_after<S: Simd>(simd: S, panel: &[u8]) {
+    /// Far enough that memory has answered, near enough that the second cache still holds it.
+    const AHEAD: usize = 6 << 10;
+    for line in panel.chunks(64) {
+        simd.prefetch(line.as_ptr().wrapping_add(AHEAD));
+    }
+}
+
 /// Evaluates an expression with the type that implements a format.
 macro_rules! with_format {
     ($format:expr, $implementation:ident => $expression:expr) => {
+        $crate::format::with_format! {
+            $format, $implementation => $expression,
+            F32: $crate::format::single::Single,
+            Q4_0: $crate::format::blocks::Blocks<$crate::format::q4_0::Q4_0>,
+            Q5_0: $crate::format::blocks::Blocks<$crate::format::q5_0::Q5_0>,
+            Q8_0: $crate::format::blocks::Blocks<$crate::format::q8_0::Q8_0>,
+            Q4_K: $crate::format::super_blocks::SuperBlocks<$crate::format::q4_k::Q4K>,
+            Q5_K: $crate::format::super_blocks::SuperBlocks<$crate::format::q5_k::Q5K>,
+            Q6_K: $crate::format::super_blocks::SuperBlocks<$crate::format::q6_k::Q6K>,
+        }
+    };
+    ($format:expr, $implementation:ident => $expression:expr, $($name:ident: $type:ty,)+) => {
         match $format {
-            $crate::format::Format::F32 => {
-                type $implementation = $crate::format::single::Single;
+            $($crate::format::Format::$name => {
+                type $implementation = $type;
                 $expression
-            }
-            $crate::format::Format::Q8_0 => {
-                type $implementation = $crate::format::q8_0::Q8_0;
-                $expression
-            }
+            })+
         }
     };
 }

@@ -55,6 +55,8 @@ pub(crate) trait Simd: Copy + Send + Sync {
     fn store_int(self, vector: Self::I, into: &mut [i32; LANES]);
     /// Wraps around.
     fn add_int(self, left: Self::I, right: Self::I) -> Self::I;
+    /// Adds byte to byte; each wraps around.
+    fn add_bytes(self, left: Self::I, right: Self::I) -> Self::I;
     fn and(self, left: Self::I, right: Self::I) -> Self::I;
     fn or(self, left: Self::I, right: Self::I) -> Self::I;
     fn xor(self, left: Self::I, right: Self::I) -> Self::I;
@@ -62,6 +64,8 @@ pub(crate) trait Simd: Copy + Send + Sync {
     fn shift_left<const BITS: u32>(self, vector: Self::I) -> Self::I;
     /// Shifts each lane of 32 bits, zeros coming in.
     fn shift_right<const BITS: u32>(self, vector: Self::I) -> Self::I;
+    /// [`Simd::shift_right`] by what a loop counts; below 32.
+    fn shift_right_by(self, vector: Self::I, bits: u32) -> Self::I;
 
     /// Nearest even; exact below 2^24.
     fn to_float(self, vector: Self::I) -> Self::F;
@@ -90,6 +94,10 @@ pub(crate) trait Simd: Copy + Send + Sync {
     ///
     /// The four bytes of `right` are the same for all lanes.  No sum may pass the range of `i32`.
     fn dot_bytes(self, sums: Self::I, left: Self::I, right: [i8; 4]) -> Self::I;
+    /// Adds to each lane the products of its two signed numbers of 16 bits of `left` with those of `right`.
+    ///
+    /// `right` is the same for all lanes.  No sum may pass the range of `i32`.
+    fn dot_pairs(self, sums: Self::I, left: Self::I, right: [i16; 2]) -> Self::I;
     /// Adds to each lane the products of its two bfloat16 of `left` with those of `right`, the second one first, each
     /// product exact and each sum rounded; `right` is the same for all lanes.
     fn dot_brain(self, sums: Self::F, left: Self::I, right: [u16; 2]) -> Self::F;
@@ -98,6 +106,10 @@ pub(crate) trait Simd: Copy + Send + Sync {
     fn sum(self, vector: Self::F) -> f32;
     /// The greatest of all lanes, none of which may be NaN.
     fn greatest(self, vector: Self::F) -> f32;
+
+    /// Asks for the cache line at an address to be brought as near as the second cache.  Nothing is read: the address may
+    /// be anything.
+    fn prefetch(self, address: *const u8);
 }
 
 #[cfg(test)]

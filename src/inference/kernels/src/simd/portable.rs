@@ -88,6 +88,14 @@ impl Simd for Portable {
     }
 
     #[inline(always)]
+    fn add_bytes(self, left: Self::I, right: Self::I) -> Self::I {
+        each(left, right, |left, right| {
+            let (left, right) = (left.to_le_bytes(), right.to_le_bytes());
+            i32::from_le_bytes(std::array::from_fn(|byte| left[byte].wrapping_add(right[byte])))
+        })
+    }
+
+    #[inline(always)]
     fn and(self, left: Self::I, right: Self::I) -> Self::I {
         each(left, right, |left, right| left & right)
     }
@@ -113,6 +121,11 @@ impl Simd for Portable {
     }
 
     #[inline(always)]
+    fn shift_right_by(self, vector: Self::I, bits: u32) -> Self::I {
+        vector.map(|lane| (lane as u32).wrapping_shr(bits) as i32)
+    }
+
+    #[inline(always)]
     fn to_float(self, vector: Self::I) -> Self::F {
         vector.map(|lane| lane as f32)
     }
@@ -134,9 +147,7 @@ impl Simd for Portable {
 
     #[inline(always)]
     fn load_bytes(self, bytes: &[u8; 64]) -> Self::I {
-        std::array::from_fn(|lane| {
-            i32::from_le_bytes(std::array::from_fn(|byte| bytes[4 * lane + byte]))
-        })
+        std::array::from_fn(|lane| i32::from_le_bytes(std::array::from_fn(|byte| bytes[4 * lane + byte])))
     }
 
     #[inline(always)]
@@ -183,6 +194,14 @@ impl Simd for Portable {
     }
 
     #[inline(always)]
+    fn dot_pairs(self, sums: Self::I, left: Self::I, right: [i16; 2]) -> Self::I {
+        each(sums, left, |sum, left| {
+            let products = [left as i16, (left >> 16) as i16].into_iter().zip(right);
+            products.map(|(l, r)| i32::from(l) * i32::from(r)).fold(sum, i32::wrapping_add)
+        })
+    }
+
+    #[inline(always)]
     fn dot_brain(self, sums: Self::F, left: Self::I, right: [u16; 2]) -> Self::F {
         let [low, high] = right.map(|value| f32::from_bits(u32::from(value) << 16));
         each(sums, left, |sum, left| {
@@ -201,6 +220,9 @@ impl Simd for Portable {
     fn greatest(self, vector: Self::F) -> f32 {
         halve(vector, |left, right| if left > right { left } else { right })
     }
+
+    #[inline(always)]
+    fn prefetch(self, _: *const u8) {}
 }
 
 /// Folds the upper half onto the lower one until one lane is left.

@@ -45,11 +45,13 @@ impl Kernel for Everything {
         results.push(("greatest", vec![s.greatest(left).to_bits() as i32]));
         let (a, b) = (s.bits(left), s.bits(right));
         results.push(("add_int", int(s.add_int(a, b))));
+        results.push(("add_bytes", int(s.add_bytes(a, b))));
         results.push(("and", int(s.and(a, b))));
         results.push(("or", int(s.or(a, b))));
         results.push(("xor", int(s.xor(a, b))));
         results.push(("shift_left", int(s.shift_left::<5>(a))));
         results.push(("shift_right", int(s.shift_right::<11>(a))));
+        results.push(("shift_right_by", int(s.shift_right_by(a, u32::from(self.signed[1].unsigned_abs()) & 31))));
         results.push(("to_float", float(s.to_float(a))));
         results.push(("round_to_int", int(s.round_to_int(left))));
         results.push(("from_bits", float(s.from_bits(s.load_int(&[self.signed[0].into(); LANES])))));
@@ -69,6 +71,10 @@ impl Kernel for Everything {
         s.store_brain(left, &mut half);
         results.push(("store_brain", half.map(i32::from).to_vec()));
         results.push(("dot_bytes", int(s.dot_bytes(s.splat_int(-7), bytes, self.signed))));
+        let signed = [self.signed[0].into(), i16::from(self.signed[1]) << 7];
+        let sums = s.load_int(&[7, -7, 1 << 20, 0, -1, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0, -99]);
+        results.push(("dot_pairs", int(s.dot_pairs(sums, s.widen_i8(&sixteen.map(|byte| byte as i8)), signed))));
+        results.push(("dot_pairs", int(s.dot_pairs(sums, s.shift_right::<2>(bytes), signed))));
         let mut pairs = [0; LANES];
         for (pair, value) in pairs.iter_mut().zip(self.left) {
             *pair = ((value.to_bits() & 0xffff_0000) | (value * 0.75).to_bits() >> 16) as i32;

@@ -125,6 +125,11 @@ impl<const VNNI: bool> Simd for Avx2<VNNI> {
     }
 
     #[inline(always)]
+    fn add_bytes(self, left: Self::I, right: Self::I) -> Self::I {
+        both!(_mm256_add_epi8(left, right))
+    }
+
+    #[inline(always)]
     fn and(self, left: Self::I, right: Self::I) -> Self::I {
         both!(_mm256_and_si256(left, right))
     }
@@ -148,6 +153,12 @@ impl<const VNNI: bool> Simd for Avx2<VNNI> {
     #[inline(always)]
     fn shift_right<const BITS: u32>(self, vector: Self::I) -> Self::I {
         let count = vector!(_mm_cvtsi32_si128(BITS as i32));
+        vector.map(|half| vector!(_mm256_srl_epi32(half, count)))
+    }
+
+    #[inline(always)]
+    fn shift_right_by(self, vector: Self::I, bits: u32) -> Self::I {
+        let count = vector!(_mm_cvtsi32_si128(bits as i32));
         vector.map(|half| vector!(_mm256_srl_epi32(half, count)))
     }
 
@@ -252,6 +263,18 @@ impl<const VNNI: bool> Simd for Avx2<VNNI> {
     }
 
     #[inline(always)]
+    fn dot_pairs(self, sums: Self::I, left: Self::I, right: [i16; 2]) -> Self::I {
+        let right = vector!(_mm256_set1_epi32(i32::from(right[0] as u16) | (i32::from(right[1] as u16) << 16)));
+        let dot = |sum, left| {
+            if VNNI {
+                return vector!(_mm256_dpwssd_avx_epi32(sum, left, right));
+            }
+            vector!(_mm256_add_epi32(sum, _mm256_madd_epi16(left, right)))
+        };
+        [dot(sums[0], left[0]), dot(sums[1], left[1])]
+    }
+
+    #[inline(always)]
     fn dot_brain(self, sums: Self::F, left: Self::I, right: [u16; 2]) -> Self::F {
         let [low, high] = right.map(|value| self.splat(f32::from_bits(u32::from(value) << 16)));
         let left_low = self.from_bits(self.shift_left::<16>(left));
@@ -273,5 +296,10 @@ impl<const VNNI: bool> Simd for Avx2<VNNI> {
         let quarters = vector!(_mm_max_ps(_mm256_castps256_ps128(halves), _mm256_extractf128_ps::<1>(halves)));
         let pairs = vector!(_mm_max_ps(quarters, _mm_movehl_ps(quarters, quarters)));
         vector!(_mm_cvtss_f32(_mm_max_ss(pairs, _mm_movehdup_ps(pairs))))
+    }
+
+    #[inline(always)]
+    fn prefetch(self, address: *const u8) {
+        vector!(_mm_prefetch::<_MM_HINT_T1>(address.cast()));
     }
 }

@@ -110,6 +110,11 @@ impl<const BRAIN: bool> Simd for Avx512<BRAIN> {
     }
 
     #[inline(always)]
+    fn add_bytes(self, left: Self::I, right: Self::I) -> Self::I {
+        vector!(_mm512_add_epi8(left, right))
+    }
+
+    #[inline(always)]
     fn and(self, left: Self::I, right: Self::I) -> Self::I {
         vector!(_mm512_and_si512(left, right))
     }
@@ -132,6 +137,11 @@ impl<const BRAIN: bool> Simd for Avx512<BRAIN> {
     #[inline(always)]
     fn shift_right<const BITS: u32>(self, vector: Self::I) -> Self::I {
         vector!(_mm512_srli_epi32::<BITS>(vector))
+    }
+
+    #[inline(always)]
+    fn shift_right_by(self, vector: Self::I, bits: u32) -> Self::I {
+        vector!(_mm512_srl_epi32(vector, _mm_cvtsi32_si128(bits as i32)))
     }
 
     #[inline(always)]
@@ -208,6 +218,12 @@ impl<const BRAIN: bool> Simd for Avx512<BRAIN> {
     }
 
     #[inline(always)]
+    fn dot_pairs(self, sums: Self::I, left: Self::I, right: [i16; 2]) -> Self::I {
+        let right = i32::from(right[0] as u16) | (i32::from(right[1] as u16) << 16);
+        vector!(_mm512_dpwssd_epi32(sums, left, _mm512_set1_epi32(right)))
+    }
+
+    #[inline(always)]
     fn dot_brain(self, sums: Self::F, left: Self::I, right: [u16; 2]) -> Self::F {
         if BRAIN {
             let right = i32::from(right[0]) | (i32::from(right[1]) << 16);
@@ -235,5 +251,10 @@ impl<const BRAIN: bool> Simd for Avx512<BRAIN> {
     #[inline(always)]
     fn greatest(self, vector: Self::F) -> f32 {
         vector!(_mm512_reduce_max_ps(vector))
+    }
+
+    #[inline(always)]
+    fn prefetch(self, address: *const u8) {
+        vector!(_mm_prefetch::<_MM_HINT_T1>(address.cast()));
     }
 }
