@@ -4,6 +4,9 @@
 //! what is read is contiguous, and each lane sums one output from the first input to the last.  It takes no more bytes than
 //! the rows do in the file.
 
+pub(crate) mod brain;
+mod floating;
+pub(crate) mod half;
 pub(crate) mod q8_0;
 pub(crate) mod single;
 
@@ -15,6 +18,10 @@ use crate::simd::{LANES, Simd};
 pub enum Format {
     /// Single precision.
     F32,
+    /// IEEE half precision.
+    F16,
+    /// bfloat16.
+    BF16,
     /// 32 numbers: scale, 8 bits each.
     Q8_0,
 }
@@ -27,17 +34,26 @@ pub(crate) trait PanelFormat {
     const BLOCK_BYTES: usize;
     /// What it is multiplied with.
     const FORM: Form;
+    /// How many panels are multiplied at once, at most.
+    const PANELS_AT_ONCE: usize = 1;
 
-    /// Puts a row of the file into a lane.  `row` holds all its blocks, and `panel` sixteen times as many bytes.
+    /// How many bytes a panel of so many inputs has.
+    fn panel_bytes(inputs: usize) -> usize {
+        LANES * (inputs / Self::BLOCK_INPUTS) * Self::BLOCK_BYTES
+    }
+
+    /// Puts a row of the file into a lane.  `row` holds all its blocks, and `panel` is a whole one.
     fn pack_row(panel: &mut [u8], lane: usize, row: &[u8]);
 
     /// The numbers of a lane, exactly those that the row's blocks stand for.
     fn unpack_row(panel: &[u8], lane: usize, into: &mut [f32]);
 
-    /// Sets `sums[row][lane]` to the product of lane and row, for each row of the tile.
+    /// Sets `sums[panel][row][lane]` to the product of lane and row, for each row of the tile.
+    ///
+    /// `panels` holds one panel after the other, as many as are multiplied at once or fewer.
     ///
     /// The operations on one sum, and their order, depend on the number of inputs alone.  Must be `#[inline(always)]`.
-    fn multiply<S: Simd>(simd: S, panel: &[u8], tile: Tile<'_>, sums: &mut [[f32; LANES]]);
+    fn multiply<S: Simd>(simd: S, panels: &[u8], tile: Tile<'_>, sums: &mut [[f32; LANES]]);
 }
 
 /// Sixteen numbers in IEEE half precision, as bytes.
@@ -53,6 +69,14 @@ macro_rules! with_format {
         match $format {
             $crate::format::Format::F32 => {
                 type $implementation = $crate::format::single::Single;
+                $expression
+            }
+            $crate::format::Format::F16 => {
+                type $implementation = $crate::format::half::Half;
+                $expression
+            }
+            $crate::format::Format::BF16 => {
+                type $implementation = $crate::format::brain::Brain;
                 $expression
             }
             $crate::format::Format::Q8_0 => {

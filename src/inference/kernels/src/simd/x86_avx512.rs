@@ -39,6 +39,15 @@ impl<const BRAIN: bool> Simd for Avx512<BRAIN> {
     type F = __m512;
     type I = __m512i;
 
+    const TILE_SUMS: usize = 28;
+    const TILE_ROWS: usize = 14;
+
+    #[inline(always)]
+    fn prefetch(self, from: &[u8], ahead: usize) {
+        // An address that is not there is no error.
+        vector!(_mm_prefetch::<_MM_HINT_T1>(from.as_ptr().wrapping_add(ahead).cast()));
+    }
+
     #[inline(always)]
     fn splat(self, value: f32) -> Self::F {
         vector!(_mm512_set1_ps(value))
