@@ -49,15 +49,18 @@ impl FromIterator<Form> for Forms {
 /// The most rows of a tile: enough that unpacking weights costs little beside multiplying them.
 pub(crate) const TILE_ROWS: usize = 64;
 
+/// How many places of a row stand together in the floating-point forms, a place being a number or a pair: one cache line.
+pub(crate) const BLOCK_PLACES: usize = 16;
+
 /// Rows in one or several forms.  Made once and filled anew for each product.
 #[derive(Debug, Default)]
 pub struct Activations {
     rows: usize,
     width: usize,
     forms: Forms,
-    /// `[tile][input][row]`.
+    /// `[tile][block of 16 inputs][row][16]`; zeros fill up the last block.
     single: Buffer<f32>,
-    /// `[tile][pair of inputs][row][2]`; a last input without another has a zero beside it.
+    /// `[tile][block of 32 inputs][row][32]`; zeros fill up the last block.
     brain: Buffer<u16>,
     bytes32: Bytes,
     bytes256: Bytes,
@@ -81,10 +84,10 @@ struct Bytes {
 pub(crate) struct Tile<'a> {
     pub(crate) rows: usize,
     pub(crate) inputs: usize,
-    /// `[input][row]`.
-    pub(crate) single: &'a [f32],
-    /// `[pair of inputs][row]`.
-    pub(crate) brain: &'a [[u16; 2]],
+    /// `[block of 16 inputs][row]`.
+    pub(crate) single: &'a [[f32; BLOCK_PLACES]],
+    /// `[block of 16 pairs of inputs][row]`.
+    pub(crate) brain: &'a [[[u16; 2]; BLOCK_PLACES]],
     /// `[block of 32 inputs][row]`.
     pub(crate) quants: &'a [[i8; 32]],
     /// `[block][row]`.
@@ -117,10 +120,10 @@ impl Activations {
     ) {
         (self.rows, self.width, self.forms) = (rows, width, forms);
         if forms.has(Form::Single) {
-            self.single.reserve_zeroed(rows * width);
+            self.single.reserve_zeroed(rows * width.next_multiple_of(BLOCK_PLACES));
         }
         if forms.has(Form::Brain) {
-            self.brain.reserve_zeroed(rows * width.next_multiple_of(2));
+            self.brain.reserve_zeroed(rows * width.next_multiple_of(2 * BLOCK_PLACES));
         }
         if forms.has(Form::Bytes32) {
             assert!(width.is_multiple_of(32), "rows of {width} numbers are no whole blocks of 32");
@@ -138,23 +141,23 @@ impl Activations {
         processor.pool.for_each(rows, |index| {
             ROW.with_borrow_mut(|scratch| {
                 scratch.clear();
-                scratch.resize(width, 0.0);
-                row(index, scratch);
+                scratch.resize(width.next_multiple_of(2 * BLOCK_PLACES), 0.0);
+                row(index, &mut scratch[..width]);
                 let place = Place::of(index, rows);
                 // SAFETY: every row is handed out once, its places in the tiles belong to it alone, and the buffers have
                 // just been given room for all of them.
                 unsafe {
                     if forms.has(Form::Single) {
-                        place.write_single(&single, scratch);
+                        place.write_single(&single, &scratch[..width.next_multiple_of(BLOCK_PLACES)]);
                     }
                     if forms.has(Form::Brain) {
-                        place.write_brain(&brain, scratch);
+                        place.write_brain(processor.isa, &brain, scratch);
                     }
                     if forms.has(Form::Bytes32) {
-                        place.write_bytes::<32, 32>(processor.isa, &bytes32, &pairs, scratch);
+                        place.write_bytes::<32, 32>(processor.isa, &bytes32, &pairs, &scratch[..width]);
                     }
                     if forms.has(Form::Bytes256) {
-                        place.write_bytes::<256, 16>(processor.isa, &bytes256, &pairs, scratch);
+                        place.write_bytes::<256, 16>(processor.isa, &bytes256, &pairs, &scratch[..width]);
                     }
                 }
             });
@@ -183,10 +186,14 @@ impl Activations {
         let (rows, inputs) = (TILE_ROWS.min(self.rows - start), self.width);
         let none = Tile { rows, inputs, single: &[], brain: &[], quants: &[], scales: &[], starts: &[], pairs: &[] };
         match form {
-            Form::Single => Tile { single: &self.single[start * inputs..][..rows * inputs], ..none },
+            Form::Single => {
+                let blocks = inputs.div_ceil(BLOCK_PLACES);
+                Tile { single: &self.single.as_chunks().0[start * blocks..][..rows * blocks], ..none }
+            }
             Form::Brain => {
-                let pairs = inputs.div_ceil(2);
-                Tile { brain: &self.brain.as_chunks().0[start * pairs..][..rows * pairs], ..none }
+                let blocks = inputs.div_ceil(2 * BLOCK_PLACES);
+                let (pairs, _) = self.brain.as_chunks::<2>();
+                Tile { brain: &pairs.as_chunks().0[start * blocks..][..rows * blocks], ..none }
             }
             Form::Bytes32 => self.bytes32.tile(start, 32, 32, none),
             Form::Bytes256 => {
@@ -242,24 +249,23 @@ impl Place {
     /// # Safety
     /// The buffer must have room for the row, and nobody else may use the row's elements.
     unsafe fn write_single(&self, into: &Pieces<f32>, row: &[f32]) {
-        for (at, &value) in row.iter().enumerate() {
+        let (blocks, _) = row.as_chunks::<BLOCK_PLACES>();
+        for (at, values) in blocks.iter().enumerate() {
+            let into: *mut [f32; BLOCK_PLACES] = into.at(BLOCK_PLACES * self.element(at, blocks.len())).cast();
             // SAFETY: the caller's.
-            unsafe { *into.at(self.element(at, row.len())) = value };
+            unsafe { *into = *values };
         }
     }
 
     /// # Safety
     /// As [`Place::write_single`].
-    unsafe fn write_brain(&self, into: &Pieces<u16>, row: &[f32]) {
-        let pairs = row.len().div_ceil(2);
-        for (at, pair) in row.chunks(2).enumerate() {
-            let element = 2 * self.element(at, pairs);
-            let brain = |value: Option<&f32>| value.map_or(0, |&value| half::bf16::from_f32(value).to_bits());
+    unsafe fn write_brain(&self, isa: crate::Isa, into: &Pieces<u16>, row: &[f32]) {
+        const NUMBERS: usize = 2 * BLOCK_PLACES;
+        let (blocks, _) = row.as_chunks::<NUMBERS>();
+        for (at, values) in blocks.iter().enumerate() {
+            let into: *mut [u16; NUMBERS] = into.at(NUMBERS * self.element(at, blocks.len())).cast();
             // SAFETY: the caller's.
-            unsafe {
-                *into.at(element) = brain(pair.first());
-                *into.at(element + 1) = brain(pair.get(1));
-            }
+            rows::narrow(isa, values, unsafe { &mut *into });
         }
     }
 

@@ -77,7 +77,7 @@ impl Kernel for Read<'_> {
         let mut sums = [simd.splat_int(0); 4];
         for lines in self.memory.as_chunks::<64>().0.chunks_exact(sums.len()) {
             for (sum, line) in sums.iter_mut().zip(lines) {
-                simd.prefetch(line.as_ptr().wrapping_add(AHEAD));
+                simd.prefetch(line, AHEAD);
                 *sum = simd.add_int(*sum, simd.load_bytes(line));
             }
         }

@@ -1,5 +1,6 @@
 //! Products of rows with packed weights.
 
+use std::cell::RefCell;
 use std::marker::PhantomData;
 use std::ops::Range;
 
@@ -12,10 +13,15 @@ use crate::weights::Packed;
 
 /// How many pieces of work each thread finds at least, so that one that was held up does not hold up all.
 const PIECES_PER_THREAD: usize = 8;
-/// The most panels of a piece: their weights stay in the cache while the tiles pass.
-const MOST_PANELS: usize = 16;
-/// From how many rows on two panels are multiplied at a time.
-const ROWS_FOR_TWO_PANELS: usize = 8;
+/// The most panels of a piece, and of what is multiplied before the sums are written out.
+pub(crate) const MOST_PANELS: usize = 16;
+/// A piece holds a multiple of so many panels if it can: some formats multiply several at a time.
+const PANEL_GROUP: usize = 4;
+
+thread_local! {
+    /// The sums of some panels with the rows of a tile.
+    static SUMS: RefCell<Vec<[f32; LANES]>> = const { RefCell::new(Vec::new()) };
+}
 
 /// `rows · weightsᵀ`.
 #[derive(Debug)]
@@ -42,22 +48,37 @@ impl Processor {
     /// When the rows are not as wide as a matrix, were not filled in its form, or a target has another size.
     pub fn multiply(&self, activations: &Activations, products: &mut [Product<'_>]) {
         let panels: usize = products.iter().map(|product| product.weights.panels()).sum();
-        let piece = (panels / (self.pool.threads() * PIECES_PER_THREAD)).clamp(1, MOST_PANELS);
+        let pieces = self.pool.threads() * PIECES_PER_THREAD;
+        // A large matrix is cut by its panels alone, so that their weights pass once; a small one by the rows as well.
+        let tiles = activations.tiles().max(1);
+        let tile_parts = (pieces / panels.div_ceil(MOST_PANELS).max(1)).clamp(1, tiles);
+        let most_tiles = tiles.div_ceil(tile_parts);
+        let most_panels = (panels * tile_parts / pieces).next_multiple_of(PANEL_GROUP).clamp(PANEL_GROUP, MOST_PANELS);
         let products: Vec<Prepared<'_>> = products.iter_mut().map(|product| product.prepare(activations)).collect();
-        let pieces: Vec<(&Prepared<'_>, usize)> = products
-            .iter()
-            .flat_map(|product| (0..product.weights.panels()).step_by(piece).map(move |first| (product, first)))
-            .collect();
-        self.pool.for_each(pieces.len(), |index| {
-            let (product, first) = pieces[index];
-            let panels = first..(first + piece).min(product.weights.panels());
-            for tile in 0..activations.tiles() {
-                with_format!(product.weights.format(), F => {
-                    self.isa.run(Panels::<F> { product, activations, tile, panels: panels.clone(), format: PhantomData });
-                });
+        let mut pieces: Vec<(&Prepared<'_>, Range<usize>, Range<usize>)> = Vec::new();
+        for product in &products {
+            for panels in stretches(product.weights.panels(), most_panels) {
+                pieces.extend(stretches(activations.tiles(), most_tiles).map(|tiles| (product, panels.clone(), tiles)));
             }
+        }
+        self.pool.for_each(pieces.len(), |index| {
+            let (product, panels, tiles) = &pieces[index];
+            SUMS.with_borrow_mut(|sums| {
+                sums.resize(MOST_PANELS * TILE_ROWS, [0.0; LANES]);
+                for tile in tiles.clone() {
+                    with_format!(product.weights.format(), F => {
+                        let panels = panels.clone();
+                        self.isa.run(Panels::<F> { product, activations, tile, panels, sums, format: PhantomData });
+                    });
+                }
+            });
         });
     }
+}
+
+/// The numbers below `count` in stretches of so many; the last may be shorter.
+fn stretches(count: usize, most: usize) -> impl Iterator<Item = Range<usize>> {
+    (0..count).step_by(most).map(move |first| first..count.min(first + most))
 }
 
 /// A product whose sizes were checked.
@@ -85,6 +106,8 @@ struct Panels<'a, F> {
     activations: &'a Activations,
     tile: usize,
     panels: Range<usize>,
+    /// Room for [`MOST_PANELS`] panels' sums with a tile.
+    sums: &'a mut [[f32; LANES]],
     format: PhantomData<F>,
 }
 
@@ -94,45 +117,34 @@ impl<F: PanelFormat> Kernel for Panels<'_, F> {
     #[inline(always)]
     fn run<S: Simd>(self, simd: S) {
         let weights = self.product.weights;
+        let first_row = self.tile * TILE_ROWS;
         let tile = self.activations.tile(self.tile, F::FORM);
-        let (mut first, mut second) = ([[0.0; LANES]; TILE_ROWS], [[0.0; LANES]; TILE_ROWS]);
-        let [first, second] = [&mut first, &mut second].map(|sums| &mut sums[..tile.rows]);
-        let mut panel = self.panels.start;
-        // With few rows memory is the limit, which is faster with one stream than with two.
-        while tile.rows >= ROWS_FOR_TWO_PANELS && panel + 1 < self.panels.end {
-            F::multiply_two(
-                simd,
-                [panel, panel + 1].map(|panel| weights.panel(panel)),
-                tile,
-                [&mut *first, &mut *second],
-            );
-            self.put(panel, first);
-            self.put(panel + 1, second);
-            panel += 2;
-        }
-        for panel in panel..self.panels.end {
-            F::multiply(simd, weights.panel(panel), tile, first);
-            self.put(panel, first);
+        for first in self.panels.clone().step_by(F::PANELS_AT_ONCE) {
+            let panels = first..self.panels.end.min(first + F::PANELS_AT_ONCE);
+            let sums = &mut self.sums[..panels.len() * tile.rows];
+            F::multiply(simd, weights.panel_range(panels.clone()), tile, sums);
+            for (panel, sums) in panels.zip(sums.chunks_exact(tile.rows)) {
+                self.product.write(simd, first_row, panel, sums);
+            }
         }
     }
 }
 
-impl<F> Panels<'_, F> {
-    /// Writes the sums of a panel to where they belong.
+impl Prepared<'_> {
+    /// Writes what one panel's products with some rows are.
     #[inline(always)]
-    fn put(&self, panel: usize, sums: &[[f32; LANES]]) {
-        let outputs = self.product.weights.outputs();
-        let output = panel * LANES;
-        let lanes = LANES.min(outputs - output);
+    fn write<S: Simd>(&self, simd: S, first_row: usize, panel: usize, sums: &[[f32; LANES]]) {
+        let outputs = self.weights.outputs();
+        let lanes = LANES.min(outputs - panel * LANES);
         for (row, sums) in sums.iter().enumerate() {
-            let start = self.product.target.at((self.tile * TILE_ROWS + row) * outputs + output);
-            // SAFETY: `prepare` has checked the target's size, and each panel, and so each stretch of outputs, is handed
-            // out once.
+            let start = self.target.at((first_row + row) * outputs + panel * LANES);
+            // SAFETY: `prepare` has checked the target's size, and each panel's outputs of each row are handed out once.
             let target = unsafe { std::slice::from_raw_parts_mut(start, lanes) };
-            if self.product.adds {
-                target.iter_mut().zip(sums).for_each(|(target, sum)| *target += sum);
-            } else {
-                target.copy_from_slice(&sums[..lanes]);
+            match (target.as_mut_array(), self.adds) {
+                (Some(target), true) => simd.store(simd.add(simd.load(target), simd.load(sums)), target),
+                (Some(target), false) => *target = *sums,
+                (None, true) => target.iter_mut().zip(sums).for_each(|(target, sum)| *target += sum),
+                (None, false) => target.copy_from_slice(&sums[..lanes]),
             }
         }
     }

@@ -1,6 +1,7 @@
 //! Matrices of weights in the layout that the products read, made row by row while a file is being read.
 
 use std::fmt;
+use std::ops::Range;
 
 use crate::activations::Form;
 use crate::format::{Format, PanelFormat, with_format};
@@ -39,6 +40,11 @@ impl Format {
         with_format!(self, F => inputs / F::BLOCK_INPUTS * F::BLOCK_BYTES)
     }
 
+    /// How many bytes sixteen such rows have in memory.
+    fn panel_bytes(self, inputs: usize) -> usize {
+        with_format!(self, F => F::panel_bytes(inputs))
+    }
+
     /// What weights of this format are multiplied with.
     pub fn form(self) -> Form {
         with_format!(self, F => F::FORM)
@@ -49,9 +55,10 @@ impl Packing {
     /// Room for a matrix.
     ///
     /// # Panics
-    /// When a row does not hold whole blocks.
+    /// When a row holds nothing, or no whole blocks.
     pub fn new(format: Format, outputs: usize, inputs: usize) -> Packing {
-        let bytes = outputs.div_ceil(LANES) * LANES * format.row_bytes(inputs);
+        assert!(format.row_bytes(inputs) > 0, "a row holds something");
+        let bytes = outputs.div_ceil(LANES) * format.panel_bytes(inputs);
         let packed = Packed { format, outputs, inputs, bytes: Buffer::zeroed(bytes) };
         Packing { packed, present: vec![false; outputs] }
     }
@@ -64,7 +71,7 @@ impl Packing {
         assert_eq!(row.len(), self.packed.format.row_bytes(self.packed.inputs), "the bytes of a row");
         self.present[output] = true;
         let (panel, lane) = (output / LANES, output % LANES);
-        let panel_bytes = row.len() * LANES;
+        let panel_bytes = self.packed.format.panel_bytes(self.packed.inputs);
         let panel = &mut self.packed.bytes[panel * panel_bytes..][..panel_bytes];
         with_format!(self.packed.format, F => F::pack_row(panel, lane, row));
     }
@@ -106,7 +113,10 @@ impl Packed {
     /// When there is no such row, or `into` has another length.
     pub fn row(&self, output: usize, into: &mut [f32]) {
         assert!(output < self.outputs && into.len() == self.inputs, "a row of the matrix");
-        with_format!(self.format, F => F::unpack_row(self.panel(output / LANES), output % LANES, into));
+        with_format!(self.format, F => {
+            let panel = output / LANES;
+            F::unpack_row(self.panel_range(panel..panel + 1), output % LANES, into);
+        });
     }
 
     pub(crate) fn panel_bytes(&self) -> &[u8] {
@@ -117,9 +127,10 @@ impl Packed {
         self.outputs.div_ceil(LANES)
     }
 
-    pub(crate) fn panel(&self, index: usize) -> &[u8] {
-        let bytes = LANES * self.format.row_bytes(self.inputs);
-        &self.bytes[index * bytes..][..bytes]
+    /// Some panels, one after the other.
+    pub(crate) fn panel_range(&self, panels: Range<usize>) -> &[u8] {
+        let bytes = self.format.panel_bytes(self.inputs);
+        &self.bytes[panels.start * bytes..panels.end * bytes]
     }
 }
 

@@ -8,8 +8,8 @@ use proptest::prelude::*;
 
 mod decoder;
 
-const FORMATS: [Format; 7] =
-    [Format::F32, Format::Q4_0, Format::Q5_0, Format::Q8_0, Format::Q4_K, Format::Q5_K, Format::Q6_K];
+const FORMATS: [Format; 9] =
+    [Format::F32, Format::F16, Format::BF16, Format::Q4_0, Format::Q5_0, Format::Q8_0, Format::Q4_K, Format::Q5_K, Format::Q6_K];
 
 fn processor(isa: Isa, threads: usize) -> Processor {
     Processor { isa, pool: Pool::new(NonZero::new(threads).expect("at least one")).expect("threads start") }
@@ -23,8 +23,11 @@ fn row_bytes(format: Format, inputs: usize, random: &mut impl FnMut() -> u32) ->
     let block_bytes = format.row_bytes(format.block_inputs());
     let mut bytes = Vec::with_capacity(format.row_bytes(inputs));
     for _ in 0..inputs / format.block_inputs() {
+        let number = ((random() % 2000) as f32 - 1000.0) / 1000.0;
         match format {
-            Format::F32 => bytes.extend((((random() % 2000) as f32 - 1000.0) / 1000.0).to_le_bytes()),
+            Format::F32 => bytes.extend(number.to_le_bytes()),
+            Format::F16 => bytes.extend(half::f16::from_f32(number).to_le_bytes()),
+            Format::BF16 => bytes.extend(half::bf16::from_f32(number).to_le_bytes()),
             Format::Q4_0 | Format::Q5_0 | Format::Q8_0 => {
                 bytes.extend(half(random));
                 bytes.extend((2..block_bytes).map(|_| random() as u8));
@@ -94,7 +97,7 @@ proptest! {
     ) {
         let mut random = generator(seed);
         let inputs = match format.block_inputs() {
-            1 => 7 * blocks + 1,
+            1 => 7 * blocks * blocks + 1,
             block => block * blocks,
         };
         let weights = matrix(format, outputs, inputs, &mut random);

@@ -36,6 +36,8 @@ impl<B: Block> PanelFormat for Blocks<B> {
     const BLOCK_BYTES: usize = SCALE_BYTES + B::BYTES;
     const FORM: Form = Form::Bytes32;
 
+    const PANELS_AT_ONCE: usize = 2;
+
     fn pack_row(panel: &mut [u8], lane: usize, row: &[u8]) {
         let panels = panel.chunks_exact_mut(Self::BLOCK_BYTES * LANES);
         for (panel, block) in panels.zip(row.chunks_exact(Self::BLOCK_BYTES)) {
@@ -58,13 +60,17 @@ impl<B: Block> PanelFormat for Blocks<B> {
     }
 
     #[inline(always)]
-    fn multiply<S: Simd>(simd: S, panel: &[u8], tile: Tile<'_>, sums: &mut [[f32; LANES]]) {
-        multiply::<B, S, 1>(simd, [panel], tile, [sums]);
-    }
-
-    #[inline(always)]
-    fn multiply_two<S: Simd>(simd: S, panels: [&[u8]; 2], tile: Tile<'_>, sums: [&mut [[f32; LANES]]; 2]) {
-        multiply::<B, S, 2>(simd, panels, tile, sums);
+    fn multiply<S: Simd>(simd: S, panels: &[u8], tile: Tile<'_>, sums: &mut [[f32; LANES]]) {
+        let panel_bytes = Self::panel_bytes(tile.inputs);
+        // With few rows memory is the limit, which is faster with one stream than with two.
+        if panels.len() > panel_bytes && tile.rows >= super::ROWS_FOR_TWO_PANELS {
+            let (first, second) = panels.split_at(panel_bytes);
+            let (first_sums, second_sums) = sums.split_at_mut(tile.rows);
+            return multiply::<B, S, 2>(simd, [first, second], tile, [first_sums, second_sums]);
+        }
+        for (panel, sums) in panels.chunks_exact(panel_bytes).zip(sums.chunks_exact_mut(tile.rows)) {
+            multiply::<B, S, 1>(simd, [panel], tile, [sums]);
+        }
     }
 }
 

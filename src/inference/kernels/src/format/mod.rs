@@ -8,6 +8,9 @@
 //! of 256.  Either kind has one kernel, and a format says how its numbers become the bytes that the kernel multiplies.
 
 pub(crate) mod blocks;
+pub(crate) mod brain;
+mod floating;
+pub(crate) mod half;
 pub(crate) mod q4_0;
 pub(crate) mod q5_0;
 pub(crate) mod q8_0;
@@ -28,6 +31,10 @@ use crate::simd::{LANES, Simd};
 pub enum Format {
     /// Single precision.
     F32,
+    /// IEEE half precision.
+    F16,
+    /// bfloat16.
+    BF16,
     /// 32 numbers: scale, 4 bits each.
     Q4_0,
     /// 32 numbers: scale, 5 bits each.
@@ -50,26 +57,30 @@ pub(crate) trait PanelFormat {
     const BLOCK_BYTES: usize;
     /// What it is multiplied with.
     const FORM: Form;
+    /// How many panels are multiplied at once, at most.
+    const PANELS_AT_ONCE: usize = 1;
 
-    /// Puts a row of the file into a lane.  `row` holds all its blocks, and `panel` sixteen times as many bytes.
+    /// How many bytes a panel of so many inputs has.
+    fn panel_bytes(inputs: usize) -> usize {
+        LANES * (inputs / Self::BLOCK_INPUTS) * Self::BLOCK_BYTES
+    }
+
+    /// Puts a row of the file into a lane.  `row` holds all its blocks, and `panel` is a whole one.
     fn pack_row(panel: &mut [u8], lane: usize, row: &[u8]);
 
     /// The numbers of a lane, exactly those that the row's blocks stand for.
     fn unpack_row(panel: &[u8], lane: usize, into: &mut [f32]);
 
-    /// Sets `sums[row][lane]` to the product of lane and row, for each row of the tile.
+    /// Sets `sums[panel][row][lane]` to the product of lane and row, for each row of the tile.
+    ///
+    /// `panels` holds one panel after the other, as many as are multiplied at once or fewer.
     ///
     /// The operations on one sum, and their order, depend on the number of inputs alone.  Must be `#[inline(always)]`.
-    fn multiply<S: Simd>(simd: S, panel: &[u8], tile: Tile<'_>, sums: &mut [[f32; LANES]]);
-
-    /// [`PanelFormat::multiply`] with two panels, for formats that are faster so when the tile has many rows.
-    #[inline(always)]
-    fn multiply_two<S: Simd>(simd: S, panels: [&[u8]; 2], tile: Tile<'_>, sums: [&mut [[f32; LANES]]; 2]) {
-        for (panel, sums) in panels.into_iter().zip(sums) {
-            Self::multiply(simd, panel, tile, sums);
-        }
-    }
+    fn multiply<S: Simd>(simd: S, panels: &[u8], tile: Tile<'_>, sums: &mut [[f32; LANES]]);
 }
+
+/// From how many rows on two panels of bytes are multiplied at a time.
+const ROWS_FOR_TWO_PANELS: usize = 8;
 
 /// Eight vectors for 32 inputs: lane `l` of vector `v` holds the inputs `4 * v` to `4 * v + 3` of output `l`.
 type Weights<S> = [<S as Simd>::I; 8];
@@ -107,7 +118,7 @@ fn prefetch_after<S: Simd>(simd: S, panel: &[u8]) {
     /// Far enough that memory has answered, near enough that the second cache still holds it.
     const AHEAD: usize = 6 << 10;
     for line in panel.chunks(64) {
-        simd.prefetch(line.as_ptr().wrapping_add(AHEAD));
+        simd.prefetch(line, AHEAD);
     }
 }
 
@@ -117,6 +128,8 @@ macro_rules! with_format {
         $crate::format::with_format! {
             $format, $implementation => $expression,
             F32: $crate::format::single::Single,
+            F16: $crate::format::half::Half,
+            BF16: $crate::format::brain::Brain,
             Q4_0: $crate::format::blocks::Blocks<$crate::format::q4_0::Q4_0>,
             Q5_0: $crate::format::blocks::Blocks<$crate::format::q5_0::Q5_0>,
             Q8_0: $crate::format::blocks::Blocks<$crate::format::q8_0::Q8_0>,

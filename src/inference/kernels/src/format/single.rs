@@ -5,7 +5,9 @@
 //! ```
 
 use super::PanelFormat;
-use crate::activations::{Form, Tile};
+use super::floating::{self, Floating};
+use crate::activations::{BLOCK_PLACES, Form, Tile};
+use crate::product::MOST_PANELS;
 use crate::simd::{LANES, Simd};
 
 pub(crate) struct Single;
@@ -14,6 +16,7 @@ impl PanelFormat for Single {
     const BLOCK_INPUTS: usize = 1;
     const BLOCK_BYTES: usize = 4;
     const FORM: Form = Form::Single;
+    const PANELS_AT_ONCE: usize = MOST_PANELS;
 
     fn pack_row(panel: &mut [u8], lane: usize, row: &[u8]) {
         for (panel, number) in panel.as_chunks_mut::<64>().0.iter_mut().zip(row.as_chunks::<4>().0) {
@@ -28,13 +31,27 @@ impl PanelFormat for Single {
     }
 
     #[inline(always)]
-    fn multiply<S: Simd>(simd: S, panel: &[u8], tile: Tile<'_>, sums: &mut [[f32; LANES]]) {
-        sums.fill([0.0; LANES]);
-        for (weights, rows) in panel.as_chunks::<64>().0.iter().zip(tile.single.chunks_exact(tile.rows)) {
-            let weights = simd.from_bits(simd.load_bytes(weights));
-            for (&value, total) in rows.iter().zip(sums.iter_mut()) {
-                simd.store(simd.fma(weights, simd.splat(value), simd.load(total)), total);
-            }
-        }
+    fn multiply<S: Simd>(simd: S, panels: &[u8], tile: Tile<'_>, sums: &mut [[f32; LANES]]) {
+        floating::multiply::<S, Single>(simd, panels, Single::panel_bytes(tile.inputs), tile, sums);
+    }
+}
+
+impl Floating for Single {
+    const PLACE_BYTES: usize = 64;
+    type Value = f32;
+
+    #[inline(always)]
+    fn rows(tile: Tile<'_>) -> &[[f32; BLOCK_PLACES]] {
+        tile.single
+    }
+
+    #[inline(always)]
+    fn load<S: Simd>(simd: S, bytes: &[u8]) -> S::F {
+        simd.from_bits(simd.load_bytes(&bytes.as_chunks().0[0]))
+    }
+
+    #[inline(always)]
+    fn add<S: Simd>(simd: S, sums: S::F, weights: S::F, value: f32) -> S::F {
+        simd.fma(weights, simd.splat(value), sums)
     }
 }

@@ -36,6 +36,14 @@ pub(crate) trait Simd: Copy + Send + Sync {
     /// Sixteen whole numbers of 32 bits, or 64 bytes.
     type I: Copy;
 
+    /// How many sums the registers have room for, beside the weights and a row's value that they are made of.
+    const TILE_SUMS: usize;
+    /// How many rows of sums the registers have room for in products.
+    const TILE_ROWS: usize;
+
+    /// Says that bytes so far behind these will be read: they may be fetched into the second cache.
+    fn prefetch(self, from: &[u8], ahead: usize);
+
     fn splat(self, value: f32) -> Self::F;
     fn load(self, values: &[f32; LANES]) -> Self::F;
     fn store(self, vector: Self::F, into: &mut [f32; LANES]);
@@ -106,10 +114,6 @@ pub(crate) trait Simd: Copy + Send + Sync {
     fn sum(self, vector: Self::F) -> f32;
     /// The greatest of all lanes, none of which may be NaN.
     fn greatest(self, vector: Self::F) -> f32;
-
-    /// Asks for the cache line at an address to be brought as near as the second cache.  Nothing is read: the address may
-    /// be anything.
-    fn prefetch(self, address: *const u8);
 }
 
 #[cfg(test)]

@@ -17,6 +17,12 @@ impl Simd for Portable {
     type F = [f32; LANES];
     type I = [i32; LANES];
 
+    const TILE_SUMS: usize = 4;
+    const TILE_ROWS: usize = 4;
+
+    #[inline(always)]
+    fn prefetch(self, _from: &[u8], _ahead: usize) {}
+
     #[inline(always)]
     fn splat(self, value: f32) -> Self::F {
         [value; LANES]
@@ -220,9 +226,6 @@ impl Simd for Portable {
     fn greatest(self, vector: Self::F) -> f32 {
         halve(vector, |left, right| if left > right { left } else { right })
     }
-
-    #[inline(always)]
-    fn prefetch(self, _: *const u8) {}
 }
 
 /// Folds the upper half onto the lower one until one lane is left.

@@ -46,6 +46,15 @@ impl<const VNNI: bool> Simd for Avx2<VNNI> {
     type F = [__m256; 2];
     type I = [__m256i; 2];
 
+    const TILE_SUMS: usize = 6;
+    const TILE_ROWS: usize = 6;
+
+    #[inline(always)]
+    fn prefetch(self, from: &[u8], ahead: usize) {
+        // An address that is not there is no error.
+        vector!(_mm_prefetch::<_MM_HINT_T1>(from.as_ptr().wrapping_add(ahead).cast()));
+    }
+
     #[inline(always)]
     fn splat(self, value: f32) -> Self::F {
         [vector!(_mm256_set1_ps(value)); 2]
@@ -296,10 +305,5 @@ impl<const VNNI: bool> Simd for Avx2<VNNI> {
         let quarters = vector!(_mm_max_ps(_mm256_castps256_ps128(halves), _mm256_extractf128_ps::<1>(halves)));
         let pairs = vector!(_mm_max_ps(quarters, _mm_movehl_ps(quarters, quarters)));
         vector!(_mm_cvtss_f32(_mm_max_ss(pairs, _mm_movehdup_ps(pairs))))
-    }
-
-    #[inline(always)]
-    fn prefetch(self, address: *const u8) {
-        vector!(_mm_prefetch::<_MM_HINT_T1>(address.cast()));
     }
 }

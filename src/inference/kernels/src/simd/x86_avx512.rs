@@ -39,6 +39,15 @@ impl<const BRAIN: bool> Simd for Avx512<BRAIN> {
     type F = __m512;
     type I = __m512i;
 
+    const TILE_SUMS: usize = 28;
+    const TILE_ROWS: usize = 14;
+
+    #[inline(always)]
+    fn prefetch(self, from: &[u8], ahead: usize) {
+        // An address that is not there is no error.
+        vector!(_mm_prefetch::<_MM_HINT_T1>(from.as_ptr().wrapping_add(ahead).cast()));
+    }
+
     #[inline(always)]
     fn splat(self, value: f32) -> Self::F {
         vector!(_mm512_set1_ps(value))
@@ -251,10 +260,5 @@ impl<const BRAIN: bool> Simd for Avx512<BRAIN> {
     #[inline(always)]
     fn greatest(self, vector: Self::F) -> f32 {
         vector!(_mm512_reduce_max_ps(vector))
-    }
-
-    #[inline(always)]
-    fn prefetch(self, address: *const u8) {
-        vector!(_mm_prefetch::<_MM_HINT_T1>(address.cast()));
     }
 }

@@ -2,7 +2,7 @@
 //! weights must hold exactly.
 
 use ampoule_kernels::Format;
-use half::f16;
+use half::{bf16, f16};
 
 /// The numbers of a row.
 pub(crate) fn decode(format: Format, row: &[u8]) -> Vec<f32> {
@@ -15,6 +15,8 @@ fn decode_block(format: Format, block: &[u8]) -> Vec<f32> {
     let nibble = |byte: u8, upper: bool| i32::from(if upper { byte >> 4 } else { byte & 0x0f });
     match format {
         Format::F32 => vec![f32::from_le_bytes([block[0], block[1], block[2], block[3]])],
+        Format::F16 => vec![half(0)],
+        Format::BF16 => vec![bf16::from_le_bytes([block[0], block[1]]).to_f32()],
         Format::Q4_0 => {
             let number = |input: usize| nibble(block[2 + input % 16], input >= 16) - 8;
             (0..32).map(|input| number(input) as f32 * half(0)).collect()
