@@ -83,12 +83,8 @@ impl Isa {
         use std::arch::is_x86_feature_detected as has;
         let avx2 = has!("avx2") && has!("fma") && has!("f16c");
         let avx2_vnni = avx2 && has!("avxvnni");
-        let avx512 = avx2
-            && has!("avx512f")
-            && has!("avx512bw")
-            && has!("avx512dq")
-            && has!("avx512vl")
-            && has!("avx512vnni");
+        let avx512 =
+            avx2 && has!("avx512f") && has!("avx512bw") && has!("avx512dq") && has!("avx512vl") && has!("avx512vnni");
         let avx512_bf16 = avx512 && has!("avx512bf16");
         let found = [
             (Set::Portable, true),

@@ -36,6 +36,9 @@ pub(crate) trait Simd: Copy + Send + Sync {
     /// Sixteen whole numbers of 32 bits, or 64 bytes.
     type I: Copy;
 
+    /// How many vectors the registers hold, for kernels to choose how much they keep there; no result depends on it.
+    const REGISTERS: usize;
+
     fn splat(self, value: f32) -> Self::F;
     fn load(self, values: &[f32; LANES]) -> Self::F;
     fn store(self, vector: Self::F, into: &mut [f32; LANES]);

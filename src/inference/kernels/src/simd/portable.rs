@@ -17,6 +17,8 @@ impl Simd for Portable {
     type F = [f32; LANES];
     type I = [i32; LANES];
 
+    const REGISTERS: usize = 8;
+
     #[inline(always)]
     fn splat(self, value: f32) -> Self::F {
         [value; LANES]
@@ -134,9 +136,7 @@ impl Simd for Portable {
 
     #[inline(always)]
     fn load_bytes(self, bytes: &[u8; 64]) -> Self::I {
-        std::array::from_fn(|lane| {
-            i32::from_le_bytes(std::array::from_fn(|byte| bytes[4 * lane + byte]))
-        })
+        std::array::from_fn(|lane| i32::from_le_bytes(std::array::from_fn(|byte| bytes[4 * lane + byte])))
     }
 
     #[inline(always)]

@@ -46,6 +46,8 @@ impl<const VNNI: bool> Simd for Avx2<VNNI> {
     type F = [__m256; 2];
     type I = [__m256i; 2];
 
+    const REGISTERS: usize = 8;
+
     #[inline(always)]
     fn splat(self, value: f32) -> Self::F {
         [vector!(_mm256_set1_ps(value)); 2]

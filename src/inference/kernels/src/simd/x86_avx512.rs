@@ -39,6 +39,8 @@ impl<const BRAIN: bool> Simd for Avx512<BRAIN> {
     type F = __m512;
     type I = __m512i;
 
+    const REGISTERS: usize = 32;
+
     #[inline(always)]
     fn splat(self, value: f32) -> Self::F {
         vector!(_mm512_set1_ps(value))
