@@ -80,11 +80,14 @@ impl Multiply<'_> {
         }
         let right = &self.right[self.summed.start * self.vectors..];
         for (term, right) in (0..count).zip(right.chunks_exact(self.vectors)) {
-            let right: [S::F; VECTORS] = std::array::from_fn(|place| simd.load(&right[vector + place]));
+            let mut vectors = [simd.splat(0.0); VECTORS];
+            for (vector, right) in vectors.iter_mut().zip(&right[vector..][..VECTORS]) {
+                *vector = simd.load(right);
+            }
             for (sums, left) in sums.iter_mut().zip(&left) {
                 let left = simd.splat(left[term]);
-                for (sum, right) in sums.iter_mut().zip(right) {
-                    *sum = simd.fma(left, right, *sum);
+                for (sum, vector) in sums.iter_mut().zip(&vectors) {
+                    *sum = simd.fma(left, *vector, *sum);
                 }
             }
         }

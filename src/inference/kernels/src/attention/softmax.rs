@@ -42,8 +42,9 @@ impl Kernel for Soften<'_> {
         let state = self.greatest.iter().zip(self.sums).zip(&*self.factors);
         for (scores, ((&greatest, sums), &factor)) in rows.iter_mut().zip(state) {
             let greatest = simd.splat(greatest);
-            let weights = vectors(simd, scores).map(|scores| math::exp2(simd, simd.sub(scores, greatest)));
-            for (weights, into) in weights.iter().zip(scores.as_chunks_mut::<LANES>().0) {
+            let mut weights = vectors(simd, scores);
+            for (weights, into) in weights.iter_mut().zip(scores.as_chunks_mut::<LANES>().0) {
+                *weights = math::exp2(simd, simd.sub(*weights, greatest));
                 simd.store(*weights, into);
             }
             let [one, two, three, four] = weights;
@@ -55,7 +56,11 @@ impl Kernel for Soften<'_> {
 
 #[inline(always)]
 fn vectors<S: Simd>(simd: S, scores: &[f32; STEP_TOKENS]) -> [S::F; STEP_VECTORS] {
-    std::array::from_fn(|vector| simd.load(&scores.as_chunks().0[vector]))
+    let mut vectors = [simd.splat(0.0); STEP_VECTORS];
+    for (vector, scores) in vectors.iter_mut().zip(scores.as_chunks().0) {
+        *vector = simd.load(scores);
+    }
+    vectors
 }
 
 /// Rows of sums divided by the sums of their weights.

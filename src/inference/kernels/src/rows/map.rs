@@ -50,16 +50,21 @@ impl<E: Each<OTHERS>, const OTHERS: usize> Kernel for Map<'_, E, OTHERS> {
     #[inline(always)]
     fn run<S: Simd>(self, simd: S) {
         let (vectors, rest) = self.into.as_chunks_mut::<LANES>();
-        let others = self.others.map(|other| &other.as_chunks::<LANES>().0[..vectors.len()]);
+        let start = vectors.len() * LANES;
+        // Loops, for a closure that the standard library calls may not be inlined, and then its vectors go through memory.
+        let mut places = [simd.splat(0.0); OTHERS];
         for (index, own) in vectors.iter_mut().enumerate() {
-            let others = others.map(|other| simd.load(&other[index]));
-            simd.store(self.function.each(simd, simd.load(own), others), own);
+            for (place, other) in places.iter_mut().zip(self.others) {
+                *place = simd.load(&other.as_chunks().0[index]);
+            }
+            simd.store(self.function.each(simd, simd.load(own), places), own);
         }
         if !rest.is_empty() {
-            let start = vectors.len() * LANES;
             let mut own = padded(rest, 0.0);
-            let others = self.others.map(|other| simd.load(&padded(&other[start..], 0.0)));
-            simd.store(self.function.each(simd, simd.load(&own), others), &mut own);
+            for (place, other) in places.iter_mut().zip(self.others) {
+                *place = simd.load(&padded(&other[start..], 0.0));
+            }
+            simd.store(self.function.each(simd, simd.load(&own), places), &mut own);
             rest.copy_from_slice(&own[..rest.len()]);
         }
     }
