@@ -17,13 +17,16 @@ mod pool;
 mod processor;
 
 mod activations;
+mod attention;
 mod format;
 mod limits;
+mod math;
 mod product;
-mod rows;
+pub mod rows;
 mod weights;
 
 pub use activations::{Activations, Form, Forms};
+pub use attention::{Attention, BLOCK_TOKENS, KvBlocks, Span, attend, attend_whole, bytes_per_block};
 pub use format::Format;
 pub use isa::{Isa, UnknownIsa};
 pub use memory::{Buffer, Plain};

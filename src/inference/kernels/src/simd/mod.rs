@@ -36,6 +36,8 @@ pub(crate) trait Simd: Copy + Send + Sync {
     /// Sixteen whole numbers of 32 bits, or 64 bytes.
     type I: Copy;
 
+    /// How many vectors the registers hold, for kernels to choose how much they keep there; no result depends on it.
+    const REGISTERS: usize;
     /// How many sums the registers have room for, beside the weights and a row's value that they are made of.
     const TILE_SUMS: usize;
     /// How many rows of sums the registers have room for in products.

@@ -17,6 +17,7 @@ impl Simd for Portable {
     type F = [f32; LANES];
     type I = [i32; LANES];
 
+    const REGISTERS: usize = 8;
     const TILE_SUMS: usize = 4;
     const TILE_ROWS: usize = 4;
 

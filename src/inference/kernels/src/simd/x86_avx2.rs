@@ -46,6 +46,7 @@ impl<const VNNI: bool> Simd for Avx2<VNNI> {
     type F = [__m256; 2];
     type I = [__m256i; 2];
 
+    const REGISTERS: usize = 8;
     const TILE_SUMS: usize = 6;
     const TILE_ROWS: usize = 6;
 

@@ -39,6 +39,7 @@ impl<const BRAIN: bool> Simd for Avx512<BRAIN> {
     type F = __m512;
     type I = __m512i;
 
+    const REGISTERS: usize = 32;
     const TILE_SUMS: usize = 28;
     const TILE_ROWS: usize = 14;
 
