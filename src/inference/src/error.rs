@@ -199,6 +199,15 @@ pub enum InferenceError {
         margin: f64,
     },
 
+    /// A request is larger than all memory that there is for tokens.
+    #[error("a request of up to {tokens} tokens never fits: there is memory for {limit} (`limits.token_budget`)")]
+    NeverFits {
+        /// Prompt and longest answer.
+        tokens: usize,
+        /// For how many there is memory.
+        limit: usize,
+    },
+
     /// The operating system refused the engine a thread.
     #[error("the engine's thread cannot be started: {source}")]
     ThreadNotStarted {

@@ -8,6 +8,8 @@
 
 use ampoule_bundle::{Footprint, MemoryPart, TensorInfo, VerifiedBundle};
 
+use ampoule_kernels::{BLOCK_TOKENS, bytes_per_block};
+
 use crate::encoder::{EncoderConfig, Family};
 use crate::engine::EngineConfig;
 use crate::error::InferenceError;
@@ -105,7 +107,7 @@ fn decoder_parts(config: &Config, context: usize, engine: &EngineConfig) -> Vec<
     let of_block = bytes_per_block(config.layers.len(), config.key_value_head_count, config.head_dimension) as u64;
     let blocks = engine.blocks() as u64;
     // Blocks are touched when they are first written, and those that run can write no more than their contexts.
-    let by_requests = running * context.div_ceil(KV_BLOCK_TOKENS as u64);
+    let by_requests = running * context.div_ceil(BLOCK_TOKENS as u64);
     let lowered_by = if blocks <= by_requests { "limits.token_budget" } else { "limits.running_requests" };
     let cache = part("keys and values", of_block.saturating_mul(blocks), Some(lowered_by));
     // The rows of a step: pieces of prompts, and for each that generates its token and what is drafted of the next ones.

@@ -8,11 +8,11 @@ mod dense;
 mod footprint;
 mod known_answers;
 mod load;
-mod trainable;
 mod numbers;
-mod profile;
 pub mod packed;
+mod profile;
 mod proof;
+mod trainable;
 
 mod engine;
 mod event;
@@ -38,8 +38,8 @@ pub use footprint::footprint;
 pub use known_answers::{Comparison, Miss, Recording};
 pub use load::{LoadOptions, LoadedModel, ReadyModel};
 pub use profile::{ModelKind, ModelProfile};
-pub use trainable::TrainableModel;
 pub use request::{
     EmbeddingRequest, EndOfSequence, GenerationRequest, MAX_STOP_STRING_BYTES, MAX_STOP_STRINGS, Sampling, StopRules,
     TokenMask,
 };
+pub use trainable::TrainableModel;

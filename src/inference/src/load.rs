@@ -20,7 +20,6 @@
 use std::fmt;
 use std::num::NonZero;
 use std::sync::Arc;
-use std::thread;
 
 use ampoule_bundle::statement::{AdapterBinding, KnownAnswers};
 use ampoule_bundle::{
@@ -46,7 +45,7 @@ use crate::text::TextProcessor;
 pub struct LoadOptions {
     /// A shorter context than the model's own; longer ones have no effect.
     pub context_length: Option<usize>,
-    /// How many threads compute; as many as the process may use at once, if absent.
+    /// How many threads compute; one for each core that the process may use, if absent.
     pub threads: Option<NonZero<usize>>,
     /// Told, from several threads, how many more bytes of weights have been read.
     pub progress: Option<Arc<dyn Fn(u64) + Send + Sync>>,
@@ -225,7 +224,7 @@ fn load_decoder(
         embedding_dimension: None,
         quantisation,
     };
-    let threads = options.threads.or_else(|| thread::available_parallelism().ok()).unwrap_or(NonZero::<usize>::MIN);
+    let threads = options.threads.unwrap_or_else(Processor::default_threads);
     let processor = Processor::new(threads).map_err(|source| InferenceError::ThreadNotStarted { source })?;
     let generator = Generator::new(PackedDecoder::new(config, weights)?, processor);
     Ok((Model::Generator(Box::new(generator)), profile))

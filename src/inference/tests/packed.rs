@@ -140,7 +140,13 @@ fn a_gguf_file_of_each_family_gives_the_logits_of_transformers() {
 }
 
 /// The bits of all logits from `first` on when the tokens are fed in pieces of these lengths, between neighbours.
-fn bits(fixture: &Fixture, decoder: &PackedDecoder, processor: Processor, pieces: &[usize], neighbours: usize) -> Vec<u32> {
+fn bits(
+    fixture: &Fixture,
+    decoder: &PackedDecoder,
+    processor: Processor,
+    pieces: &[usize],
+    neighbours: usize,
+) -> Vec<u32> {
     let tokens = &fixture.tokens[..56];
     let blocks_each = tokens.len().div_ceil(ampoule_kernels::BLOCK_TOKENS);
     let mut workspace = Workspace::new(&fixture.config, processor, blocks_each * (neighbours + 1));
@@ -252,9 +258,10 @@ fn adapter(config: &Config, seed: usize) -> Adapter {
         let number = |index: usize| ((index * 7 + seed * 13) % 11) as f32 / 50.0 - 0.1;
         Tensor::from_vec((0..rows * columns).map(number).collect(), (rows, columns), &Device::Cpu).unwrap()
     };
-    let modules = config.projections().into_iter().map(|(name, [output, input])| {
-        (name, LowRank { down: matrix(3, input), up: matrix(output, 3), scale: 0.5 })
-    });
+    let modules = config
+        .projections()
+        .into_iter()
+        .map(|(name, [output, input])| (name, LowRank { down: matrix(3, input), up: matrix(output, 3), scale: 0.5 }));
     Adapter::new(config, modules.collect()).unwrap()
 }
 

@@ -337,6 +337,7 @@ pub fn prove(admitted: AdmittedBundle, limits: &Limits, name: &str) -> Result<Re
     let told = Arc::clone(&progress);
     let options = LoadOptions {
         context_length: limits.context_tokens,
+        threads: limits.threads,
         progress: Some(Arc::new(move |bytes| told.advance(bytes))),
     };
     let loaded = LoadedModel::load(admitted, &options).map_err(refused)?;

@@ -8,8 +8,17 @@ use proptest::prelude::*;
 
 mod decoder;
 
-const FORMATS: [Format; 9] =
-    [Format::F32, Format::F16, Format::BF16, Format::Q4_0, Format::Q5_0, Format::Q8_0, Format::Q4_K, Format::Q5_K, Format::Q6_K];
+const FORMATS: [Format; 9] = [
+    Format::F32,
+    Format::F16,
+    Format::BF16,
+    Format::Q4_0,
+    Format::Q5_0,
+    Format::Q8_0,
+    Format::Q4_K,
+    Format::Q5_K,
+    Format::Q6_K,
+];
 
 fn processor(isa: Isa, threads: usize) -> Processor {
     Processor { isa, pool: Pool::new(NonZero::new(threads).expect("at least one")).expect("threads start") }

@@ -40,9 +40,8 @@ impl Drafts {
         if self.most == 0 {
             return &[];
         }
-        let context = |end: usize| -> Option<[u32; CONTEXT]> {
-            tokens.get(end.checked_sub(CONTEXT)?..end)?.try_into().ok()
-        };
+        let context =
+            |end: usize| -> Option<[u32; CONTEXT]> { tokens.get(end.checked_sub(CONTEXT)?..end)?.try_into().ok() };
         // The last context is looked up before it is entered: it would find itself.
         for end in self.seen.max(CONTEXT)..tokens.len() {
             if let Some(context) = context(end) {

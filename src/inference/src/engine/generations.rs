@@ -103,16 +103,8 @@ impl Generations {
         }
         let (events, _permit) = (job.events, job._permit);
         let drafts = Drafts::new(self.draft_tokens);
-        let sequence = Sequence {
-            adapter,
-            started: false,
-            is_long,
-            prompt_length: length,
-            drafts,
-            generation,
-            events,
-            _permit,
-        };
+        let sequence =
+            Sequence { adapter, started: false, is_long, prompt_length: length, drafts, generation, events, _permit };
         self.sequences.insert(id, sequence);
     }
 
@@ -306,11 +298,7 @@ impl Outcome {
 }
 
 /// Chooses a token for each row of logits, as long as those before were the drafted ones.
-fn choose<'a>(
-    sequence: &mut Sequence,
-    rows: &mut impl Iterator<Item = &'a mut [f32]>,
-    drafted: &[u32],
-) -> Outcome {
+fn choose<'a>(sequence: &mut Sequence, rows: &mut impl Iterator<Item = &'a mut [f32]>, drafted: &[u32]) -> Outcome {
     let mut outcome = Outcome { chosen: Vec::new(), right: 0, end: None };
     let mut drafts = drafted.iter();
     let mut events = Vec::new();

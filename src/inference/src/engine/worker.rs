@@ -1,7 +1,7 @@
 //! The engine's thread.  It owns the model and everything about open requests; nothing is shared, so nothing is locked.
 //! One turn of the loop takes what was sent, forgets what nobody waits for, and computes one step of bounded size.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, TryRecvError};
@@ -14,7 +14,6 @@ use crate::engine::handle::Command;
 use crate::engine::monitor::Monitor;
 use crate::error::InferenceError;
 use crate::event::TokenEvent;
-use crate::load::Model;
 
 /// Everything that the engine's thread owns.
 pub(crate) struct Worker {

@@ -14,8 +14,8 @@ mod replay;
 
 pub use record::Recording;
 pub(crate) use record::record;
-pub(crate) use replay::{replay, replay_trained};
 pub use replay::{Comparison, Miss};
+pub(crate) use replay::{replay, replay_trained};
 
 use crate::error::InferenceError;
 use crate::model::{Decoder, KvCache, SequenceStep};

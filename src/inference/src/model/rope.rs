@@ -46,9 +46,7 @@ impl Rope {
                 rope.attention_factor = *attention_factor as f32;
                 let (short, long) = match factors {
                     LongRopeFactors::Listed { short, long } => (single(short), single(long)),
-                    LongRopeFactors::Stored => {
-                        (stored(ROPE_SHORT_FACTORS)?, stored(ROPE_LONG_FACTORS)?)
-                    }
+                    LongRopeFactors::Stored => (stored(ROPE_SHORT_FACTORS)?, stored(ROPE_LONG_FACTORS)?),
                 };
                 rope.beyond = Some((*original_context, divide(&base, &long)));
                 divide(&base, &short)

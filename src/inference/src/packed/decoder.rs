@@ -123,7 +123,7 @@ impl PackedDecoder {
         processor.pool.for_each_chunk(sized(hidden, rows * width), width, |row, hidden| {
             self.embedding.row(tokens[row] as usize, hidden);
             if let Some(factor) = self.config.embedding_scale {
-                ampoule_kernels::scale(processor.isa, hidden, factor as f32);
+                ampoule_kernels::rows::scale(processor.isa, hidden, factor as f32);
             }
         });
     }
@@ -146,10 +146,10 @@ impl PackedDecoder {
         if self.config.logit_divisor.is_some() || self.config.logit_softcap.is_some() {
             processor.pool.for_each_chunk(logits, vocabulary, |_, logits| {
                 if let Some(divisor) = self.config.logit_divisor {
-                    ampoule_kernels::scale(isa, logits, (1.0 / divisor) as f32);
+                    ampoule_kernels::rows::scale(isa, logits, (1.0 / divisor) as f32);
                 }
                 if let Some(cap) = self.config.logit_softcap {
-                    ampoule_kernels::softcap(isa, logits, cap as f32);
+                    ampoule_kernels::rows::softcap(isa, logits, cap as f32);
                 }
             });
         }
@@ -191,7 +191,9 @@ fn segments<'a>(steps: &[SequenceStep<'a>]) -> Vec<Segment<'a>> {
         start = rows.end;
         let Some(adapter) = step.adapter else { continue };
         match segments.last_mut() {
-            Some(last) if last.rows.end == rows.start && std::ptr::eq(last.adapter, adapter) => last.rows.end = rows.end,
+            Some(last) if last.rows.end == rows.start && std::ptr::eq(last.adapter, adapter) => {
+                last.rows.end = rows.end
+            }
             _ => segments.push(Segment { rows, adapter }),
         }
     }

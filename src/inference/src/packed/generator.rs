@@ -1,6 +1,6 @@
 //! A decoder with what it computes with, and one sequence of it by itself: how a model is proved before it is served.
 
-use ampoule_kernels::{KV_BLOCK_TOKENS, Processor};
+use ampoule_kernels::{BLOCK_TOKENS, Processor};
 
 use super::{PackedAdapter, PackedDecoder, SequenceStep, Workspace};
 use crate::model::ModelError;
@@ -44,7 +44,7 @@ impl Generator {
     /// Begins a sequence of up to `tokens` tokens in the first blocks, which are made if they are not there: what other
     /// sequences had in them is lost.
     pub fn alone<'a>(&'a mut self, tokens: usize, adapter: Option<&'a PackedAdapter>) -> Alone<'a> {
-        let blocks = tokens.div_ceil(KV_BLOCK_TOKENS);
+        let blocks = tokens.div_ceil(BLOCK_TOKENS);
         self.workspace.reserve(self.decoder.config(), blocks);
         Alone::new(self, (0..).take(blocks).collect(), adapter)
     }

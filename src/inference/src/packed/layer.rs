@@ -45,12 +45,10 @@ impl Layer {
     pub(super) fn take(config: &Config, weights: &mut PackedWeights, index: usize) -> Result<Self, ModelError> {
         let prefix = format!("model.layers.{index}");
         let layer = config.layers[index];
-        let norm = |weights: &mut PackedWeights, name: &str| {
-            Norm::take(weights, &format!("{prefix}.{name}.weight"), config)
-        };
-        let linear = |weights: &mut PackedWeights, name: &str, bias| {
-            Linear::take(weights, &format!("{prefix}.{name}"), bias)
-        };
+        let norm =
+            |weights: &mut PackedWeights, name: &str| Norm::take(weights, &format!("{prefix}.{name}.weight"), config);
+        let linear =
+            |weights: &mut PackedWeights, name: &str, bias| Linear::take(weights, &format!("{prefix}.{name}"), bias);
         let input_bias = config.attention_bias.query_key_value();
         let around = config.norm_placement == NormPlacement::Around;
         let before_attention = norm(weights, "input_layernorm")?;
@@ -121,7 +119,7 @@ impl Layer {
             adapt(processor, adapters, pass.segments, (index, projection), input, target);
             linear.add_bias(processor, target);
         }
-        let (query_norm, key_norm) = self.query_key_norms.as_ref().unzip();
+        let (query_norm, key_norm) = self.query_key_norms.as_ref().map(|(query, key)| (query, key)).unzip();
         let turns = self.config.rope.map(|rope| &pass.turns[rope]);
         for (heads, norm, target) in [(&self.query, query_norm, &mut *query), (&self.key, key_norm, &mut *key)] {
             processor.pool.for_each_chunk(target, heads.outputs(), |row, heads| {
@@ -130,7 +128,7 @@ impl Layer {
                 }
                 if let Some(turns) = turns {
                     let (cosine, sine) = turns[row];
-                    ampoule_kernels::rotate(isa, heads, dimension, cosine, sine);
+                    ampoule_kernels::rows::rotate(isa, heads, dimension, cosine, sine);
                 }
             });
         }
@@ -187,26 +185,25 @@ impl Layer {
         }
         let outputs = linear.outputs();
         let hidden = &mut hidden[..pass.rows * outputs];
-        let at_once = after.is_none() && self.residual_scale.is_none();
-        let target = if at_once { &mut *hidden } else { sized(block, pass.rows * outputs) };
-        let target_kind = if at_once { Target::Add(target) } else { Target::Set(target) };
-        processor.multiply(activations, &mut [Product { weights: &linear.weight, target: target_kind }]);
-        let target = if at_once { &mut *hidden } else { sized(block, pass.rows * outputs) };
-        adapt(processor, adapters, pass.segments, (index, projection), input, target);
-        linear.add_bias(processor, target);
-        if at_once {
-            return;
+        let mut add = |target: &mut [f32], kind: fn(&mut [f32]) -> Target<'_>| {
+            processor.multiply(activations, &mut [Product { weights: &linear.weight, target: kind(target) }]);
+            adapt(processor, adapters, pass.segments, (index, projection), input, target);
+            linear.add_bias(processor, target);
+        };
+        if after.is_none() && self.residual_scale.is_none() {
+            return add(hidden, |target| Target::Add(target));
         }
-        let block = &*target;
+        let block = sized(block, pass.rows * outputs);
+        add(block, |target| Target::Set(target));
         processor.pool.for_each_chunk(hidden, outputs, |row, hidden| {
             let mut added = block[row * outputs..][..outputs].to_vec();
             if let Some(norm) = after {
                 norm.apply_in_place(isa, &mut added);
             }
             if let Some(scale) = self.residual_scale {
-                ampoule_kernels::scale(isa, &mut added, scale);
+                ampoule_kernels::rows::scale(isa, &mut added, scale);
             }
-            ampoule_kernels::add(isa, hidden, &added);
+            ampoule_kernels::rows::add(isa, hidden, &added);
         });
     }
 }

@@ -27,12 +27,11 @@ impl Norm {
     }
 
     pub(super) fn apply(&self, isa: Isa, row: &[f32], into: &mut [f32]) {
-        ampoule_kernels::rms_norm(isa, row, &self.weight, self.epsilon, into);
+        ampoule_kernels::rows::rms_norm(isa, row, &self.weight, self.epsilon, into);
     }
 
     pub(super) fn apply_in_place(&self, isa: Isa, row: &mut [f32]) {
-        let before = row.to_vec();
-        self.apply(isa, &before, row);
+        ampoule_kernels::rows::rms_norm_in_place(isa, row, &self.weight, self.epsilon);
     }
 }
 
@@ -44,9 +43,9 @@ impl Activate {
     /// `activation(gate) * up`.
     pub(super) fn times(&self, isa: Isa, gate: &[f32], up: &[f32], into: &mut [f32]) {
         match self.0 {
-            Activation::Silu => ampoule_kernels::silu_times(isa, gate, up, into),
-            Activation::Gelu => ampoule_kernels::gelu_times(isa, gate, up, into),
-            Activation::GeluTanh => ampoule_kernels::gelu_tanh_times(isa, gate, up, into),
+            Activation::Silu => ampoule_kernels::rows::silu_times(isa, gate, up, into),
+            Activation::Gelu => ampoule_kernels::rows::gelu_times(isa, gate, up, into),
+            Activation::GeluTanh => ampoule_kernels::rows::gelu_tanh_times(isa, gate, up, into),
         }
     }
 }
@@ -55,7 +54,9 @@ impl Linear {
     /// Adds the bias, if there is one, to each row of `[rows, outputs]`.
     pub(super) fn add_bias(&self, processor: &Processor, rows: &mut [f32]) {
         if let Some(bias) = &self.bias {
-            processor.pool.for_each_chunk(rows, bias.len(), |_, row| ampoule_kernels::add(processor.isa, row, bias));
+            processor
+                .pool
+                .for_each_chunk(rows, bias.len(), |_, row| ampoule_kernels::rows::add(processor.isa, row, bias));
         }
     }
 }

@@ -43,7 +43,9 @@ enum Into {
 enum RowOrder {
     AsInFile,
     /// The two halves of each head are interleaved in the file: see [`model::gguf_layout`].
-    Paired { half: usize },
+    Paired {
+        half: usize,
+    },
 }
 
 impl RowOrder {
@@ -190,9 +192,9 @@ fn format(name: &str, kind: TensorKind) -> Result<Format, ModelError> {
         TensorKind::BF16 => Format::BF16,
         TensorKind::Q8_0 => Format::Q8_0,
         TensorKind::Q4_0 => Format::Q4_0,
-        TensorKind::Q4K => Format::Q4K,
-        TensorKind::Q5K => Format::Q5K,
-        TensorKind::Q6K => Format::Q6K,
+        TensorKind::Q4K => Format::Q4_K,
+        TensorKind::Q5K => Format::Q5_K,
+        TensorKind::Q6K => Format::Q6_K,
         other => return Err(unsupported(name, other)),
     })
 }

@@ -23,11 +23,10 @@ pub struct PackedWeights {
 }
 
 /// The parts of a fused projection, in the order of their rows.
-pub(super) const FUSED: [(&str, &[&str]); 2] =
-    [("self_attn.qkv_proj", &["self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"]), (
-        "mlp.gate_up_proj",
-        &["mlp.gate_proj", "mlp.up_proj"],
-    )];
+pub(super) const FUSED: [(&str, &[&str]); 2] = [
+    ("self_attn.qkv_proj", &["self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"]),
+    ("mlp.gate_up_proj", &["mlp.gate_proj", "mlp.up_proj"]),
+];
 
 impl PackedWeights {
     pub(super) fn insert(&mut self, name: String, tensor: Tensor) -> Result<(), ModelError> {

@@ -51,7 +51,7 @@ impl Workspace {
 
     /// Makes room for at least `blocks` blocks; what the blocks held is gone if there was not.
     pub(super) fn reserve(&mut self, config: &Config, blocks: usize) {
-        if self.blocks.count() < blocks {
+        if self.blocks.blocks() < blocks {
             self.blocks = blocks_of(config, blocks);
         }
     }

@@ -159,7 +159,8 @@ impl BlockPool {
 
     /// What must be true of a pool between any two calls.
     pub(super) fn check(&self) {
-        let mut unused: Vec<u32> = self.free.iter().copied().chain(self.cached.iter().map(|&(_, block)| block)).collect();
+        let mut unused: Vec<u32> =
+            self.free.iter().copied().chain(self.cached.iter().map(|&(_, block)| block)).collect();
         unused.sort_unstable();
         let without_users = (0..).zip(&self.blocks).filter(|(_, block)| block.users == 0).map(|(block, _)| block);
         assert!(without_users.eq(unused), "each block without users is free or cached, once");
@@ -221,7 +222,10 @@ mod tests {
         ] {
             assert_eq!(pool.share(&Content { before: Before::Nothing(domain), ..first(7) }), None);
         }
-        assert_eq!((pool.share(&after(1, 7)), pool.share(&after(0, 8)), pool.share(&after(0, 7))), (None, None, Some(1)));
+        assert_eq!(
+            (pool.share(&after(1, 7)), pool.share(&after(0, 8)), pool.share(&after(0, 7))),
+            (None, None, Some(1))
+        );
     }
 
     #[test]

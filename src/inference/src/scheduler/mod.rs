@@ -258,6 +258,11 @@ impl Scheduler {
         self.sequences[&id].blocks()
     }
 
+    /// The sequences whose next token each step gives, in the order of their admission.
+    pub fn generating_ids(&self) -> Vec<SequenceId> {
+        self.running.iter().copied().filter(|id| self.sequences[id].generates()).collect()
+    }
+
     /// The sequences that wait.
     pub fn waiting_ids(&self) -> impl Iterator<Item = SequenceId> {
         self.queue.ids()

@@ -5,15 +5,15 @@
 
 mod activation;
 mod map;
-mod norm;
 mod narrow;
+mod norm;
 mod quantize;
 mod rotate;
 
 pub use activation::{gelu, gelu_tanh_times, gelu_times, silu_times, softcap};
 pub(crate) use map::padded;
 pub use map::{add, scale};
-pub use norm::{layer_norm, rms_norm, rms_norm_in_place};
 pub(crate) use narrow::narrow;
+pub use norm::{layer_norm, rms_norm, rms_norm_in_place};
 pub(crate) use quantize::quantize;
 pub use rotate::rotate;
