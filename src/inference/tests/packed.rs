@@ -56,7 +56,7 @@ impl Fixture {
         let folder = folder().join(name);
         let config = Config::from_hugging_face(&fs::read(folder.join("config.json")).unwrap()).unwrap();
         let file = fs::read(folder.join("model.safetensors")).unwrap();
-        let tensors = SafetensorsHeader::parse(&file).unwrap().tensors;
+        let tensors = SafetensorsHeader::parse(&file).unwrap().tensors().to_vec();
         Self::new(config, &folder.join("expected.safetensors"), file, tensors)
     }
 

@@ -1,12 +1,12 @@
-//! The memory in which the numbers of tokens are kept, counted in blocks, and what full blocks hold, so that a prompt that
-//! begins as an earlier one did is not computed again.
+//! The memory in which the numbers of tokens are kept, counted in blocks, and what full blocks hold, so that a prompt
+//! that begins as an earlier one did is not computed again.
 //!
-//! What a full block holds is told exactly: by its tokens and by the very block that stands before it, whose content is told
-//! likewise, down to a sequence's first block and its [`Domain`].  Nothing is hashed, so nothing can collide: a block is
-//! found by whoever has the same tokens from the first one on, and by nobody else.
+//! What a full block holds is told exactly: by its tokens and by the very block that stands before it, whose content is
+//! told likewise, down to a sequence's first block and its [`Domain`].  Nothing is hashed, so nothing can collide: a
+//! block is found by whoever has the same tokens from the first one on, and by nobody else.
 //!
-//! For that a block must stay as long as the one after it is known.  It does: whoever uses a block uses the one before it
-//! and releases it later, so of blocks that nobody uses the last of a row is always taken away first.
+//! For that a block must stay as long as the one after it is known.  It does: whoever uses a block uses the one before
+//! it and releases it later, so of blocks that nobody uses the last of a row is always taken away first.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -45,7 +45,8 @@ pub(super) struct BlockPool {
     blocks: Vec<Block>,
     /// Blocks that hold nothing of use; the next to be taken stands last.
     free: Vec<u32>,
-    /// Unused blocks with known content under the number of their release: the one that was used longest ago comes first.
+    /// Unused blocks with known content under the number of their release: the one that was used longest ago comes
+    /// first.
     cached: BTreeSet<(u64, u32)>,
     known: BTreeMap<Content, u32>,
     releases: u64,

@@ -103,6 +103,14 @@ fn drafted_tokens_share_what_a_step_has_room_for() {
 }
 
 #[test]
+fn a_prompt_has_nothing_to_draft_after() {
+    let mut scheduler = scheduler(ROOMY, [new(1, 20, 9)]);
+    scheduler.draft(SequenceId(1), &[1, 2]);
+    assert_eq!(step(&mut scheduler, 64), [last(1, 0..20)]);
+    assert_eq!(step(&mut scheduler, 64), [last(1, 20..21)]);
+}
+
+#[test]
 fn wrong_drafts_give_their_place_back_and_are_not_shared() {
     let mut scheduler = scheduler(ROOMY, [new(1, 15, 60)]);
     step(&mut scheduler, 64);
@@ -155,6 +163,33 @@ fn those_who_begin_alike_at_the_same_time_compute_it_once() {
     assert_eq!(step(&mut scheduler, 100), [last(1, 70..71), last(2, 64..70), last(3, 64..70)]);
     let stats = scheduler.stats();
     assert_eq!((stats.tokens_asked, stats.tokens_found, stats.blocks_used), (210, 128, 4 + 3));
+}
+
+#[test]
+fn what_is_in_use_needs_no_room_a_second_time() {
+    let limits = SchedulerLimits { max_running: 8, blocks: 8 };
+    let mut scheduler = scheduler(limits, [new(1, 65, 9)]);
+    step(&mut scheduler, 99);
+    scheduler.enqueue(NewSequence { id: SequenceId(2), ..new(1, 65, 9) }).expect("it fits");
+    assert_eq!(step(&mut scheduler, 99), [last(1, 65..66), last(2, 64..65)][..]);
+}
+
+#[test]
+fn nobody_waits_for_a_twin_that_has_no_room() {
+    let alike = |id| NewSequence { id: SequenceId(id), ..new(2, 70, 9) };
+    let limits = SchedulerLimits { max_running: 3, blocks: 15 };
+    let mut scheduler = scheduler(limits, [new(1, 15, 200)]);
+    step(&mut scheduler, 64);
+    scheduler.enqueue(alike(2)).expect("it fits");
+    scheduler.enqueue(alike(3)).expect("it fits");
+    // So many drafts are right that the first sequence fills the memory, but for what the second one needs next.
+    scheduler.draft(SequenceId(1), &[CHOSEN; 170]);
+    assert_eq!(scheduler.plan(191), [drafted(1, 15..186), piece(2, 0..20)]);
+    scheduler.advance(SequenceId(1), &[CHOSEN; 171]);
+    scheduler.advance(SequenceId(2), &[]);
+    // It is the third one's turn, which has none; both stand before the same block.
+    assert_eq!(step(&mut scheduler, 0), [last(1, 186..187), piece(2, 20..36)]);
+    assert_eq!((scheduler.stats().running, scheduler.stats().blocks_used), (3, 15));
 }
 
 #[test]

@@ -1,5 +1,5 @@
-//! Decides what the next forward step computes, and in which memory.  A pure state machine: it knows sequences, their tokens
-//! and numbers of blocks; no tensors, no threads and no time.
+//! Decides what the next forward step computes, and in which memory.  A pure state machine: it knows sequences, their
+//! tokens and numbers of blocks; no tensors, no threads and no time.
 //!
 //! ```text
 //! enqueue ─► waiting ─plan─► running ─┬─► plan ─► (the step) ─► advance ─┬─► remove
@@ -8,15 +8,15 @@
 //! ```
 //!
 //! The rules:
-//! - Memory is taken as sequences grow, in blocks ([`BLOCK_TOKENS`]).  Who needs a block that is not there gets it from the
-//!   sequence that was admitted last, which waits again and is computed anew; its tokens stay.  The one that was
+//! - Memory is taken as sequences grow, in blocks ([`BLOCK_TOKENS`]).  Who needs a block that is not there gets it from
+//!   the sequence that was admitted last, which waits again and is computed anew; its tokens stay.  The one that was
 //!   admitted first can therefore always go on, and each sequence is the first one some day.
 //! - What is computed is computed once: full blocks are shared by all sequences of a [`Domain`] that begin alike, while
 //!   they run and until the memory is needed otherwise.
-//! - Tenants are admitted by fair shares of tokens, and of each whoever came first.  Nobody overtakes: a large prompt that
-//!   is next waits for room, and the others behind it, so that it cannot starve.
-//! - Every sequence that generates gets its next token in every step, and as many drafted ones as the step has room for.
-//!   What is left goes to prompts in turn, and at least [`LEAST_PIECE`] tokens of one, so that prompts advance
+//! - Tenants are admitted by fair shares of tokens, and of each whoever came first.  Nobody overtakes: a large prompt
+//!   that is next waits for room, and the others behind it, so that it cannot starve.
+//! - Every sequence that generates gets its next token in every step, and as many drafted ones as the step has room
+//!   for.  What is left goes to prompts in turn, and at least [`LEAST_PIECE`] tokens of one, so that prompts advance
 //!   beside any number of generating sequences.
 //! - Nothing here changes a sequence's numbers, only when they are computed.  The same calls give the same plans.
 
@@ -39,12 +39,12 @@ use sequence::Sequence;
 
 pub use blocks::{BLOCK_TOKENS, Domain};
 
-/// The least piece of a prompt that is worth a place in a step, but for a prompt's last one: the weights that are read for
-/// one token are read for these, too.
+/// The least piece of a prompt that is worth a place in a step, but for a prompt's last one: the weights that are read
+/// for one token are read for these, too.
 pub const LEAST_PIECE: usize = 16;
 
-/// For each sequence that runs already, so many blocks must be left over when another one is admitted: room to generate for
-/// a while before anyone must wait again.
+/// For each sequence that runs already, so many blocks must be left over when another one is admitted: room to generate
+/// for a while before anyone must wait again.
 const HEADROOM_BLOCKS: usize = 2;
 
 /// A sequence's number; never used twice by one scheduler's owner.
@@ -100,8 +100,8 @@ pub struct Work {
     pub id: SequenceId,
     /// Which tokens are computed, drafted ones at the end included; never none.  All before them are computed already.
     pub positions: Range<usize>,
-    /// The last of these positions, whose logits are needed: none for a piece of a prompt after which more follows, one to
-    /// choose the next token by, and one more for each drafted token.
+    /// The last of these positions, whose logits are needed: none for a piece of a prompt after which more follows, one
+    /// to choose the next token by, and one more for each drafted token.
     pub logits: Range<usize>,
 }
 
@@ -184,7 +184,8 @@ impl Scheduler {
         Ok(())
     }
 
-    /// Takes a sequence out, wherever it stands: it finished, failed or was cancelled.  One that is not there is no error.
+    /// Takes a sequence out, wherever it stands: it finished, failed or was cancelled.  One that is not there is no
+    /// error.
     pub fn remove(&mut self, id: SequenceId) {
         let Some(mut sequence) = self.sequences.remove(&id) else { return };
         if let Some(index) = self.running.iter().position(|&running| running == id) {
@@ -195,8 +196,8 @@ impl Scheduler {
         }
     }
 
-    /// Proposes tokens that may come after the last one, for the next plan alone; it computes the first so many of them.
-    /// Nothing happens to a sequence that does not generate.
+    /// Proposes tokens that may come after the last one.  The next plan in which the sequence generates computes the
+    /// first so many of them.  Of one that does not generate now, nothing can be proposed, and nothing happens.
     ///
     /// # Panics
     /// For a sequence that is not there.
@@ -206,8 +207,8 @@ impl Scheduler {
 
     /// Admits what may be admitted and says what the next step computes; empty only if nothing is to be done.
     ///
-    /// `step_tokens` bounds the step, as far as the rules allow.  Each work is answered by [`Scheduler::advance`], or its
-    /// sequence is removed; what is not answered is planned again.
+    /// `step_tokens` bounds the step, as far as the rules allow.  Each work is answered by [`Scheduler::advance`], or
+    /// its sequence is removed; what is not answered is planned again.
     pub fn plan(&mut self, step_tokens: usize) -> Vec<Work> {
         self.make_room();
         self.admit();
@@ -217,8 +218,8 @@ impl Scheduler {
         plan
     }
 
-    /// Tells that a sequence's part of the last plan was computed, and which tokens were chosen by its logits: none if none
-    /// were needed; otherwise one for each drafted token that was right, which is that token, and one more.
+    /// Tells that a sequence's part of the last plan was computed, and which tokens were chosen by its logits: none if
+    /// none were needed; otherwise one for each drafted token that was right, which is that token, and one more.
     ///
     /// # Panics
     /// When that is not what was planned.
@@ -249,8 +250,8 @@ impl Scheduler {
         self.sequences[&id].tokens()
     }
 
-    /// The blocks of a sequence's positions, of each [`BLOCK_TOKENS`] one.  Good for one step: later the same numbers may
-    /// stand elsewhere.
+    /// The blocks of a sequence's positions, of each [`BLOCK_TOKENS`] one.  Good for one step: later the same numbers
+    /// may stand elsewhere.
     ///
     /// # Panics
     /// For a sequence that is not there.
@@ -282,8 +283,9 @@ impl Scheduler {
         }
     }
 
-    /// Gives every running sequence the blocks of its next tokens, to the one admitted first before the others and at the
-    /// cost of those admitted last.  Who is last and finds none misses this step, but keeps what it has while nobody needs it.
+    /// Gives every running sequence the blocks of its next tokens, to the one admitted first before the others and at
+    /// the cost of those admitted last.  Who is last and finds none misses this step, but keeps what it has while
+    /// nobody needs it.
     fn make_room(&mut self) {
         for id in &self.running {
             self.sequences.get_mut(id).expect(THERE).withdraw(&mut self.pool);
@@ -314,8 +316,8 @@ impl Scheduler {
         self.preemptions += 1;
     }
 
-    /// Admits as long as there are places and blocks: those of the prompt, of the prompts that were admitted before, and the
-    /// headroom.
+    /// Admits as long as there are places and blocks: those of the prompt, of the prompts that were admitted before,
+    /// and the headroom.
     fn admit(&mut self) {
         let mut promised: usize = self.running.iter().map(|id| self.sequences[id].blocks_to_come()).sum();
         while self.running.len() < self.max_running {

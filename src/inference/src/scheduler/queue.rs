@@ -1,9 +1,10 @@
 //! Who is admitted next.  Tenants share the appliance by tokens, and within a tenant it is first come, first served.
 //!
 //! Each tenant has an account of the tokens that were admitted for it, and the tenant with the lowest one is next.  Who
-//! comes anew, or again, begins where the one who is next stands: neither behind what others had in his absence, nor with
-//! claims from it.  This is start-time fair queuing: over any time two waiting tenants get the same to within one request
-//! each, with no quantum to choose, and whoever waits for his first request has at most one of each other tenant before him.
+//! comes anew, or again, begins where the one who is next stands: neither behind what others had in his absence, nor
+//! with claims from it.  This is start-time fair queuing: over any time two waiting tenants get the same to within one
+//! request each, with no quantum to choose, and whoever waits for his first request has at most one of each other
+//! tenant before him.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -114,6 +115,8 @@ impl FairQueue {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     /// A queue that remembers the places for the test.
@@ -200,11 +203,17 @@ mod tests {
             line.push(id, tenant, 10);
         }
         assert_eq!([line.admit(), line.admit(), line.admit()], [1, 3, 2]);
-        for id in [2, 3] {
-            line.queue.put_back(SequenceId(id), line.places[&SequenceId(id)]);
-        }
-        assert_eq!(line.queue.ids().collect::<Vec<_>>(), [2, 3, 4].map(SequenceId));
-        assert_eq!([line.admit(), line.admit(), line.admit()], [3, 2, 4]);
+        line.queue.put_back(SequenceId(2), line.places[&SequenceId(2)]);
+        assert_eq!(line.queue.ids().collect::<Vec<_>>(), [2, 4].map(SequenceId));
+        assert_eq!([line.admit(), line.admit()], [2, 4]);
+        // Nobody waited, so all accounts are closed.  Who is put back now comes first, and then he is even with the
+        // others.
+        assert_eq!(line.queue.next(), None);
+        line.queue.put_back(SequenceId(1), line.places[&SequenceId(1)]);
+        line.push(5, 3, 5);
+        line.push(6, 1, 10);
+        line.push(7, 3, 10);
+        assert_eq!([line.admit(), line.admit(), line.admit(), line.admit()], [1, 5, 6, 7]);
     }
 
     #[test]
@@ -214,5 +223,41 @@ mod tests {
         line.queue.remove(line.places[&SequenceId(1)]);
         line.queue.remove(line.places[&SequenceId(2)]);
         assert_eq!((line.admit(), line.queue.next()), (3, None));
+    }
+
+    proptest! {
+        /// Over any time in which two tenants wait, neither gets more than the other by more than a request of each.
+        #[test]
+        fn tenants_that_wait_get_equal_shares(
+            pushes in prop::collection::vec((0..4_u64, 1..100_u64, 0..3_usize), 1..200),
+        ) {
+            let mut line = Line::default();
+            // What each of a pair was admitted since both wait.
+            let mut shares: BTreeMap<(u64, u64), [u64; 2]> = BTreeMap::new();
+            let mut waiting = [0; 4];
+            for (id, (tenant, cost, admissions)) in (0..).zip(pushes) {
+                line.push(id, tenant, cost);
+                waiting[tenant as usize] += 1;
+                for _ in 0..admissions {
+                    let Some(next) = line.queue.next() else { break };
+                    let Place { tenant, cost, .. } = line.places[&next];
+                    prop_assert_eq!(line.admit(), next.0);
+                    for other in (0..4).filter(|&other| other != tenant) {
+                        let pair = (tenant.min(other), tenant.max(other));
+                        let share = shares.entry(pair).or_default();
+                        share[usize::from(tenant > other)] += cost;
+                        if waiting[other as usize] == 0 {
+                            shares.remove(&pair);
+                        } else {
+                            prop_assert!(share[0].abs_diff(share[1]) < 200, "{pair:?} had {share:?}");
+                        }
+                    }
+                    waiting[tenant as usize] -= 1;
+                    if waiting[tenant as usize] == 0 {
+                        shares.retain(|pair, _| pair.0 != tenant && pair.1 != tenant);
+                    }
+                }
+            }
+        }
     }
 }

@@ -6,8 +6,8 @@
 //! blocks   [ full, shared     ][ own, in part ][ own, to be written   ]
 //! ```
 //!
-//! At least the last token is pending, because its logits choose the next one.  A block is shared only once it is full of
-//! computed tokens, and only blocks that are not are written into; so no block is ever copied before it is written.
+//! At least the last token is pending, because its logits choose the next one.  A block is shared only once it is full
+//! of computed tokens, and only blocks that are not are written into; so no block is ever copied before it is written.
 
 use super::blocks::{BLOCK_TOKENS, Before, BlockPool, Content, Domain};
 use super::queue::Place;
@@ -25,7 +25,7 @@ pub(super) struct Sequence {
     length: usize,
     /// How many tokens there may ever be.
     limit: usize,
-    /// Proposed for the next plan.
+    /// Proposed to come after the last token.
     drafts: Vec<u32>,
     computed: usize,
     /// How many tokens the last plan computes.
@@ -171,7 +171,6 @@ impl Sequence {
     /// Gives back all blocks: everything is to be computed anew.
     pub(super) fn restart(&mut self, pool: &mut BlockPool) {
         self.computed = 0;
-        self.drafts.clear();
         self.withdraw(pool);
     }
 
@@ -198,5 +197,16 @@ impl Sequence {
 impl Sequence {
     pub(super) fn computed(&self) -> usize {
         self.computed
+    }
+
+    /// What must be true of a sequence between any two calls: its full blocks are known for what they hold, and those
+    /// that it may write into are its own.
+    pub(super) fn check(&self, pool: &BlockPool) {
+        assert!(self.computed < self.length && self.length <= self.tokens.len() && self.length <= self.limit);
+        for (index, &block) in self.blocks.iter().enumerate() {
+            let full = index < self.computed / BLOCK_TOKENS;
+            assert_eq!(pool.content(block), full.then(|| self.content(index)));
+            assert!(full || pool.users(block) == 1);
+        }
     }
 }
