@@ -79,6 +79,26 @@ impl Product<'_> {
     }
 }
 
+/// Sums of some panels and a tile, each in one cache line.
+///
+/// A panel's begin half a page from the next one's: the processor takes a load for dependent on an earlier store whose
+/// address ends in the same twelve bits.
+#[repr(align(64))]
+pub(crate) struct Sums<const PANELS: usize>([[[f32; LANES]; TILE_ROWS + TILE_ROWS / 2]; PANELS]);
+
+impl<const PANELS: usize> Sums<PANELS> {
+    #[inline(always)]
+    pub(crate) fn new() -> Sums<PANELS> {
+        Sums([[[0.0; LANES]; TILE_ROWS + TILE_ROWS / 2]; PANELS])
+    }
+
+    /// Those of so many rows, for each panel.
+    #[inline(always)]
+    pub(crate) fn rows(&mut self, rows: usize) -> [&mut [[f32; LANES]]; PANELS] {
+        self.0.each_mut().map(|sums| &mut sums[..rows])
+    }
+}
+
 /// Some panels times one tile.
 struct Panels<'a, F> {
     product: &'a Prepared<'a>,
@@ -95,8 +115,8 @@ impl<F: PanelFormat> Kernel for Panels<'_, F> {
     fn run<S: Simd>(self, simd: S) {
         let weights = self.product.weights;
         let tile = self.activations.tile(self.tile, F::FORM);
-        let (mut first, mut second) = ([[0.0; LANES]; TILE_ROWS], [[0.0; LANES]; TILE_ROWS]);
-        let [first, second] = [&mut first, &mut second].map(|sums| &mut sums[..tile.rows]);
+        let mut sums = Sums::new();
+        let [first, second] = sums.rows(tile.rows);
         let mut panel = self.panels.start;
         // With few rows memory is the limit, which is faster with one stream than with two.
         while tile.rows >= ROWS_FOR_TWO_PANELS && panel + 1 < self.panels.end {
