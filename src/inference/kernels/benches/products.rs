@@ -4,7 +4,7 @@
 //! `cargo bench --package ampoule-kernels -- [--isa NAME] [--threads N] [FORMAT]...`
 
 use std::num::NonZero;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use ampoule_kernels::{Activations, Format, Isa, Packed, Packing, Pool, Processor, Product, Target};
 
@@ -15,8 +15,10 @@ const FEW_ROWS: [usize; 4] = [1, 2, 4, 8];
 const MANY_ROWS: [usize; 3] = [16, 64, 512];
 const MANY_ROWS_OUTPUTS: usize = 8192;
 const INPUTS: [usize; 2] = [2048, 8192];
-/// The best of so many runs is told: what else the machine does makes a run slower, never faster.
-const RUNS: usize = 3;
+/// The best of so many runs, or of all within this time, is told: what else the machine does makes a run slower, never
+/// faster.
+const LEAST_RUNS: usize = 3;
+const LEAST_TIME: Duration = Duration::from_millis(300);
 
 fn main() {
     let mut isa = Isa::best();
@@ -43,11 +45,12 @@ fn main() {
 fn measure(processor: &Processor, format: Format) {
     for inputs in INPUTS {
         let row_bytes = format.row_bytes(inputs);
-        let many = matrix(format, MANY_ROWS_OUTPUTS, inputs);
-        for rows in MANY_ROWS {
+        let many = matrix(format, std::env::var("OUTPUTS").map_or(MANY_ROWS_OUTPUTS, |x| x.parse().unwrap()), inputs);
+        for rows in FEW_ROWS.iter().filter(|_| std::env::var("OUTPUTS").is_ok()).chain(&MANY_ROWS).copied() {
             report(processor, &many, rows);
         }
         drop(many);
+        if std::env::var("OUTPUTS").is_ok() { continue; }
         let few = matrix(format, FEW_ROWS_BYTES / row_bytes / 16 * 16, inputs);
         for rows in FEW_ROWS {
             report(processor, &few, rows);
@@ -86,7 +89,10 @@ fn report(processor: &Processor, weights: &Packed, rows: usize) {
     activations.fill(processor, forms, rows, weights.inputs(), row);
     let mut target = vec![0.0; rows * weights.outputs()];
     let (mut seconds, mut peak, mut bandwidth) = (f64::INFINITY, 0_f64, 0_f64);
-    for _ in 0..RUNS {
+    let start = Instant::now();
+    let mut runs = 0;
+    while runs < LEAST_RUNS || start.elapsed() < LEAST_TIME {
+        runs += 1;
         peak = peak.max(processor.peak_of_bytes());
         bandwidth = bandwidth.max(processor.read_bandwidth(weights));
         let start = Instant::now();

@@ -6,6 +6,7 @@ use std::ops::Range;
 
 use crate::activations::{Activations, TILE_ROWS};
 use crate::format::{PanelFormat, with_format};
+use crate::memory::Buffer;
 use crate::pool::Pieces;
 use crate::processor::Processor;
 use crate::simd::{Kernel, LANES, Simd};
@@ -20,7 +21,7 @@ const PANEL_GROUP: usize = 4;
 
 thread_local! {
     /// The sums of some panels with the rows of a tile.
-    static SUMS: RefCell<Vec<[f32; LANES]>> = const { RefCell::new(Vec::new()) };
+    static SUMS: RefCell<Buffer<f32>> = RefCell::new(Buffer::zeroed(MOST_PANELS * TILE_ROWS * LANES));
 }
 
 /// `rows · weightsᵀ`.
@@ -64,7 +65,7 @@ impl Processor {
         self.pool.for_each(pieces.len(), |index| {
             let (product, panels, tiles) = &pieces[index];
             SUMS.with_borrow_mut(|sums| {
-                sums.resize(MOST_PANELS * TILE_ROWS, [0.0; LANES]);
+                let sums = sums.as_chunks_mut().0;
                 for tile in tiles.clone() {
                     with_format!(product.weights.format(), F => {
                         let panels = panels.clone();
@@ -97,6 +98,26 @@ impl Product<'_> {
         };
         assert_eq!(target.len(), activations.rows() * self.weights.outputs(), "the size of the target");
         Prepared { weights: self.weights, target: Pieces(target.as_mut_ptr()), adds }
+    }
+}
+
+/// Sums of some panels and a tile, each in one cache line.
+///
+/// A panel's begin half a page from the next one's: the processor takes a load for dependent on an earlier store whose
+/// address ends in the same twelve bits.
+#[repr(align(64))]
+pub(crate) struct Sums<const PANELS: usize>([[[f32; LANES]; TILE_ROWS + TILE_ROWS / 2]; PANELS]);
+
+impl<const PANELS: usize> Sums<PANELS> {
+    #[inline(always)]
+    pub(crate) fn new() -> Sums<PANELS> {
+        Sums([[[0.0; LANES]; TILE_ROWS + TILE_ROWS / 2]; PANELS])
+    }
+
+    /// Those of so many rows, for each panel.
+    #[inline(always)]
+    pub(crate) fn rows(&mut self, rows: usize) -> [&mut [[f32; LANES]]; PANELS] {
+        self.0.each_mut().map(|sums| &mut sums[..rows])
     }
 }
 

@@ -9,7 +9,7 @@
 
 use std::marker::PhantomData;
 
-use super::{PanelFormat, Weights};
+use super::{GROUP, PanelFormat, Weights};
 use crate::activations::{Form, Tile};
 use crate::simd::{LANES, Portable, Simd};
 
@@ -98,19 +98,34 @@ fn multiply<B: Block, S: Simd, const PANELS: usize>(
         let quants = &tile.quants[at * rows..][..rows];
         let row_scales = &tile.scales[at * rows..][..rows];
         let starts = &tile.starts[at * rows..][..rows];
-        for row in 0..rows {
-            let mut products = [simd.splat_int(starts[row]); PANELS];
-            for (four, &right) in quants[row].as_chunks::<4>().0.iter().enumerate() {
-                for panel in 0..PANELS {
-                    products[panel] = simd.dot_bytes(products[panel], weights[panel][four], right);
-                }
-            }
-            let row_scale = simd.splat(row_scales[row]);
-            for panel in 0..PANELS {
-                let scaled = simd.mul(simd.to_float(products[panel]), row_scale);
-                let total = &mut sums[panel][row];
-                simd.store(simd.fma(scaled, scales[panel], simd.load(total)), total);
-            }
+        let mut row = 0;
+        while row + GROUP <= rows {
+            add_rows::<S, PANELS, GROUP>(simd, row, &weights, &scales, (quants, row_scales, starts), &mut sums);
+            row += GROUP;
+        }
+        for row in row..rows {
+            add_rows::<S, PANELS, 1>(simd, row, &weights, &scales, (quants, row_scales, starts), &mut sums);
+        }
+    }
+}
+
+/// Adds the products of 32 inputs to the sums of some rows.
+#[inline(always)]
+fn add_rows<S: Simd, const PANELS: usize, const ROWS: usize>(
+    simd: S,
+    row: usize,
+    weights: &[Weights<S>; PANELS],
+    scales: &[S::F; PANELS],
+    (quants, row_scales, starts): (&[[i8; 32]], &[f32], &[i32]),
+    sums: &mut [&mut [[f32; LANES]]; PANELS],
+) {
+    let (quants, start) = (&quants[row..], super::splat_rows::<S, PANELS, ROWS>(simd, &starts[row..]));
+    let products = super::dots(simd, quants, 1, weights, super::dots(simd, quants, 0, weights, start));
+    let row_scales = &row_scales[row..][..ROWS];
+    for (panel, sums) in sums.iter_mut().enumerate() {
+        for ((total, products), row_scale) in sums[row..][..ROWS].iter_mut().zip(&products).zip(row_scales) {
+            let scaled = simd.mul(simd.to_float(products[panel]), simd.splat(*row_scale));
+            simd.store(simd.fma(scaled, scales[panel], simd.load(total)), total);
         }
     }
 }

@@ -85,6 +85,40 @@ const ROWS_FOR_TWO_PANELS: usize = 8;
 /// Eight vectors for 32 inputs: lane `l` of vector `v` holds the inputs `4 * v` to `4 * v + 3` of output `l`.
 type Weights<S> = [<S as Simd>::I; 8];
 
+/// How many rows are multiplied at a time: with two panels these are eight sums, as many as keep the processor busy while
+/// each waits for its last product.
+const GROUP: usize = 4;
+
+/// Adds the products of one half of the 32 inputs to the sums of some rows and panels.
+#[inline(always)]
+fn dots<S: Simd, const PANELS: usize, const ROWS: usize>(
+    simd: S,
+    quants: &[[i8; 32]],
+    half: usize,
+    weights: &[Weights<S>; PANELS],
+    mut sums: [[S::I; PANELS]; ROWS],
+) -> [[S::I; PANELS]; ROWS] {
+    let quants = &quants[..ROWS];
+    for four in 4 * half..4 * half + 4 {
+        for (sums, quants) in sums.iter_mut().zip(quants) {
+            for (sum, weights) in sums.iter_mut().zip(weights) {
+                *sum = simd.dot_bytes(*sum, weights[four], quants.as_chunks().0[four]);
+            }
+        }
+    }
+    sums
+}
+
+/// A number of each of some rows in all lanes, for some panels.
+#[inline(always)]
+fn splat_rows<S: Simd, const PANELS: usize, const ROWS: usize>(simd: S, numbers: &[i32]) -> [[S::I; PANELS]; ROWS] {
+    let mut vectors = [[simd.splat_int(0); PANELS]; ROWS];
+    for (vectors, number) in vectors.iter_mut().zip(&numbers[..ROWS]) {
+        *vectors = [simd.splat_int(*number); PANELS];
+    }
+    vectors
+}
+
 /// Sixteen numbers in IEEE half precision, as bytes.
 #[inline(always)]
 fn halves<S: Simd>(simd: S, bytes: &[u8]) -> S::F {

@@ -21,7 +21,11 @@ impl Block for Q4_0 {
 
     #[inline(always)]
     fn weights<S: Simd>(simd: S, panel: &[u8]) -> Weights<S> {
-        nibbles(simd, panel).map(|nibbles| simd.add_bytes(nibbles, super::splat_byte(simd, 128 - 8)))
+        let mut weights = nibbles(simd, panel);
+        for weights in &mut weights {
+            *weights = simd.add_bytes(*weights, super::splat_byte(simd, 128 - 8));
+        }
+        weights
     }
 }
 
@@ -29,8 +33,11 @@ impl Block for Q4_0 {
 #[inline(always)]
 pub(super) fn nibbles<S: Simd>(simd: S, panel: &[u8]) -> Weights<S> {
     let mask = super::splat_byte(simd, 0x0f);
-    std::array::from_fn(|four| {
-        let both = super::vector(simd, panel, four % 4);
-        simd.and(if four < 4 { both } else { simd.shift_right::<4>(both) }, mask)
-    })
+    let mut nibbles = [mask; 8];
+    for four in 0..4 {
+        let both = super::vector(simd, panel, four);
+        nibbles[four] = simd.and(both, mask);
+        nibbles[four + 4] = simd.and(simd.shift_right::<4>(both), mask);
+    }
+    nibbles
 }

@@ -61,11 +61,13 @@ pub(super) fn pack(panel: &mut [u8], lane: usize, block: &[u8]) {
 #[inline(always)]
 pub(super) fn nibbles<S: Simd>(simd: S, numbers: &[u8], part: usize) -> Weights<S> {
     let numbers = &numbers[part / 2 * 32 * LANES..][..32 * LANES];
-    std::array::from_fn(|four| {
+    let mask = super::splat_byte(simd, 0x0f);
+    let mut nibbles = [mask; 8];
+    for (four, nibbles) in nibbles.iter_mut().enumerate() {
         let both = super::vector(simd, numbers, four);
-        let nibbles = simd.shift_right_by(both, 4 * (part as u32 % 2));
-        simd.and(nibbles, super::splat_byte(simd, 0x0f))
-    })
+        *nibbles = simd.and(simd.shift_right_by(both, 4 * (part as u32 % 2)), mask);
+    }
+    nibbles
 }
 
 /// The scale of a part, twice.
@@ -83,15 +85,19 @@ pub(super) fn minima<S: Simd>(simd: S, panel: &[u8]) -> Minima<S> {
     let lower_four = simd.and(second, super::splat_byte(simd, 0x3f));
     let upper_four = upper_four(simd, simd.shift_right::<4>(third), second);
     let even = simd.splat_int(0x00ff_00ff);
-    let pairs =
-        [lower_four, upper_four].map(|four| [simd.and(four, even), simd.and(simd.shift_right::<8>(four), even)]);
-    let [[first, second], [third, fourth]] = pairs;
-    Minima { scale: super::halves(simd, &panel[HALF_BYTES * LANES..]), pairs: [first, second, third, fourth] }
+    let pairs = [
+        simd.and(lower_four, even),
+        simd.and(simd.shift_right::<8>(lower_four), even),
+        simd.and(upper_four, even),
+        simd.and(simd.shift_right::<8>(upper_four), even),
+    ];
+    Minima { scale: super::halves(simd, &panel[HALF_BYTES * LANES..]), pairs }
 }
 
 #[inline(always)]
 fn words<S: Simd>(simd: S, panel: &[u8]) -> [S::I; 3] {
-    std::array::from_fn(|word| super::vector(simd, &panel[SCALES_START..], word))
+    let panel = &panel[SCALES_START..];
+    [super::vector(simd, panel, 0), super::vector(simd, panel, 1), super::vector(simd, panel, 2)]
 }
 
 /// The scales or the minima of the last four parts.

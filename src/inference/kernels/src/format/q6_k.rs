@@ -42,22 +42,26 @@ impl SuperBlock for Q6K {
         let (half, quarter) = (part / 4, part % 4);
         let lower = &lower[(64 * half + 32 * (quarter % 2)) * LANES..][..32 * LANES];
         let upper = &upper[32 * half * LANES..][..32 * LANES];
-        std::array::from_fn(|four| {
+        let (mask, upper_mask) = (super::splat_byte(simd, 0x0f), super::splat_byte(simd, 0x03));
+        let mut weights = [mask; 8];
+        for (four, weights) in weights.iter_mut().enumerate() {
             let lower = simd.shift_right_by(super::vector(simd, lower, four), 4 * (quarter as u32 / 2));
             let upper = simd.shift_right_by(super::vector(simd, upper, four), 2 * quarter as u32);
-            let lower = simd.and(lower, super::splat_byte(simd, 0x0f));
-            let upper = simd.shift_left::<4>(simd.and(upper, super::splat_byte(simd, 0x03)));
-            simd.add_bytes(simd.or(lower, upper), super::splat_byte(simd, 128 - 32))
-        })
+            let number = simd.or(simd.and(lower, mask), simd.shift_left::<4>(simd.and(upper, upper_mask)));
+            *weights = simd.add_bytes(number, super::splat_byte(simd, 128 - 32));
+        }
+        weights
     }
 
     #[inline(always)]
     fn scales<S: Simd>(simd: S, panel: &[u8], part: usize) -> [S::F; 2] {
         let scale = super::halves(simd, panel);
-        let scales = &panel[SCALE_BYTES * LANES..].as_chunks::<LANES>().0[2 * part..][..2];
-        let scaled =
-            |scales: &[u8; LANES]| simd.mul(simd.to_float(simd.widen_i8(&scales.map(|byte| byte as i8))), scale);
-        [scaled(&scales[0]), scaled(&scales[1])]
+        let parts = &panel[SCALE_BYTES * LANES..].as_chunks::<LANES>().0[2 * part..][..2];
+        let mut scales = [scale; 2];
+        for (scales, bytes) in scales.iter_mut().zip(parts) {
+            *scales = simd.mul(*scales, simd.to_float(simd.widen_i8(&bytes.map(u8::cast_signed))));
+        }
+        scales
     }
 
     #[inline(always)]

@@ -25,6 +25,10 @@ impl Block for Q8_0 {
 
     #[inline(always)]
     fn weights<S: Simd>(simd: S, panel: &[u8]) -> Weights<S> {
-        std::array::from_fn(|four| super::vector(simd, panel, four))
+        let mut weights = [simd.splat_int(0); 8];
+        for (four, weights) in weights.iter_mut().enumerate() {
+            *weights = super::vector(simd, panel, four);
+        }
+        weights
     }
 }

@@ -6,8 +6,9 @@
 
 use std::marker::PhantomData;
 
-use super::{PanelFormat, Weights};
-use crate::activations::{Form, PAIR, TILE_ROWS, Tile};
+use super::{GROUP, PanelFormat, Weights};
+use crate::activations::{Form, PAIR, Tile};
+use crate::product::Sums;
 use crate::simd::{LANES, Portable, Simd};
 
 /// What a format with such blocks says about itself.  All functions that take vectors must be `#[inline(always)]`.
@@ -99,8 +100,8 @@ fn multiply<B: SuperBlock, S: Simd, const PANELS: usize>(
         sums.fill([0.0; LANES]);
     }
     let rows = tile.rows;
-    let mut block_sums = [[[0.0; LANES]; TILE_ROWS]; PANELS];
-    let mut block_sums = block_sums.each_mut().map(|sums| &mut sums[..rows]);
+    let mut block_sums = Sums::<PANELS>::new();
+    let mut block_sums = block_sums.rows(rows);
     let panel_block = B::BYTES * LANES;
     for at in 0..tile.inputs / 256 {
         let blocks = panels.map(|panel| &panel[at * panel_block..][..panel_block]);
@@ -112,7 +113,7 @@ fn multiply<B: SuperBlock, S: Simd, const PANELS: usize>(
             let at = 8 * at + part;
             let quants = &tile.quants[at * rows..][..rows];
             let starts = &tile.starts[2 * at * rows..][..2 * rows];
-            add_part::<B, S, PANELS>(simd, blocks, part, quants, starts.split_at(rows), &mut block_sums);
+            add_part::<B, S, PANELS>(simd, blocks, part, quants, [&starts[..rows], &starts[rows..]], &mut block_sums);
         }
         let scales = &tile.scales[at * rows..][..rows];
         for (sums, block_sums) in sums.iter_mut().zip(&block_sums) {
@@ -146,7 +147,7 @@ fn add_part<B: SuperBlock, S: Simd, const PANELS: usize>(
     blocks: [&[u8]; PANELS],
     part: usize,
     quants: &[[i8; 32]],
-    starts: (&[i32], &[i32]),
+    starts: [&[i32]; 2],
     sums: &mut [&mut [[f32; LANES]]; PANELS],
 ) {
     let rows = quants.len();
@@ -156,32 +157,51 @@ fn add_part<B: SuperBlock, S: Simd, const PANELS: usize>(
         *scales = B::scales(simd, block, part);
         *weights = B::weights(simd, block, part);
     }
-    let mut sums = sums.each_mut().map(|sums| &mut sums[..rows]);
-    for row in 0..rows {
-        let quants = quants[row].as_chunks::<4>().0;
-        let mut totals = [simd.splat(0.0); PANELS];
-        for (total, sums) in totals.iter_mut().zip(&sums) {
-            *total = simd.load(&sums[row]);
-        }
-        let mut add = |start: i32, fours: std::ops::Range<usize>, half: usize| {
-            let mut products = [simd.splat_int(start); PANELS];
-            for four in fours {
-                for panel in 0..PANELS {
-                    products[panel] = simd.dot_bytes(products[panel], weights[panel][four], quants[four]);
-                }
-            }
-            for panel in 0..PANELS {
-                totals[panel] = simd.fma(simd.to_float(products[panel]), scales[panel][half], totals[panel]);
-            }
-        };
-        if B::SIXTEENS {
-            add(starts.0[row], 0..4, 0);
-            add(starts.1[row], 4..8, 1);
-        } else {
-            add(0, 0..8, 0);
-        }
-        for (total, sums) in totals.iter().zip(&mut sums) {
-            simd.store(*total, &mut sums[row]);
+    let mut row = 0;
+    while row + GROUP <= rows {
+        add_rows::<B, S, PANELS, GROUP>(simd, row, &weights, &scales, (quants, starts), sums);
+        row += GROUP;
+    }
+    for row in row..rows {
+        add_rows::<B, S, PANELS, 1>(simd, row, &weights, &scales, (quants, starts), sums);
+    }
+}
+
+/// Adds the products of 32 inputs to the sums of some rows.
+#[inline(always)]
+fn add_rows<B: SuperBlock, S: Simd, const PANELS: usize, const ROWS: usize>(
+    simd: S,
+    row: usize,
+    weights: &[Weights<S>; PANELS],
+    scales: &[[S::F; 2]; PANELS],
+    (quants, starts): (&[[i8; 32]], [&[i32]; 2]),
+    sums: &mut [&mut [[f32; LANES]]; PANELS],
+) {
+    let quants = &quants[row..];
+    if B::SIXTEENS {
+        let start = super::splat_rows::<S, PANELS, ROWS>(simd, &starts[0][row..]);
+        add(simd, row, super::dots(simd, quants, 0, weights, start), scales, 0, sums);
+        let start = super::splat_rows::<S, PANELS, ROWS>(simd, &starts[1][row..]);
+        add(simd, row, super::dots(simd, quants, 1, weights, start), scales, 1, sums);
+    } else {
+        let products = super::dots(simd, quants, 0, weights, [[simd.splat_int(0); PANELS]; ROWS]);
+        add(simd, row, super::dots(simd, quants, 1, weights, products), scales, 0, sums);
+    }
+}
+
+/// Adds products under their scales.
+#[inline(always)]
+fn add<S: Simd, const PANELS: usize, const ROWS: usize>(
+    simd: S,
+    row: usize,
+    products: [[S::I; PANELS]; ROWS],
+    scales: &[[S::F; 2]; PANELS],
+    half: usize,
+    sums: &mut [&mut [[f32; LANES]]; PANELS],
+) {
+    for (panel, sums) in sums.iter_mut().enumerate() {
+        for (sum, products) in sums[row..][..ROWS].iter_mut().zip(&products) {
+            simd.store(simd.fma(simd.to_float(products[panel]), scales[panel][half], simd.load(sum)), sum);
         }
     }
 }
