@@ -3,5 +3,5 @@
 mod narrow;
 mod quantize;
 
-pub(crate) use narrow::narrow;
+pub(crate) use narrow::{narrow, round_and_swap};
 pub(crate) use quantize::quantize;
