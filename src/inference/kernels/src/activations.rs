@@ -60,8 +60,13 @@ pub struct Activations {
     forms: Forms,
     /// `[tile][block of 16 inputs][row][16]`; zeros fill up the last block.
     single: Buffer<f32>,
-    /// `[tile][block of 32 inputs][row][32]`; zeros fill up the last block.
+    /// `[tile][block of 32 inputs][row][32]`, where there are instructions for it; zeros fill up the last block.
     brain: Buffer<u16>,
+    /// The same numbers in single precision where there are none: `[tile][block of 16 inputs][row][16]`, the second number
+    /// of each pair before the first.
+    rounded: Buffer<f32>,
+    /// Which of the two is filled.
+    dots_brain: bool,
     bytes32: Bytes,
     bytes256: Bytes,
     /// What the bytes of each 32 inputs under `bytes256` add up to: `[tile][pair of blocks][row][2]`, see [`Tile::pairs`].
@@ -84,9 +89,9 @@ struct Bytes {
 pub(crate) struct Tile<'a> {
     pub(crate) rows: usize,
     pub(crate) inputs: usize,
-    /// `[block of 16 inputs][row]`.
+    /// `[block of 16 inputs][row]`: single precision, or what bfloat16 is where there are no instructions for it.
     pub(crate) single: &'a [[f32; BLOCK_PLACES]],
-    /// `[block of 16 pairs of inputs][row]`.
+    /// `[block of 32 inputs][row]`.
     pub(crate) brain: &'a [[[u16; 2]; BLOCK_PLACES]],
     /// `[block of 32 inputs][row]`.
     pub(crate) quants: &'a [[i8; 32]],
@@ -123,7 +128,12 @@ impl Activations {
             self.single.reserve_zeroed(rows * width.next_multiple_of(BLOCK_PLACES));
         }
         if forms.has(Form::Brain) {
-            self.brain.reserve_zeroed(rows * width.next_multiple_of(2 * BLOCK_PLACES));
+            self.dots_brain = processor.isa.dots_brain();
+            if self.dots_brain {
+                self.brain.reserve_zeroed(rows * width.next_multiple_of(2 * BLOCK_PLACES));
+            } else {
+                self.rounded.reserve_zeroed(rows * width.next_multiple_of(BLOCK_PLACES));
+            }
         }
         if forms.has(Form::Bytes32) {
             assert!(width.is_multiple_of(32), "rows of {width} numbers are no whole blocks of 32");
@@ -135,7 +145,8 @@ impl Activations {
             self.pairs.reserve_zeroed(rows * width / 32);
         }
         let single = Pieces(self.single.as_mut_ptr());
-        let brain = Pieces(self.brain.as_mut_ptr());
+        let (brain, rounded) = (Pieces(self.brain.as_mut_ptr()), Pieces(self.rounded.as_mut_ptr()));
+        let dots_brain = self.dots_brain;
         let (bytes32, bytes256) = (self.bytes32.pieces(), self.bytes256.pieces());
         let pairs = Pieces(self.pairs.as_mut_ptr());
         processor.pool.for_each(rows, |index| {
@@ -150,8 +161,10 @@ impl Activations {
                     if forms.has(Form::Single) {
                         place.write_single(&single, &scratch[..width.next_multiple_of(BLOCK_PLACES)]);
                     }
-                    if forms.has(Form::Brain) {
+                    if forms.has(Form::Brain) && dots_brain {
                         place.write_brain(processor.isa, &brain, scratch);
+                    } else if forms.has(Form::Brain) {
+                        place.write_rounded(processor.isa, &rounded, &scratch[..width.next_multiple_of(BLOCK_PLACES)]);
                     }
                     if forms.has(Form::Bytes32) {
                         place.write_bytes::<32, 32>(processor.isa, &bytes32, &pairs, &scratch[..width]);
@@ -186,14 +199,15 @@ impl Activations {
         let (rows, inputs) = (TILE_ROWS.min(self.rows - start), self.width);
         let none = Tile { rows, inputs, single: &[], brain: &[], quants: &[], scales: &[], starts: &[], pairs: &[] };
         match form {
-            Form::Single => {
-                let blocks = inputs.div_ceil(BLOCK_PLACES);
-                Tile { single: &self.single.as_chunks().0[start * blocks..][..rows * blocks], ..none }
-            }
-            Form::Brain => {
+            Form::Brain if self.dots_brain => {
                 let blocks = inputs.div_ceil(2 * BLOCK_PLACES);
                 let (pairs, _) = self.brain.as_chunks::<2>();
                 Tile { brain: &pairs.as_chunks().0[start * blocks..][..rows * blocks], ..none }
+            }
+            Form::Single | Form::Brain => {
+                let blocks = inputs.div_ceil(BLOCK_PLACES);
+                let numbers = if form == Form::Single { &self.single } else { &self.rounded };
+                Tile { single: &numbers.as_chunks().0[start * blocks..][..rows * blocks], ..none }
             }
             Form::Bytes32 => self.bytes32.tile(start, 32, 32, none),
             Form::Bytes256 => {
@@ -266,6 +280,17 @@ impl Place {
             let into: *mut [u16; NUMBERS] = into.at(NUMBERS * self.element(at, blocks.len())).cast();
             // SAFETY: the caller's.
             rows::narrow(isa, values, unsafe { &mut *into });
+        }
+    }
+
+    /// # Safety
+    /// As [`Place::write_single`].
+    unsafe fn write_rounded(&self, isa: crate::Isa, into: &Pieces<f32>, row: &[f32]) {
+        let (blocks, _) = row.as_chunks::<BLOCK_PLACES>();
+        for (at, values) in blocks.iter().enumerate() {
+            let into: *mut [f32; BLOCK_PLACES] = into.at(BLOCK_PLACES * self.element(at, blocks.len())).cast();
+            // SAFETY: the caller's.
+            rows::round_and_swap(isa, values, unsafe { &mut *into });
         }
     }
 

@@ -5,7 +5,7 @@
 //! ```
 
 use super::PanelFormat;
-use super::floating::{self, Floating};
+use super::floating::{self, Floating, Weights};
 use crate::activations::{BLOCK_PLACES, Form, Tile};
 use crate::product::MOST_PANELS;
 use crate::simd::{LANES, Simd};
@@ -38,26 +38,82 @@ impl PanelFormat for Brain {
 
     #[inline(always)]
     fn multiply<S: Simd>(simd: S, panels: &[u8], tile: Tile<'_>, sums: &mut [[f32; LANES]]) {
-        floating::multiply::<S, Brain>(simd, panels, Brain::panel_bytes(tile.inputs), tile, sums);
+        let panel_bytes = Brain::panel_bytes(tile.inputs);
+        if S::DOTS_BRAIN {
+            floating::multiply::<S, Pairs>(simd, panels, panel_bytes, tile, sums);
+        } else if tile.rows <= S::TILE_ROWS {
+            floating::multiply::<S, Singles>(simd, panels, panel_bytes, tile, sums);
+        } else {
+            floating::multiply_many::<S, Singles>(simd, panels, panel_bytes, tile, sums);
+        }
     }
 }
 
-impl Floating for Brain {
-    const PLACE_BYTES: usize = 64;
+/// What instructions for bfloat16 multiply.
+struct Pairs;
+
+impl Weights for Pairs {
+    type Block = [[u8; 64]; BLOCK_PLACES];
     type Value = [u16; 2];
 
     #[inline(always)]
-    fn rows(tile: Tile<'_>) -> &[[[u16; 2]; BLOCK_PLACES]] {
-        tile.brain
-    }
-
-    #[inline(always)]
-    fn load<S: Simd>(simd: S, bytes: &[u8]) -> S::F {
-        simd.from_bits(simd.load_bytes(&bytes.as_chunks().0[0]))
+    fn load<S: Simd>(simd: S, block: &Self::Block, place: usize) -> S::F {
+        simd.from_bits(simd.load_bytes(&block[place]))
     }
 
     #[inline(always)]
     fn add<S: Simd>(simd: S, sums: S::F, weights: S::F, value: [u16; 2]) -> S::F {
         simd.dot_brain(sums, simd.bits(weights), value)
+    }
+}
+
+impl Floating for Pairs {
+    #[inline(always)]
+    fn blocks(panel: &[u8]) -> (&[Self::Block], &[u8]) {
+        let (places, _) = panel.as_chunks();
+        let (blocks, rest) = places.as_chunks();
+        (blocks, rest.as_flattened())
+    }
+
+    #[inline(always)]
+    fn rows(tile: Tile<'_>) -> &[[[u16; 2]; BLOCK_PLACES]] {
+        tile.brain
+    }
+}
+
+/// The same in single precision, the second number of a pair first, as those instructions do it.
+struct Singles;
+
+impl Weights for Singles {
+    type Block = [[u8; 64]; BLOCK_PLACES / 2];
+    type Value = f32;
+
+    #[inline(always)]
+    fn load<S: Simd>(simd: S, block: &Self::Block, place: usize) -> S::F {
+        let pairs = simd.load_bytes(&block[place / 2]);
+        if place.is_multiple_of(2) {
+            simd.from_bits(simd.and(pairs, simd.splat_int(0xffff_0000_u32 as i32)))
+        } else {
+            simd.from_bits(simd.shift_left::<16>(pairs))
+        }
+    }
+
+    #[inline(always)]
+    fn add<S: Simd>(simd: S, sums: S::F, weights: S::F, value: f32) -> S::F {
+        simd.fma(weights, simd.splat(value), sums)
+    }
+}
+
+impl Floating for Singles {
+    #[inline(always)]
+    fn blocks(panel: &[u8]) -> (&[Self::Block], &[u8]) {
+        let (pairs, _) = panel.as_chunks();
+        let (blocks, rest) = pairs.as_chunks();
+        (blocks, rest.as_flattened())
+    }
+
+    #[inline(always)]
+    fn rows(tile: Tile<'_>) -> &[[f32; BLOCK_PLACES]] {
+        tile.single
     }
 }

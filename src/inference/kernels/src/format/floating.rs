@@ -10,37 +10,52 @@ use std::ops::Range;
 use crate::activations::{BLOCK_PLACES, Tile};
 use crate::simd::{LANES, Simd};
 
-/// How many places are summed before other rows have their turn: meanwhile the weights of two panels stay in the first
-/// cache and the rows of a tile in the second.
-const STRETCH_PLACES: usize = 256;
+/// How many blocks of places are summed before other rows have their turn: meanwhile the weights of two panels stay in the
+/// first cache and the rows of a tile in the second.
+const STRETCH_BLOCKS: usize = 16;
 /// How far ahead weights are fetched that are read once.
 const PREFETCH_BYTES: usize = 4096;
+/// The most panels of a register tile.
+const MOST_PANELS: usize = 4;
+/// How many panels' weights are expanded at a time.
+const EXPANDED_PANELS: usize = 2;
+/// The most bytes of a block.
+const MOST_BYTES: usize = size_of::<[[f32; LANES]; BLOCK_PLACES]>();
+/// What memory is fetched in.
+const LINE_BYTES: usize = 64;
 
-/// A format whose lanes have one number, or a pair, at each place.
-pub(super) trait Floating {
-    /// How many bytes sixteen lanes have at one place.
-    const PLACE_BYTES: usize;
-    /// What a row has at one place.
+/// Sixteen lanes' weights, and how they are multiplied.
+pub(super) trait Weights {
+    /// What the lanes have at the places of a block.
+    type Block;
+    /// What a row has at one place: a number or a pair.
     type Value: Copy;
+    /// Whether they come from memory, and so are better fetched ahead.
+    const STREAMED: bool = true;
 
-    /// The rows of a tile, `[block of places][row]`.
-    fn rows(tile: Tile<'_>) -> &[[Self::Value; BLOCK_PLACES]];
-
-    /// What sixteen lanes have at one place; `bytes` are those of a place.
-    fn load<S: Simd>(simd: S, bytes: &[u8]) -> S::F;
+    /// What the lanes have at one place.
+    fn load<S: Simd>(simd: S, block: &Self::Block, place: usize) -> S::F;
 
     /// Adds to each lane the product of its weight with a row's value.
     fn add<S: Simd>(simd: S, sums: S::F, weights: S::F, value: Self::Value) -> S::F;
 }
 
-/// Panels, one after the other, and the rows that they are multiplied with, both at some places alone.
-struct Work<'a, V> {
-    panels: &'a [u8],
-    panel_bytes: usize,
-    rows: &'a [[V; BLOCK_PLACES]],
+/// Weights as they stand in the panels of a format.
+pub(super) trait Floating: Weights {
+    /// The whole blocks of a panel, and the bytes of a last one that is not.
+    fn blocks(panel: &[u8]) -> (&[Self::Block], &[u8]);
+
+    /// The rows of a tile, `[block][row]`.
+    fn rows(tile: Tile<'_>) -> &[[Self::Value; BLOCK_PLACES]];
+}
+
+/// Some panels' weights at some blocks, and what the rows of a tile have there.
+struct Part<'a, W: Weights> {
+    panels: &'a [&'a [W::Block]],
+    rows: &'a [[W::Value; BLOCK_PLACES]],
     tile_rows: usize,
-    places: Range<usize>,
-    prefetch: usize,
+    /// How far behind what is multiplied something stands that will be read soon.
+    prefetch_bytes: usize,
 }
 
 /// Sets `sums[panel][row]` to the product of each panel with each row.
@@ -52,35 +67,91 @@ pub(super) fn multiply<S: Simd, F: Floating>(
     tile: Tile<'_>,
     sums: &mut [[f32; LANES]],
 ) {
-    sums.fill([0.0; LANES]);
     let (rows, tile_rows) = (F::rows(tile), tile.rows);
-    let places = panel_bytes / F::PLACE_BYTES;
-    let whole = places - places % BLOCK_PLACES;
-    let row_blocks = tile_rows.div_ceil(S::TILE_ROWS);
-    let at_once = panels_at_once::<S>(tile_rows.div_ceil(row_blocks));
+    let blocks = panel_bytes / size_of::<F::Block>();
+    let at_once = panels_at_once::<S>(most_rows::<S>(tile_rows));
     let group_bytes = at_once * panel_bytes;
-    let (stretch, prefetch) = if row_blocks == 1 { (whole, PREFETCH_BYTES) } else { (STRETCH_PLACES, group_bytes) };
-    for start in (0..whole).step_by(stretch.max(1)) {
-        let places = start..whole.min(start + stretch);
+    let (stretch_blocks, prefetch_bytes) =
+        if tile_rows <= S::TILE_ROWS { (blocks, PREFETCH_BYTES) } else { (STRETCH_BLOCKS, group_bytes) };
+    sums.fill([0.0; LANES]);
+    for stretch in stretches(blocks, stretch_blocks) {
+        let rows = &rows[stretch.start * tile_rows..stretch.end * tile_rows];
         for (panels, sums) in panels.chunks(group_bytes).zip(sums.chunks_mut(at_once * tile_rows)) {
-            let work = Work { panels, panel_bytes, rows, tile_rows, places: places.clone(), prefetch };
-            for block in 0..row_blocks {
-                let start = tile_rows * block / row_blocks;
-                let rows = start..tile_rows * (block + 1) / row_blocks;
-                add_rows::<S, F>(simd, &work, rows, sums);
+            let mut group: [&[F::Block]; MOST_PANELS] = [&[]; MOST_PANELS];
+            for (blocks, panel) in group.iter_mut().zip(panels.chunks_exact(panel_bytes)) {
+                *blocks = &F::blocks(panel).0[stretch.clone()];
             }
+            let panels = &group[..panels.len() / panel_bytes];
+            add_part::<S, F>(simd, &Part { panels, rows, tile_rows, prefetch_bytes }, sums);
         }
     }
-    for (panel, sums) in panels.chunks_exact(panel_bytes).zip(sums.chunks_exact_mut(tile_rows)) {
-        let rows = &rows[whole / BLOCK_PLACES * tile_rows..];
-        for (row, sums) in rows.iter().zip(sums) {
-            let mut total = simd.load(sums);
-            for (weights, &value) in panel[whole * F::PLACE_BYTES..].chunks_exact(F::PLACE_BYTES).zip(row) {
-                total = F::add(simd, total, F::load(simd, weights), value);
+    add_rest::<S, F>(simd, panels, panel_bytes, tile, sums);
+}
+
+/// Does the same for more rows than registers hold sums of: each weight is brought to single precision once for all.
+#[inline(always)]
+pub(super) fn multiply_many<S: Simd, F: Floating<Value = f32>>(
+    simd: S,
+    panels: &[u8],
+    panel_bytes: usize,
+    tile: Tile<'_>,
+    sums: &mut [[f32; LANES]],
+) {
+    let (rows, tile_rows) = (F::rows(tile), tile.rows);
+    let blocks = panel_bytes / size_of::<F::Block>();
+    let at_once = panels_at_once::<S>(most_rows::<S>(tile_rows)).min(EXPANDED_PANELS);
+    let group_bytes = at_once * panel_bytes;
+    let mut expanded = Expanded([[[[0.0; LANES]; BLOCK_PLACES]; STRETCH_BLOCKS]; EXPANDED_PANELS]);
+    sums.fill([0.0; LANES]);
+    for stretch in stretches(blocks, STRETCH_BLOCKS) {
+        let rows = &rows[stretch.start * tile_rows..stretch.end * tile_rows];
+        for (panels, sums) in panels.chunks(group_bytes).zip(sums.chunks_mut(at_once * tile_rows)) {
+            for (panel, expanded) in panels.chunks_exact(panel_bytes).zip(&mut expanded.0) {
+                for (block, expanded) in F::blocks(panel).0[stretch.clone()].iter().zip(expanded) {
+                    for (place, expanded) in expanded.iter_mut().enumerate() {
+                        fetch_ahead::<S, F>(simd, block, place, group_bytes);
+                        simd.store(F::load(simd, block, place), expanded);
+                    }
+                }
             }
-            simd.store(total, sums);
+            let group = expanded.0.each_ref().map(|blocks| &blocks[..stretch.len()]);
+            let panels = &group[..panels.len() / panel_bytes];
+            add_part::<S, Expanded>(simd, &Part { panels, rows, tile_rows, prefetch_bytes: 0 }, sums);
         }
     }
+    add_rest::<S, F>(simd, panels, panel_bytes, tile, sums);
+}
+
+/// Stretches of weights in single precision.
+#[repr(align(64))]
+struct Expanded([[[[f32; LANES]; BLOCK_PLACES]; STRETCH_BLOCKS]; EXPANDED_PANELS]);
+
+impl Weights for Expanded {
+    type Block = [[f32; LANES]; BLOCK_PLACES];
+    type Value = f32;
+    const STREAMED: bool = false;
+
+    #[inline(always)]
+    fn load<S: Simd>(simd: S, block: &Self::Block, place: usize) -> S::F {
+        simd.load(&block[place])
+    }
+
+    #[inline(always)]
+    fn add<S: Simd>(simd: S, sums: S::F, weights: S::F, value: f32) -> S::F {
+        simd.fma(weights, simd.splat(value), sums)
+    }
+}
+
+/// The numbers below `count` in stretches of so many.
+#[inline(always)]
+fn stretches(count: usize, most: usize) -> impl Iterator<Item = Range<usize>> {
+    (0..count).step_by(most.max(1)).map(move |start| start..count.min(start + most))
+}
+
+/// How many rows the largest register tile has: the rows are cut as evenly as possible.
+#[inline(always)]
+fn most_rows<S: Simd>(tile_rows: usize) -> usize {
+    tile_rows.div_ceil(tile_rows.div_ceil(S::TILE_ROWS))
 }
 
 /// How many panels a register tile of so many rows has: with few rows several, whose sums do not wait for one another.
@@ -95,23 +166,19 @@ const fn panels_at_once<S: Simd>(rows: usize) -> usize {
     }
 }
 
-/// Adds the work's places to the sums of a few rows.
+/// Adds a part to the sums of all rows.
 #[inline(always)]
-fn add_rows<S: Simd, F: Floating>(simd: S, work: &Work<'_, F::Value>, rows: Range<usize>, sums: &mut [[f32; LANES]]) {
-    /// One arm for each number of rows; those that the instruction set has too few registers for are empty.
+fn add_part<S: Simd, W: Weights>(simd: S, part: &Part<'_, W>, sums: &mut [[f32; LANES]]) {
+    /// One arm for each number of rows; those that the instruction set has too few registers for are never taken.
     macro_rules! by_number {
-        ($($count:literal)+) => {
-            match rows.len() {
-                $($count if $count <= S::TILE_ROWS => match panels_at_once::<S>($count) {
-                    4 if work.panels.len() == 4 * work.panel_bytes => {
-                        register_tile::<S, F, $count, 4>(simd, work, 0, rows.start, sums)
-                    }
-                    2 if work.panels.len() == 2 * work.panel_bytes => {
-                        register_tile::<S, F, $count, 2>(simd, work, 0, rows.start, sums)
-                    }
-                    _ => {
-                        for panel in 0..work.panels.len() / work.panel_bytes {
-                            register_tile::<S, F, $count, 1>(simd, work, panel, rows.start, sums);
+        ($rows:ident: $($count:literal)+) => {
+            match $rows.len() {
+                $($count if $count <= S::TILE_ROWS => match (panels_at_once::<S>($count), part.panels.len()) {
+                    (4, 4) => add_tile::<S, W, $count, 4>(simd, part, 0, $rows.start, sums),
+                    (2, 2) => add_tile::<S, W, $count, 2>(simd, part, 0, $rows.start, sums),
+                    (_, panels) => {
+                        for panel in 0..panels {
+                            add_tile::<S, W, $count, 1>(simd, part, panel, $rows.start, sums);
                         }
                     }
                 },)+
@@ -119,53 +186,103 @@ fn add_rows<S: Simd, F: Floating>(simd: S, work: &Work<'_, F::Value>, rows: Rang
             }
         };
     }
-    by_number!(1 2 3 4 5 6 7 8 9 10 11 12 13 14);
+    let (rows, cuts) = (part.tile_rows, part.tile_rows.div_ceil(S::TILE_ROWS));
+    for cut in 0..cuts {
+        let rows = rows * cut / cuts..rows * (cut + 1) / cuts;
+        by_number!(rows: 1 2 3 4 5 6 7 8 9 10 11 12 13 14);
+    }
 }
 
+/// Adds a part to the sums of a few rows with one or several panels.
 #[inline(always)]
-fn register_tile<S: Simd, F: Floating, const ROWS: usize, const PANELS: usize>(
+fn add_tile<S: Simd, W: Weights, const ROWS: usize, const PANELS: usize>(
     simd: S,
-    work: &Work<'_, F::Value>,
+    part: &Part<'_, W>,
     first_panel: usize,
     first_row: usize,
     sums: &mut [[f32; LANES]],
 ) {
-    let Work { panel_bytes, tile_rows, ref places, prefetch, .. } = *work;
-    let block_bytes = BLOCK_PLACES * F::PLACE_BYTES;
-    let mut panels: [_; PANELS] = std::array::from_fn(|panel| {
-        let panel = &work.panels[(first_panel + panel) * panel_bytes..][..panel_bytes];
-        panel[places.start * F::PLACE_BYTES..places.end * F::PLACE_BYTES].chunks_exact(block_bytes)
-    });
-    let rows = work.rows[places.start / BLOCK_PLACES * tile_rows..].chunks_exact(tile_rows);
+    let panels: &[&[W::Block]; PANELS] = part.panels[first_panel..].first_chunk().expect("the panels are there");
+    let blocks = part.rows.chunks_exact(part.tile_rows);
     let mut totals = [[simd.splat(0.0); PANELS]; ROWS];
-    if places.start > 0 {
-        for (row, totals) in totals.iter_mut().enumerate() {
-            for (panel, total) in totals.iter_mut().enumerate() {
-                *total = simd.load(&sums[(first_panel + panel) * tile_rows + first_row + row]);
-            }
+    for panel in 0..PANELS {
+        let sums = &sums[(first_panel + panel) * part.tile_rows + first_row..][..ROWS];
+        for (totals, sums) in totals.iter_mut().zip(sums) {
+            totals[panel] = simd.load(sums);
         }
     }
-    for rows in rows.take(places.len() / BLOCK_PLACES) {
+    for (at, rows) in blocks.enumerate() {
         let rows: &[_; ROWS] = rows[first_row..].first_chunk().expect("the rows are some of the tile's");
-        let panels: [&[u8]; PANELS] =
-            std::array::from_fn(|panel| panels[panel].next().expect("a panel has as many places as a row"));
-        for place in 0..BLOCK_PLACES {
-            let mut weights = [simd.splat(0.0); PANELS];
-            for (weights, panel) in weights.iter_mut().zip(panels) {
-                let bytes = &panel[place * F::PLACE_BYTES..][..F::PLACE_BYTES];
-                simd.prefetch(bytes, prefetch);
-                *weights = F::load(simd, bytes);
-            }
-            for (row, totals) in rows.iter().zip(&mut totals) {
-                for (total, &weights) in totals.iter_mut().zip(&weights) {
-                    *total = F::add(simd, *total, weights, row[place]);
-                }
-            }
+        let mut weights = [&panels[0][at]; PANELS];
+        for (weights, panel) in weights.iter_mut().zip(panels) {
+            *weights = &panel[at];
+        }
+        // Two places at a time, for pairs of them may stand together.
+        for pair in 0..BLOCK_PLACES / 2 {
+            add_place::<S, W, ROWS, PANELS>(simd, weights, rows, 2 * pair, part.prefetch_bytes, &mut totals);
+            add_place::<S, W, ROWS, PANELS>(simd, weights, rows, 2 * pair + 1, part.prefetch_bytes, &mut totals);
         }
     }
-    for (row, totals) in totals.into_iter().enumerate() {
-        for (panel, total) in totals.into_iter().enumerate() {
-            simd.store(total, &mut sums[(first_panel + panel) * tile_rows + first_row + row]);
+    for panel in 0..PANELS {
+        let sums = &mut sums[(first_panel + panel) * part.tile_rows + first_row..][..ROWS];
+        for (totals, sums) in totals.iter().zip(sums) {
+            simd.store(totals[panel], sums);
+        }
+    }
+}
+
+#[inline(always)]
+fn add_place<S: Simd, W: Weights, const ROWS: usize, const PANELS: usize>(
+    simd: S,
+    blocks: [&W::Block; PANELS],
+    rows: &[[W::Value; BLOCK_PLACES]; ROWS],
+    place: usize,
+    prefetch_bytes: usize,
+    totals: &mut [[S::F; PANELS]; ROWS],
+) {
+    let mut weights = [simd.splat(0.0); PANELS];
+    for (weights, block) in weights.iter_mut().zip(blocks) {
+        fetch_ahead::<S, W>(simd, block, place, prefetch_bytes);
+        *weights = W::load(simd, block, place);
+    }
+    for (row, totals) in rows.iter().zip(totals) {
+        for (total, &weights) in totals.iter_mut().zip(&weights) {
+            *total = W::add(simd, *total, weights, row[place]);
+        }
+    }
+}
+
+/// Lets the second cache fetch what stands so far behind a place, once for each line.
+#[inline(always)]
+fn fetch_ahead<S: Simd, W: Weights>(simd: S, block: &W::Block, place: usize, bytes: usize) {
+    let place_bytes = size_of::<W::Block>() / BLOCK_PLACES;
+    if W::STREAMED && (place * place_bytes).is_multiple_of(LINE_BYTES) {
+        simd.prefetch(block, place * place_bytes + bytes);
+    }
+}
+
+/// Adds the places after the last whole block.
+#[inline(always)]
+fn add_rest<S: Simd, F: Floating>(
+    simd: S,
+    panels: &[u8],
+    panel_bytes: usize,
+    tile: Tile<'_>,
+    sums: &mut [[f32; LANES]],
+) {
+    for (panel, sums) in panels.chunks_exact(panel_bytes).zip(sums.chunks_exact_mut(tile.rows)) {
+        let (blocks, rest) = F::blocks(panel);
+        let mut padded = [0; MOST_BYTES];
+        padded[..rest.len()].copy_from_slice(rest);
+        let block = &F::blocks(&padded).0[0];
+        let places = rest.len() * BLOCK_PLACES / size_of::<F::Block>();
+        let rows = F::rows(tile)[blocks.len() * tile.rows..].iter();
+        for (row, sums) in rows.zip(sums) {
+            let mut total = simd.load(sums);
+            for (place, &value) in row[..places].iter().enumerate() {
+                total = F::add(simd, total, F::load(simd, block, place), value);
+            }
+            simd.store(total, sums);
         }
     }
 }

@@ -7,7 +7,7 @@
 use half::f16;
 
 use super::PanelFormat;
-use super::floating::{self, Floating};
+use super::floating::{self, Floating, Weights};
 use crate::activations::{BLOCK_PLACES, Form, Tile};
 use crate::product::MOST_PANELS;
 use crate::simd::{LANES, Simd};
@@ -34,26 +34,41 @@ impl PanelFormat for Half {
 
     #[inline(always)]
     fn multiply<S: Simd>(simd: S, panels: &[u8], tile: Tile<'_>, sums: &mut [[f32; LANES]]) {
-        floating::multiply::<S, Half>(simd, panels, Half::panel_bytes(tile.inputs), tile, sums);
+        let panel_bytes = Half::panel_bytes(tile.inputs);
+        if tile.rows <= S::TILE_ROWS {
+            floating::multiply::<S, Half>(simd, panels, panel_bytes, tile, sums);
+        } else {
+            floating::multiply_many::<S, Half>(simd, panels, panel_bytes, tile, sums);
+        }
     }
 }
 
-impl Floating for Half {
-    const PLACE_BYTES: usize = 32;
+impl Weights for Half {
+    type Block = [[[u8; 2]; LANES]; BLOCK_PLACES];
     type Value = f32;
 
     #[inline(always)]
-    fn rows(tile: Tile<'_>) -> &[[f32; BLOCK_PLACES]] {
-        tile.single
-    }
-
-    #[inline(always)]
-    fn load<S: Simd>(simd: S, bytes: &[u8]) -> S::F {
-        super::halves(simd, bytes)
+    fn load<S: Simd>(simd: S, block: &Self::Block, place: usize) -> S::F {
+        simd.load_half(&block[place].map(u16::from_le_bytes))
     }
 
     #[inline(always)]
     fn add<S: Simd>(simd: S, sums: S::F, weights: S::F, value: f32) -> S::F {
         simd.fma(weights, simd.splat(value), sums)
+    }
+}
+
+impl Floating for Half {
+    #[inline(always)]
+    fn blocks(panel: &[u8]) -> (&[Self::Block], &[u8]) {
+        let (numbers, _) = panel.as_chunks();
+        let (places, _) = numbers.as_chunks::<LANES>();
+        let (blocks, rest) = places.as_chunks();
+        (blocks, rest.as_flattened().as_flattened())
+    }
+
+    #[inline(always)]
+    fn rows(tile: Tile<'_>) -> &[[f32; BLOCK_PLACES]] {
+        tile.single
     }
 }

@@ -5,7 +5,7 @@
 //! ```
 
 use super::PanelFormat;
-use super::floating::{self, Floating};
+use super::floating::{self, Floating, Weights};
 use crate::activations::{BLOCK_PLACES, Form, Tile};
 use crate::product::MOST_PANELS;
 use crate::simd::{LANES, Simd};
@@ -36,22 +36,31 @@ impl PanelFormat for Single {
     }
 }
 
-impl Floating for Single {
-    const PLACE_BYTES: usize = 64;
+impl Weights for Single {
+    type Block = [[u8; 64]; BLOCK_PLACES];
     type Value = f32;
 
     #[inline(always)]
-    fn rows(tile: Tile<'_>) -> &[[f32; BLOCK_PLACES]] {
-        tile.single
-    }
-
-    #[inline(always)]
-    fn load<S: Simd>(simd: S, bytes: &[u8]) -> S::F {
-        simd.from_bits(simd.load_bytes(&bytes.as_chunks().0[0]))
+    fn load<S: Simd>(simd: S, block: &Self::Block, place: usize) -> S::F {
+        simd.from_bits(simd.load_bytes(&block[place]))
     }
 
     #[inline(always)]
     fn add<S: Simd>(simd: S, sums: S::F, weights: S::F, value: f32) -> S::F {
         simd.fma(weights, simd.splat(value), sums)
+    }
+}
+
+impl Floating for Single {
+    #[inline(always)]
+    fn blocks(panel: &[u8]) -> (&[Self::Block], &[u8]) {
+        let (places, _) = panel.as_chunks();
+        let (blocks, rest) = places.as_chunks();
+        (blocks, rest.as_flattened())
+    }
+
+    #[inline(always)]
+    fn rows(tile: Tile<'_>) -> &[[f32; BLOCK_PLACES]] {
+        tile.single
     }
 }

@@ -13,7 +13,7 @@ mod rotate;
 pub use activation::{gelu, gelu_tanh_times, gelu_times, silu_times, softcap};
 pub(crate) use map::padded;
 pub use map::{add, scale};
-pub(crate) use narrow::narrow;
+pub(crate) use narrow::{narrow, round_and_swap};
 pub use norm::{layer_norm, rms_norm, rms_norm_in_place};
 pub(crate) use quantize::quantize;
 pub use rotate::rotate;

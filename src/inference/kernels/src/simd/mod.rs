@@ -42,9 +42,11 @@ pub(crate) trait Simd: Copy + Send + Sync {
     const TILE_SUMS: usize;
     /// How many rows of sums the registers have room for in products.
     const TILE_ROWS: usize;
+    /// Whether [`Simd::dot_brain`] is one instruction.
+    const DOTS_BRAIN: bool;
 
-    /// Says that bytes so far behind these will be read: they may be fetched into the second cache.
-    fn prefetch(self, from: &[u8], ahead: usize);
+    /// Lets the second cache fetch what stands so many bytes behind the beginning of something.
+    fn prefetch<T>(self, from: &T, bytes: usize);
 
     fn splat(self, value: f32) -> Self::F;
     fn load(self, values: &[f32; LANES]) -> Self::F;

@@ -20,9 +20,10 @@ impl Simd for Portable {
     const REGISTERS: usize = 8;
     const TILE_SUMS: usize = 4;
     const TILE_ROWS: usize = 4;
+    const DOTS_BRAIN: bool = false;
 
     #[inline(always)]
-    fn prefetch(self, _from: &[u8], _ahead: usize) {}
+    fn prefetch<T>(self, _from: &T, _bytes: usize) {}
 
     #[inline(always)]
     fn splat(self, value: f32) -> Self::F {

@@ -49,11 +49,12 @@ impl<const VNNI: bool> Simd for Avx2<VNNI> {
     const REGISTERS: usize = 8;
     const TILE_SUMS: usize = 6;
     const TILE_ROWS: usize = 6;
+    const DOTS_BRAIN: bool = false;
 
     #[inline(always)]
-    fn prefetch(self, from: &[u8], ahead: usize) {
+    fn prefetch<T>(self, from: &T, bytes: usize) {
         // An address that is not there is no error.
-        vector!(_mm_prefetch::<_MM_HINT_T1>(from.as_ptr().wrapping_add(ahead).cast()));
+        vector!(_mm_prefetch::<_MM_HINT_T1>(std::ptr::from_ref(from).wrapping_byte_add(bytes).cast()));
     }
 
     #[inline(always)]
