@@ -10,10 +10,7 @@
 use std::fmt;
 use std::ops::Range;
 
-use super::softmax::STEP_TOKENS;
-use super::tile::Memory;
 use super::{Attention, Span};
-use crate::Isa;
 use crate::memory::Buffer;
 use crate::pool::Pieces;
 use crate::processor::Processor;
@@ -23,13 +20,16 @@ use crate::simd::{Kernel, LANES, Simd};
 pub const BLOCK_TOKENS: usize = LANES;
 
 /// How a number is kept: IEEE half precision.
-type Element = u16;
+pub(super) type Element = u16;
 
 /// The greatest magnitude that an element holds.
 const GREATEST: f32 = 65504.0;
 
+/// Keys `[dimension][16 tokens]`, and values `[16 tokens][vectors]`.
+pub(super) type KeysValues<'a> = (&'a [[Element; LANES]], &'a [[Element; LANES]]);
+
 #[inline(always)]
-fn widen<S: Simd>(simd: S, elements: &[Element; LANES]) -> S::F {
+pub(super) fn widen<S: Simd>(simd: S, elements: &[Element; LANES]) -> S::F {
     simd.load_half(elements)
 }
 
@@ -139,9 +139,15 @@ impl KvBlocks {
         assert!(end <= rows, "a row for each token");
     }
 
-    fn head(&self, block: u32, layer: usize, head: usize) -> &[Element] {
+    /// One head's keys and values in a block, if there is one.
+    pub(super) fn head(&self, block: u32, layer: usize, head: usize) -> Option<KeysValues<'_>> {
         let length = head_elements(self.dimension);
-        &self.elements[((block as usize * self.layers + layer) * self.heads + head) * length..][..length]
+        let start = ((block as usize * self.layers + layer) * self.heads + head) * length;
+        Some(self.elements.get(start..)?.get(..length)?.as_chunks().0.split_at(self.dimension))
+    }
+
+    pub(super) fn dimension(&self) -> usize {
+        self.dimension
     }
 }
 
@@ -208,48 +214,4 @@ fn narrowed<S: Simd>(simd: S, part: &[f32]) -> [Element; LANES] {
         None => narrow(simd, &crate::rows::padded(part, 0.0), &mut elements),
     }
     elements
-}
-
-/// One head's keys and values of a sequence.
-pub(super) struct Paged<'a> {
-    pub(super) blocks: &'a KvBlocks,
-    pub(super) layer: usize,
-    pub(super) head: usize,
-    pub(super) table: &'a [u32],
-}
-
-impl Memory for Paged<'_> {
-    fn widen(&self, isa: Isa, first: usize, seen: Range<usize>, keys: &mut [f32], values: &mut [f32]) {
-        let blocks = seen.start / BLOCK_TOKENS..seen.end.div_ceil(BLOCK_TOKENS);
-        for (place, &block) in blocks.clone().zip(&self.table[first / BLOCK_TOKENS + blocks.start..]) {
-            let head = self.blocks.head(block, self.layer, self.head);
-            isa.run(Widen { head, dimension: self.blocks.dimension, place, keys, values });
-        }
-    }
-}
-
-/// One block into its place in a step.
-struct Widen<'a> {
-    head: &'a [Element],
-    dimension: usize,
-    place: usize,
-    keys: &'a mut [f32],
-    values: &'a mut [f32],
-}
-
-impl Kernel for Widen<'_> {
-    type Output = ();
-
-    #[inline(always)]
-    fn run<S: Simd>(self, simd: S) {
-        let (keys, values) = self.head.as_chunks::<LANES>().0.split_at(self.dimension);
-        let steps = self.keys.as_chunks_mut::<STEP_TOKENS>().0;
-        for (elements, step) in keys.iter().zip(steps) {
-            simd.store(widen(simd, elements), &mut step.as_chunks_mut::<LANES>().0[self.place]);
-        }
-        let into = &mut self.values.as_chunks_mut::<LANES>().0[self.place * values.len()..];
-        for (elements, into) in values.iter().zip(into) {
-            simd.store(widen(simd, elements), into);
-        }
-    }
 }

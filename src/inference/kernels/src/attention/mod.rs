@@ -6,6 +6,7 @@
 
 mod blocks;
 mod multiply;
+mod paged;
 mod softmax;
 mod tile;
 mod whole;
@@ -16,7 +17,7 @@ use std::ops::Range;
 
 use crate::pool::Pieces;
 use crate::processor::Processor;
-use blocks::Paged;
+use paged::Paged;
 use tile::{Rows, Sight, Tile};
 use whole::Whole;
 

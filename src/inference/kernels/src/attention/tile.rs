@@ -4,7 +4,7 @@ use std::cell::RefCell;
 use std::ops::Range;
 
 use super::Attention;
-use super::multiply::Multiply;
+use super::multiply::{Multiply, Near, Start};
 use super::softmax::{Finish, STEP_TOKENS, STEP_VECTORS, Soften};
 use crate::memory::Buffer;
 use crate::pool::Pieces;
@@ -13,11 +13,74 @@ use crate::{Isa, math, rows};
 
 /// Where the keys and values of one head and one sequence are.
 pub(super) trait Memory {
-    /// Writes those of the tokens from `first + seen.start` to `first + seen.end` to their places in a step.
+    /// Sets `[queries, step]` to the products of queries and keys in the places that a tile sees.
     ///
-    /// `keys` is `[dimension][64 tokens]`, `values` `[64 tokens][dimension, filled up to whole vectors]`.  What other tokens
-    /// of the step have there does not matter.
-    fn widen(&self, isa: Isa, first: usize, seen: Range<usize>, keys: &mut [f32], values: &mut [f32]);
+    /// `keys` is room for the keys of a step.
+    fn score(&self, isa: Isa, step: &Step, query: &[f32], keys: &mut [f32], scores: &mut [[f32; LANES]]);
+
+    /// Adds to each query's result, multiplied by its factor, the products of weights and values.
+    ///
+    /// `values` is room for the values of a step.
+    fn weigh(
+        &self,
+        isa: Isa,
+        step: &Step,
+        weights: &[f32],
+        factors: &[f32],
+        values: &mut [f32],
+        results: &mut [[f32; LANES]],
+    );
+}
+
+/// A step through a sequence.
+pub(super) struct Step {
+    /// Its first token.
+    pub(super) first: usize,
+    /// Which of its tokens a tile sees.
+    pub(super) seen: Range<usize>,
+}
+
+impl Step {
+    /// In which vectors of a row of scores the seen tokens are.
+    pub(super) fn places(&self) -> Range<usize> {
+        self.seen.start / LANES..self.seen.end.div_ceil(LANES)
+    }
+
+    /// [`Memory::score`] with keys `[dimension][64 tokens]`.
+    pub(super) fn score(&self, isa: Isa, query: &[f32], dimension: usize, keys: &[f32], scores: &mut [[f32; LANES]]) {
+        isa.run(Multiply {
+            left: query,
+            terms: dimension,
+            summed: 0..dimension,
+            right: Near { numbers: keys.as_chunks().0, stride: STEP_VECTORS },
+            vectors: STEP_VECTORS,
+            computed: self.places(),
+            into: scores,
+            start: Start::Zero,
+        });
+    }
+
+    /// [`Memory::weigh`] with values `[64 tokens][vectors]`.
+    pub(super) fn weigh(
+        &self,
+        isa: Isa,
+        weights: &[f32],
+        factors: &[f32],
+        values: &[f32],
+        vectors: usize,
+        results: &mut [[f32; LANES]],
+    ) {
+        isa.run(Multiply {
+            left: weights,
+            terms: STEP_TOKENS,
+            summed: self.seen.clone(),
+            right: Near { numbers: values.as_chunks().0, stride: vectors },
+            vectors,
+            computed: 0..vectors,
+            into: results,
+            start: Start::Scaled(factors),
+        });
+    }
 }
 
 /// Which tokens the rows of a tile see.
@@ -112,18 +175,8 @@ impl<M: Memory> Tile<'_, M> {
             let tokens = self.sight.of(0).start..self.sight.of(rows - 1).end;
             for step in tokens.start / STEP_TOKENS..tokens.end.div_ceil(STEP_TOKENS) {
                 let first = step * STEP_TOKENS;
-                let seen = within(&tokens, first);
-                self.memory.widen(isa, first, seen.clone(), keys, values);
-                isa.run(Multiply {
-                    left: query,
-                    terms: dimension,
-                    summed: 0..dimension,
-                    right: keys.as_chunks().0,
-                    vectors: STEP_VECTORS,
-                    computed: seen.start / LANES..seen.end.div_ceil(LANES),
-                    into: scores.as_chunks_mut().0,
-                    factors: None,
-                });
+                let step = Step { first, seen: within(&tokens, first) };
+                self.memory.score(isa, &step, query, keys, scores.as_chunks_mut().0);
                 if let Some(cap) = softcap {
                     rows::softcap(isa, scores, cap * math::LOG2_E);
                 }
@@ -137,16 +190,7 @@ impl<M: Memory> Tile<'_, M> {
                     }
                 }
                 isa.run(Soften { scores, greatest, sums, factors });
-                isa.run(Multiply {
-                    left: scores,
-                    terms: STEP_TOKENS,
-                    summed: seen,
-                    right: values.as_chunks().0,
-                    vectors,
-                    computed: 0..vectors,
-                    into: results,
-                    factors: Some(factors),
-                });
+                self.memory.weigh(isa, &step, scores, factors, values, results);
             }
             isa.run(Finish { rows: results, vectors, sums });
             for (query, result) in results.chunks_exact(vectors).enumerate() {
