@@ -46,7 +46,7 @@ pub(crate) trait Simd: Copy + Send + Sync {
     const DOTS_BRAIN: bool;
 
     /// Lets the second cache fetch what stands so many bytes behind the beginning of something.
-    fn prefetch<T>(self, from: &T, bytes: usize);
+    fn prefetch<T: ?Sized>(self, from: &T, bytes: usize);
 
     fn splat(self, value: f32) -> Self::F;
     fn load(self, values: &[f32; LANES]) -> Self::F;

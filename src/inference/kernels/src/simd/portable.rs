@@ -23,7 +23,7 @@ impl Simd for Portable {
     const DOTS_BRAIN: bool = false;
 
     #[inline(always)]
-    fn prefetch<T>(self, _from: &T, _bytes: usize) {}
+    fn prefetch<T: ?Sized>(self, _from: &T, _bytes: usize) {}
 
     #[inline(always)]
     fn splat(self, value: f32) -> Self::F {

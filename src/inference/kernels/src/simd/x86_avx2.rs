@@ -52,7 +52,7 @@ impl<const VNNI: bool> Simd for Avx2<VNNI> {
     const DOTS_BRAIN: bool = false;
 
     #[inline(always)]
-    fn prefetch<T>(self, from: &T, bytes: usize) {
+    fn prefetch<T: ?Sized>(self, from: &T, bytes: usize) {
         // An address that is not there is no error.
         vector!(_mm_prefetch::<_MM_HINT_T1>(std::ptr::from_ref(from).wrapping_byte_add(bytes).cast()));
     }

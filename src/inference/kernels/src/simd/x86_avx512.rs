@@ -61,7 +61,7 @@ impl<const BRAIN: bool> Simd for Avx512<BRAIN> {
     const DOTS_BRAIN: bool = BRAIN;
 
     #[inline(always)]
-    fn prefetch<T>(self, from: &T, bytes: usize) {
+    fn prefetch<T: ?Sized>(self, from: &T, bytes: usize) {
         // An address that is not there is no error.
         vector!(_mm_prefetch::<_MM_HINT_T1>(std::ptr::from_ref(from).wrapping_byte_add(bytes).cast()));
     }
