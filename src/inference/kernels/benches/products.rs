@@ -1,7 +1,7 @@
 //! How near the products come to what the processor can do: each format at few and at many rows, beside the peak of byte
 //! products and the bandwidth of memory, which are measured in the same run.
 //!
-//! `cargo bench --package ampoule-kernels -- [--isa NAME] [--threads N] [FORMAT]...`
+//! `cargo bench --package ampoule-kernels -- [--isa NAME] [--threads N] [--inputs N] [--rows N,N...] [FORMAT]...`
 
 use std::num::NonZero;
 use std::time::{Duration, Instant};
@@ -9,100 +9,119 @@ use std::time::{Duration, Instant};
 use ampoule_kernels::{Activations, Format, Isa, Packed, Packing, Pool, Processor, Product, Target};
 
 const FORMATS: [Format; 6] = [Format::Q4_0, Format::Q5_0, Format::Q8_0, Format::Q4_K, Format::Q5_K, Format::Q6_K];
-/// More than any cache holds.
-const FEW_ROWS_BYTES: usize = 640 << 20;
-const FEW_ROWS: [usize; 4] = [1, 2, 4, 8];
-const MANY_ROWS: [usize; 3] = [16, 64, 512];
-const MANY_ROWS_OUTPUTS: usize = 8192;
-const INPUTS: [usize; 2] = [2048, 8192];
-/// The best of so many runs, or of all within this time, is told: what else the machine does makes a run slower, never
-/// faster.
-const LEAST_RUNS: usize = 3;
-const LEAST_TIME: Duration = Duration::from_millis(300);
+
+/// The weights are several matrices of this size, each measured by itself and the best told: what else the machine does
+/// slows one down, never speeds it up, and spares a short one sooner than a long one.
+const MATRIX_BYTES: usize = 16 << 20;
+/// All of them are more than any cache holds, so that each comes from memory again.
+const ALL_BYTES: usize = 640 << 20;
+/// With many rows the arithmetic counts alone, and a few outputs take as long.
+const MANY_ROWS: usize = 16;
+const MANY_ROWS_OUTPUTS: usize = 256;
+const ROUNDS: usize = 3;
+
+struct Options {
+    isa: Isa,
+    threads: NonZero<usize>,
+    inputs: usize,
+    rows: Vec<usize>,
+    formats: Vec<Format>,
+}
 
 fn main() {
-    let mut isa = Isa::best();
-    let mut threads = std::thread::available_parallelism().unwrap_or(NonZero::<usize>::MIN);
-    let mut wanted: Vec<String> = Vec::new();
+    let options = options();
+    let pool = Pool::new(options.threads).expect("threads start");
+    let processor = Processor { isa: options.isa, pool };
+    println!("{}, {} threads, {} inputs", options.isa, options.threads, options.inputs);
+    for &format in &options.formats {
+        println!("{format:?}");
+        let outputs = MATRIX_BYTES / format.row_bytes(options.inputs) / 16 * 16;
+        let few = matrices(format, outputs, options.inputs, ALL_BYTES / MATRIX_BYTES);
+        let many = matrices(format, MANY_ROWS_OUTPUTS, options.inputs, 8);
+        for &rows in &options.rows {
+            report(&processor, if rows < MANY_ROWS { &few } else { &many }, rows);
+        }
+    }
+}
+
+fn options() -> Options {
+    let mut options = Options {
+        isa: Isa::best(),
+        threads: std::thread::available_parallelism().unwrap_or(NonZero::<usize>::MIN),
+        inputs: 2048,
+        rows: vec![1, 2, 4, 8, 16, 64, 512],
+        formats: Vec::new(),
+    };
     let mut arguments = std::env::args().skip(1).filter(|argument| argument != "--bench");
     while let Some(argument) = arguments.next() {
         let mut value = || arguments.next().expect("the option has a value");
         match argument.as_str() {
-            "--isa" => isa = value().parse().expect("an instruction set of this processor"),
-            "--threads" => threads = value().parse().expect("a number of threads"),
-            _ => wanted.push(argument),
+            "--isa" => options.isa = value().parse().expect("an instruction set of this processor"),
+            "--threads" => options.threads = value().parse().expect("a number of threads"),
+            "--inputs" => options.inputs = value().parse().expect("a number of inputs"),
+            "--rows" => {
+                options.rows = value().split(',').map(|rows| rows.parse().expect("a number of rows")).collect();
+            }
+            name => {
+                let format = FORMATS.into_iter().find(|format| format!("{format:?}") == name);
+                options.formats.push(format.expect("the name of a format"));
+            }
         }
     }
-    let processor = Processor { isa, pool: Pool::new(threads).expect("threads start") };
-    println!("{isa}, {threads} threads");
-    for format in FORMATS {
-        if wanted.is_empty() || wanted.contains(&format!("{format:?}")) {
-            measure(&processor, format);
-        }
+    if options.formats.is_empty() {
+        options.formats = FORMATS.to_vec();
     }
+    options
 }
 
-fn measure(processor: &Processor, format: Format) {
-    for inputs in INPUTS {
-        let row_bytes = format.row_bytes(inputs);
-        let many = matrix(format, std::env::var("OUTPUTS").map_or(MANY_ROWS_OUTPUTS, |x| x.parse().unwrap()), inputs);
-        for rows in FEW_ROWS.iter().filter(|_| std::env::var("OUTPUTS").is_ok()).chain(&MANY_ROWS).copied() {
-            report(processor, &many, rows);
-        }
-        drop(many);
-        if std::env::var("OUTPUTS").is_ok() { continue; }
-        let few = matrix(format, FEW_ROWS_BYTES / row_bytes / 16 * 16, inputs);
-        for rows in FEW_ROWS {
-            report(processor, &few, rows);
-        }
-    }
-}
-
-/// Bytes of no meaning: what they stand for changes no speed, but for scales that are no numbers.
-fn matrix(format: Format, outputs: usize, inputs: usize) -> Packed {
+/// Matrices of bytes that mean nothing: what they stand for changes no speed while it is numbers.
+fn matrices(format: Format, outputs: usize, inputs: usize, count: usize) -> Vec<Packed> {
     let row: Vec<u8> = (0..format.row_bytes(inputs)).map(|byte| (byte * 37 % 59) as u8).collect();
-    let start = Instant::now();
-    let mut packing = Packing::new(format, outputs, inputs);
-    for output in 0..outputs {
-        packing.put(output, &row);
+    let mut best = Duration::MAX;
+    let mut matrices = Vec::new();
+    for _ in 0..count {
+        let mut packing = Packing::new(format, outputs, inputs);
+        for _ in 0..2 {
+            // The first time touches the memory, which is not what packing costs.
+            let start = Instant::now();
+            for output in 0..outputs {
+                packing.put(output, &row);
+            }
+            best = best.min(start.elapsed());
+        }
+        matrices.push(packing.finish());
     }
-    let cold = start.elapsed();
-    let start = Instant::now();
-    for output in 0..outputs {
-        packing.put(output, &row);
-    }
-    let warm = start.elapsed();
-    let packed = packing.finish();
-    let speed = |time: std::time::Duration| packed.bytes() as f64 / time.as_secs_f64() / 1e9;
-    println!("{format:?} × {inputs}: packed at {:.1} GB/s, again at {:.1} GB/s", speed(cold), speed(warm));
-    packed
+    println!("  packing: {:5.1} GB/s", matrices[0].bytes() as f64 / best.as_secs_f64() / 1e9);
+    matrices
 }
 
-fn report(processor: &Processor, weights: &Packed, rows: usize) {
+fn report(processor: &Processor, matrices: &[Packed], rows: usize) {
+    let (inputs, outputs) = (matrices[0].inputs(), matrices[0].outputs());
     let mut activations = Activations::default();
-    let forms = [weights.format().form()].into_iter().collect();
+    let forms = [matrices[0].format().form()].into_iter().collect();
     let row = |index: usize, into: &mut [f32]| {
         for (place, value) in into.iter_mut().enumerate() {
             *value = ((place * 31 + index * 17) % 101) as f32 - 50.0;
         }
     };
-    activations.fill(processor, forms, rows, weights.inputs(), row);
-    let mut target = vec![0.0; rows * weights.outputs()];
+    activations.fill(processor, forms, rows, inputs, row);
+    let mut target = vec![0.0; rows * outputs];
     let (mut seconds, mut peak, mut bandwidth) = (f64::INFINITY, 0_f64, 0_f64);
-    let start = Instant::now();
-    let mut runs = 0;
-    while runs < LEAST_RUNS || start.elapsed() < LEAST_TIME {
-        runs += 1;
-        peak = peak.max(processor.peak_of_bytes());
-        bandwidth = bandwidth.max(processor.read_bandwidth(weights));
-        let start = Instant::now();
-        processor.multiply(&activations, &mut [Product { weights, target: Target::Set(&mut target) }]);
-        seconds = seconds.min(start.elapsed().as_secs_f64());
+    for _ in 0..ROUNDS {
+        for (index, weights) in matrices.iter().enumerate() {
+            let start = Instant::now();
+            processor.multiply(&activations, &mut [Product { weights, target: Target::Set(&mut target) }]);
+            seconds = seconds.min(start.elapsed().as_secs_f64());
+            // Another matrix is read, lest the product finds its own in a cache.
+            bandwidth =
+                bandwidth.max(processor.read_bandwidth(&matrices[(index + matrices.len() / 2) % matrices.len()]));
+            peak = peak.max(processor.peak_of_bytes());
+        }
     }
-    let operations = 2.0 * (rows * weights.inputs() * weights.outputs()) as f64 / seconds;
-    let bytes = weights.bytes() as f64 / seconds;
+    let operations = 2.0 * (rows * inputs * outputs) as f64 / seconds;
+    let bytes = matrices[0].bytes() as f64 / seconds;
     println!(
-        "  {rows:3} rows: {:6.0} Gop/s {:4.0} % of {:.0} | {:5.1} GB/s {:4.0} % of {:.1}",
+        "  {rows:3} rows: {:6.0} Gop/s, {:3.0} % of {:.0}; {:5.1} GB/s, {:3.0} % of {:.1}",
         operations / 1e9,
         100.0 * operations / peak,
         peak / 1e9,

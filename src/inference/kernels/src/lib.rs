@@ -7,7 +7,7 @@
 //! rows are computed at once, nor of the number of threads: a sum is taken by one thread, in ascending order.
 //!
 //! In reading order: [`Isa`] is what the processor offers and `simd` the one vocabulary of vectors that kernels are written
-//! in; [`Pool`] the threads and [`Buffer`] the memory; then the kernels.
+//! in; [`Pool`] the threads and [`Buffer`] the memory; then the kernels, and in `limits` what they are measured against.
 
 mod isa;
 mod simd;

@@ -120,7 +120,7 @@ fn add_rows<S: Simd, const PANELS: usize, const ROWS: usize>(
     sums: &mut [&mut [[f32; LANES]]; PANELS],
 ) {
     let (quants, start) = (&quants[row..], super::splat_rows::<S, PANELS, ROWS>(simd, &starts[row..]));
-    let products = super::dots(simd, quants, 1, weights, super::dots(simd, quants, 0, weights, start));
+    let products = super::dots_of_both_halves(simd, quants, weights, start);
     let row_scales = &row_scales[row..][..ROWS];
     for (panel, sums) in sums.iter_mut().enumerate() {
         for ((total, products), row_scale) in sums[row..][..ROWS].iter_mut().zip(&products).zip(row_scales) {

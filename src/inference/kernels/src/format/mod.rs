@@ -109,6 +109,24 @@ fn dots<S: Simd, const PANELS: usize, const ROWS: usize>(
     sums
 }
 
+/// Adds the products of all 32 inputs.
+#[inline(always)]
+fn dots_of_both_halves<S: Simd, const PANELS: usize, const ROWS: usize>(
+    simd: S,
+    quants: &[[i8; 32]],
+    weights: &[Weights<S>; PANELS],
+    sums: [[S::I; PANELS]; ROWS],
+) -> [[S::I; PANELS]; ROWS] {
+    if PANELS * ROWS > 1 {
+        return dots(simd, quants, 1, weights, dots(simd, quants, 0, weights, sums));
+    }
+    // A single sum would wait for itself: the halves are summed side by side, which is exact.
+    let mut sums = dots(simd, quants, 0, weights, sums);
+    let others = dots(simd, quants, 1, weights, [[simd.splat_int(0); PANELS]; ROWS]);
+    sums[0][0] = simd.add_int(sums[0][0], others[0][0]);
+    sums
+}
+
 /// A number of each of some rows in all lanes, for some panels.
 #[inline(always)]
 fn splat_rows<S: Simd, const PANELS: usize, const ROWS: usize>(simd: S, numbers: &[i32]) -> [[S::I; PANELS]; ROWS] {

@@ -106,7 +106,6 @@ fn multiply<B: SuperBlock, S: Simd, const PANELS: usize>(
     for at in 0..tile.inputs / 256 {
         let blocks = panels.map(|panel| &panel[at * panel_block..][..panel_block]);
         for (block, sums) in blocks.iter().zip(&mut block_sums) {
-            super::prefetch_after(simd, block);
             begin::<B, S>(simd, block, &tile.pairs[4 * at * rows..][..4 * rows], sums);
         }
         for part in 0..8 {
@@ -154,6 +153,7 @@ fn add_part<B: SuperBlock, S: Simd, const PANELS: usize>(
     let mut scales = [[simd.splat(0.0); 2]; PANELS];
     let mut weights = [[simd.splat_int(0); 8]; PANELS];
     for ((block, scales), weights) in blocks.iter().zip(&mut scales).zip(&mut weights) {
+        super::prefetch_after(simd, &block[part * block.len() / 8..][..block.len() / 8]);
         *scales = B::scales(simd, block, part);
         *weights = B::weights(simd, block, part);
     }
@@ -184,8 +184,8 @@ fn add_rows<B: SuperBlock, S: Simd, const PANELS: usize, const ROWS: usize>(
         let start = super::splat_rows::<S, PANELS, ROWS>(simd, &starts[1][row..]);
         add(simd, row, super::dots(simd, quants, 1, weights, start), scales, 1, sums);
     } else {
-        let products = super::dots(simd, quants, 0, weights, [[simd.splat_int(0); PANELS]; ROWS]);
-        add(simd, row, super::dots(simd, quants, 1, weights, products), scales, 0, sums);
+        let start = [[simd.splat_int(0); PANELS]; ROWS];
+        add(simd, row, super::dots_of_both_halves(simd, quants, weights, start), scales, 0, sums);
     }
 }
 
