@@ -1,8 +1,8 @@
 //! How fast attention and the functions on rows are, beside what the machine can do: memory read at once for decoding,
 //! multiplications at once for prompts.
 //!
-//! `cargo bench -p ampoule-kernels --bench attention`.  Machines are shared: the best of some rounds counts, and of one thread
-//! the time that it had the processor.
+//! `cargo bench -p ampoule-kernels --bench attention`.  Machines are shared: the best of some rounds counts, and of one
+//! thread the time that it had the processor.
 
 use std::hint::black_box;
 use std::num::NonZero;
@@ -17,31 +17,19 @@ const KEY_VALUE_HEADS: usize = 8;
 const ROUNDS: usize = 9;
 
 fn main() {
-    if std::env::var_os("DEC").is_some() {
-        let processor = Processor::new(NonZero::<usize>::MIN).expect("t");
-        let bandwidth = read_bandwidth(&processor);
-        println!("{bandwidth}");
-        decode(&processor, 64, bandwidth);
-        decode(&processor, 128, bandwidth);
-        for d in [64, 128] {
-            small(&processor, d);
-        }
-        return;
-    }
-    let threads = std::thread::available_parallelism().map_or(1, NonZero::get);
-    for threads in if threads == 1 { vec![1] } else { vec![1, threads] } {
+    let all = std::thread::available_parallelism().map_or(1, NonZero::get);
+    for threads in if all == 1 { vec![1] } else { vec![1, all] } {
         let processor = Processor::new(NonZero::new(threads).expect("at least one")).expect("threads start");
-        println!("{} threads, {}", threads, processor.isa);
-        let bandwidth = read_bandwidth(&processor);
-        let peak = multiplication_peak(&processor);
-        println!("  memory is read at {bandwidth:.1} GB/s; {peak:.0} GFLOP/s are multiplied and added");
+        println!("{threads} threads, {}", processor.isa);
         for dimension in [64, 128] {
-            decode(&processor, dimension, bandwidth);
-            prefill(&processor, dimension, 512, 0, peak);
-            prefill(&processor, dimension, 256, 3840, peak);
+            for group in [1, 4, 8] {
+                decode(&processor, dimension, group);
+            }
+            prefill(&processor, dimension, 512, 0);
+            prefill(&processor, dimension, 256, 3840);
         }
         for (dimension, length) in [(32, 32), (32, 128), (32, 256), (64, 512)] {
-            encode(&processor, dimension, length, peak);
+            encode(&processor, dimension, length);
         }
     }
     single_rows(&Processor::new(NonZero::<usize>::MIN).expect("threads start"));
@@ -139,9 +127,9 @@ fn numbers(count: usize) -> Vec<f32> {
     (0..count).map(|index| ((index * 7919) % 1009) as f32 / 504.5 - 1.0).collect()
 }
 
-fn attention(dimension: usize, key_value_heads: usize) -> Attention {
+fn attention(dimension: usize, heads: usize, key_value_heads: usize) -> Attention {
     let scale = 1.0 / (dimension as f32).sqrt();
-    Attention { heads: HEADS, key_value_heads, dimension, scale, softcap: None, window: usize::MAX }
+    Attention { heads, key_value_heads, dimension, scale, softcap: None, window: usize::MAX }
 }
 
 /// As many layers as pass the caches, the blocks of the sequence in no order, all filled.
@@ -157,14 +145,15 @@ fn blocks(processor: &Processor, dimension: usize, layers: usize, tokens: usize)
 }
 
 /// One token after 4095 others, in one layer after the other.
-fn decode(processor: &Processor, dimension: usize, bandwidth: f64) {
+fn decode(processor: &Processor, dimension: usize, group: usize) {
     const LAYERS: usize = 16;
     const TOKENS: usize = 4096;
     let (memory, table) = blocks(processor, dimension, LAYERS, TOKENS);
-    let attention = attention(dimension, KEY_VALUE_HEADS);
-    let query = numbers(HEADS * dimension);
+    let attention = attention(dimension, KEY_VALUE_HEADS * group, KEY_VALUE_HEADS);
+    let query = numbers(attention.heads * dimension);
     let mut into = query.clone();
     let span = [Span { rows: 0..1, position: TOKENS - 1, blocks: &table }];
+    let limit = read_bandwidth(processor);
     let time = best(processor, ROUNDS, || {
         for layer in 0..LAYERS {
             attend(processor, &attention, layer, &memory, &query, &span, &mut into);
@@ -172,42 +161,42 @@ fn decode(processor: &Processor, dimension: usize, bandwidth: f64) {
     });
     let bytes = memory.blocks() * bytes_per_block(LAYERS, KEY_VALUE_HEADS, dimension);
     let rate = bytes as f64 / time.as_secs_f64() / 1e9;
-    println!("  decode, dimension {dimension}: {rate:.1} GB/s, {:.0} % of plain reading", 100.0 * rate / bandwidth);
+    let part = 100.0 * rate / limit;
+    println!("  decode, dimension {dimension}, {group} heads a group: {rate:.1} GB/s, {part:.0} % of plain reading");
 }
 
-fn prefill(processor: &Processor, dimension: usize, rows: usize, position: usize, peak: f64) {
+fn prefill(processor: &Processor, dimension: usize, rows: usize, position: usize) {
     let (mut memory, table) = blocks(processor, dimension, 1, position + rows);
-    let attention = attention(dimension, KEY_VALUE_HEADS);
+    let attention = attention(dimension, HEADS, KEY_VALUE_HEADS);
     let query = numbers(rows * HEADS * dimension);
     let mut into = query.clone();
     let span = [Span { rows: 0..rows, position, blocks: &table }];
+    let limit = multiplication_peak(processor);
     let time = best(processor, ROUNDS, || attend(processor, &attention, 0, &memory, &query, &span, &mut into));
     let seen: usize = (position + 1..=position + rows).sum();
     let rate = (seen * HEADS * dimension * 4) as f64 / time.as_secs_f64() / 1e9;
-    let width = KEY_VALUE_HEADS * dimension;
-    let store =
-        best(processor, ROUNDS, || memory.store(processor, 0, &span, &query[..rows * width], &query[..rows * width]));
+    let part = 100.0 * rate / limit;
+    let kept = &query[..rows * KEY_VALUE_HEADS * dimension];
+    let store = best(processor, ROUNDS, || memory.store(processor, 0, &span, kept, kept)).as_secs_f64() * 1e3;
     println!(
-        "  prefill, dimension {dimension}, {rows} rows at {position}: {rate:.0} GFLOP/s, {:.0} % of the peak; \
-         {:.2} ms, and {:.2} ms to store them",
-        100.0 * rate / peak,
+        "  prefill, dimension {dimension}, {rows} rows at {position}: {rate:.0} GFLOP/s, {part:.0} % of the peak, \
+         {:.1} ms; {store:.2} ms to store them",
         time.as_secs_f64() * 1e3,
-        store.as_secs_f64() * 1e3,
     );
 }
 
 /// Eight sequences of one length, as encoders have them.
-fn encode(processor: &Processor, dimension: usize, length: usize, peak: f64) {
-    let attention = attention(dimension, HEADS);
+fn encode(processor: &Processor, dimension: usize, length: usize) {
+    let attention = attention(dimension, HEADS, HEADS);
     let lengths = [length; 8];
     let rows = numbers(8 * length * HEADS * dimension);
     let mut into = rows.clone();
-    let time =
-        best(processor, ROUNDS, || attend_whole(processor, &attention, &rows, &rows, &rows, &lengths, &mut into));
-    let rate = (8 * length * length * HEADS * dimension * 4) as f64 / time.as_secs_f64() / 1e9;
+    let limit = multiplication_peak(processor);
+    let work = || attend_whole(processor, &attention, &rows, &rows, &rows, &lengths, &mut into);
+    let rate = (8 * length * length * HEADS * dimension * 4) as f64 / best(processor, ROUNDS, work).as_secs_f64() / 1e9;
     println!(
         "  whole, dimension {dimension}, length {length}: {rate:.0} GFLOP/s, {:.0} % of the peak",
-        100.0 * rate / peak
+        100.0 * rate / limit
     );
 }
 
@@ -237,21 +226,4 @@ fn single_rows(processor: &Processor) {
     report("gelu_tanh_times", 3, &mut |row, into| rows::gelu_tanh_times(isa, row, &other, into));
     report("softcap", 2, &mut |row, _| rows::softcap(isa, row, 30.0));
     report("rotate", 2, &mut |row, _| rows::rotate(isa, row, 64, &cosines, &sines));
-}
-
-fn small(processor: &Processor, dimension: usize) {
-    const TOKENS: usize = 256;
-    let (memory, table) = blocks(processor, dimension, 1, TOKENS);
-    let attention = attention(dimension, KEY_VALUE_HEADS);
-    let query = numbers(HEADS * dimension);
-    let mut into = query.clone();
-    let span = [Span { rows: 0..1, position: TOKENS - 1, blocks: &table }];
-    let time = best(processor, 50, || {
-        for _ in 0..20 {
-            attend(processor, &attention, 0, &memory, &query, &span, &mut into);
-        }
-    });
-    let bytes = 20 * memory.blocks() * bytes_per_block(1, KEY_VALUE_HEADS, dimension);
-    let rate = bytes as f64 / time.as_secs_f64() / 1e9;
-    println!("  decode in cache, dimension {dimension}: {rate:.1} GB/s");
 }

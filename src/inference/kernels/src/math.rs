@@ -1,6 +1,7 @@
 //! Exponentials and what is made of them, sixteen numbers at a time.
 //!
-//! No library is asked: its results differ from one to the next, and a served token must not hang on which one is linked.
+//! No library is asked: its results differ from one to the next, and a served token must not hang on which one is
+//! linked.
 
 use crate::simd::Simd;
 

@@ -152,7 +152,7 @@ proptest! {
         chunk in 1_usize..100,
     ) {
         let sequences: Vec<Sequence> =
-            (0..).zip(&lengths).map(|(index, &length)| Sequence::new(&attention, length, seed ^ (index << 8))).collect();
+            lengths.iter().map(|&length| Sequence::new(&attention, length, seed ^ (length as u64) << 8)).collect();
         let plain = processor(Isa::available()[0], 1);
         let whole: Vec<Vec<f32>> = sequences
             .iter()
@@ -182,8 +182,8 @@ proptest! {
         seed: u64,
     ) {
         let sequences: Vec<Sequence> =
-            (0..).zip(&lengths).map(|(index, &length)| Sequence::new(&attention, length, seed ^ (index << 8))).collect();
-        let together = |part: fn(&Sequence) -> &Vec<f32>| sequences.iter().flat_map(part).copied().collect::<Vec<f32>>();
+            lengths.iter().map(|&length| Sequence::new(&attention, length, seed ^ (length as u64) << 8)).collect();
+        let together = |part: fn(&Sequence) -> &Vec<f32>| -> Vec<f32> { sequences.iter().flat_map(part).copied().collect() };
         let (query, key, value) = (together(|one| &one.query), together(|one| &one.key), together(|one| &one.value));
         let mut into = vec![f32::NAN; query.len()];
         attend_whole(&processor(Isa::best(), 2), &attention, &query, &key, &value, &lengths, &mut into);

@@ -1,5 +1,5 @@
-//! The functions on single rows against double precision, at every length up to a few vectors and some more, and to the bit the same
-//! with every instruction set.
+//! The functions on single rows against double precision, at every length up to a few vectors and some more, and to the
+//! bit the same with every instruction set.
 
 mod common;
 

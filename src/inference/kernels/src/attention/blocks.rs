@@ -4,8 +4,8 @@
 //! all      block × layer × head
 //! head     keys [dimension][16 tokens] | values [16 tokens][dimension, filled up to whole vectors]
 //! ```
-//! A block's layers stand together, so that a block is copied in one piece, and so do a layer's heads, so that a layer's pass
-//! over a block reads one stretch.
+//! A block's layers stand together, so that a block is copied in one piece, and so do a layer's heads, so that a
+//! layer's pass over a block reads one stretch.
 
 use std::fmt;
 use std::ops::Range;
@@ -33,8 +33,8 @@ pub(super) fn widen<S: Simd>(simd: S, elements: &[Element; LANES]) -> S::F {
     simd.load_half(elements)
 }
 
-/// What is greater than an element can be becomes the greatest: a masked token's value is multiplied by zero, which must
-/// be zero.
+/// What is greater than an element can be becomes the greatest: a masked token's value is multiplied by zero, which
+/// must be zero.
 #[inline(always)]
 fn narrow<S: Simd>(simd: S, values: &[f32; LANES], into: &mut [Element; LANES]) {
     let capped = simd.max(simd.min(simd.load(values), simd.splat(GREATEST)), simd.splat(-GREATEST));

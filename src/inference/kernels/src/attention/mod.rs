@@ -1,8 +1,8 @@
 //! Attention: what each token takes of the tokens that it sees, by scores that an online softmax weighs.
 //!
-//! Keys and values are read in steps of 64 tokens that begin at multiples of 64 of the sequence.  A row's state after a step
-//! is a function of its state before and of the scores in the step, and a step in which it sees nothing leaves it as it was:
-//! so its bits depend neither on the rows beside it nor on how the prompt was cut.
+//! Keys and values are read in steps of 64 tokens that begin at multiples of 64 of the sequence.  A row's state after a
+//! step is a function of its state before and of the scores in the step, and a step in which it sees nothing leaves it
+//! as it was: so its bits depend neither on the rows beside it nor on how the prompt was cut.
 
 mod blocks;
 mod multiply;
@@ -49,14 +49,15 @@ pub struct Span<'a> {
     pub blocks: &'a [u32],
 }
 
-/// How many rows of queries share a pass over keys and values: enough that widening these costs little beside multiplying
-/// them, and few enough that causal rows have little in common that they must not see.
-const TILE_QUERIES: usize = 96;
+/// How many rows of queries share a pass over keys and values: enough that widening these costs little beside
+/// multiplying them, and few enough that causal rows have little in common that they must not see.  A multiple of the
+/// six rows that are multiplied at a time, for groups of 1, 2, 3, 4 and 7 heads.
+const TILE_QUERIES: usize = 132;
 
 /// Sets each row of `into` to the attention of its query over the tokens from its sequence's beginning to itself.
 ///
-/// `query` and `into` are `[rows, heads * dimension]`.  The rows' own keys and values must have been stored before.  Rows of no
-/// span stay as they are.
+/// `query` and `into` are `[rows, heads * dimension]`.  The rows' own keys and values must have been stored before.
+/// Rows of no span stay as they are.
 ///
 /// # Panics
 /// When sizes do not match, spans are not in the order of their rows, or a sequence has too few blocks.
@@ -87,7 +88,8 @@ pub fn attend(
         let memory = Paged { blocks, layer, head, table: span.blocks };
         let sight = Sight::Back { position, window: attention.window };
         let rows = Rows { attention, head, rows, query, into: &into };
-        // SAFETY: the sizes were checked, the spans do not overlap, and each tile of a span and a head is handed out once.
+        // SAFETY: the sizes were checked, the spans do not overlap, and each tile of a span and a head is handed out
+        // once.
         unsafe { Tile { rows, sight, memory }.compute(processor.isa) };
     });
 }
@@ -132,8 +134,8 @@ pub fn attend_whole(
         let memory = Whole { key, value, width, start: head * dimension, dimension };
         let sight = Sight::All { length: sequence.len() };
         let rows = Rows { attention, head, rows: first..(first + tile_rows).min(sequence.end), query, into: &into };
-        // SAFETY: the sizes were checked, the sequences do not overlap, and each tile of a sequence and a head is handed out
-        // once.
+        // SAFETY: the sizes were checked, the sequences do not overlap, and each tile of a sequence and a head is
+        // handed out once.
         unsafe { Tile { rows, sight, memory }.compute(processor.isa) };
     });
 }

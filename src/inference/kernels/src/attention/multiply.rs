@@ -1,6 +1,7 @@
 //! The product of two small matrices: rows of queries times keys, rows of weights times values.
 //!
-//! A sum is taken over the terms in ascending order, whatever shape of tile it stands in and however the right side is kept.
+//! A sum is taken over the terms in ascending order, whatever shape of tile it stands in and however the right side is
+//! kept.
 
 use std::ops::Range;
 
@@ -102,7 +103,8 @@ impl<R: Right> Kernel for Multiply<'_, R> {
 }
 
 impl<R: Right> Multiply<'_, R> {
-    /// Computes some vectors of all rows, as many rows at a time as there are registers for, and returns how many vectors.
+    /// Computes some vectors of all rows, as many rows at a time as there are registers for, and returns how many
+    /// vectors.
     #[inline(always)]
     fn column<S: Simd, const VECTORS: usize>(&mut self, simd: S, vector: usize) -> usize {
         let rows = self.into.len() / self.vectors;

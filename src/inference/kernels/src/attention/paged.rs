@@ -80,8 +80,8 @@ impl Memory for Paged<'_> {
 }
 
 impl Paged<'_> {
-    /// The keys and values of the block in a place of a step, or of those behind it in the places after its last; nothing where
-    /// there is no block.
+    /// The keys and values of the block in a place of a step, or of those behind it in the places after its last;
+    /// nothing where there is no block.
     fn head(&self, step: &Step, place: usize) -> KeysValues<'_> {
         let block = self.table.get(step.first / BLOCK_TOKENS + place);
         let head = block.and_then(|&block| self.blocks.head(block, self.layer, self.head));

@@ -1,4 +1,5 @@
-//! The online softmax: scores become weights, one step of tokens after the other, relative to the greatest score so far.
+//! The online softmax: scores become weights, one step of tokens after the other, relative to the greatest score so
+//! far.
 
 use super::blocks::BLOCK_TOKENS;
 use crate::math;

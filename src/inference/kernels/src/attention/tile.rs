@@ -150,8 +150,8 @@ thread_local! {
 
 impl<M: Memory> Tile<'_, M> {
     /// # Safety
-    /// `query` and `into` must hold the rows, and nobody else may use the part of `into` that belongs to the rows and the heads
-    /// that share the head of keys and values.
+    /// `query` and `into` must hold the rows, and nobody else may use the part of `into` that belongs to the rows and
+    /// the heads that share the head of keys and values.
     pub(super) unsafe fn compute(&self, isa: Isa) {
         let Attention { dimension, softcap, .. } = *self.rows.attention;
         let group = self.rows.attention.group();

@@ -108,7 +108,7 @@ impl Activation for GeluTanh {
     /// `x/2 · (1 + tanh(y))` is `x / (1 + e^-2y)`.
     #[inline(always)]
     fn of<S: Simd>(self, simd: S, values: S::F) -> S::F {
-        const TWICE_SQRT_2_BY_PI: f32 = 1.595_769_1;
+        const TWICE_SQRT_2_BY_PI: f32 = 1.595_769;
         let square = simd.mul(values, values);
         let inner = simd.fma(square, simd.splat(0.044_715 * TWICE_SQRT_2_BY_PI), simd.splat(TWICE_SQRT_2_BY_PI));
         math::times_logistic(simd, values, simd.mul(values, inner))

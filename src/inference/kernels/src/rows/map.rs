@@ -51,7 +51,8 @@ impl<E: Each<OTHERS>, const OTHERS: usize> Kernel for Map<'_, E, OTHERS> {
     fn run<S: Simd>(self, simd: S) {
         let (vectors, rest) = self.into.as_chunks_mut::<LANES>();
         let start = vectors.len() * LANES;
-        // Loops, for a closure that the standard library calls may not be inlined, and then its vectors go through memory.
+        // Loops, for a closure that the standard library calls may not be inlined, and then its vectors go through
+        // memory.
         let mut places = [simd.splat(0.0); OTHERS];
         for (index, own) in vectors.iter_mut().enumerate() {
             for (place, other) in places.iter_mut().zip(self.others) {

@@ -1,7 +1,7 @@
 //! What is computed on single rows of numbers, between the products.
 //!
-//! Each function takes one row, of any length: what is left of it after the last whole vector is computed in a vector of
-//! its own.  A sum is taken in an order that the length of the row alone decides.
+//! Each function takes one row, of any length: what is left of it after the last whole vector is computed in a vector
+//! of its own.  A sum is taken in an order that the length of the row alone decides.
 
 mod activation;
 mod map;

@@ -4,8 +4,8 @@ use super::map::padded;
 use crate::Isa;
 use crate::simd::{Kernel, LANES, Simd};
 
-/// Turns each head of a row: number `i` of the first half of the turned dimensions and number `i` of the second are a pair,
-/// as in Transformers, and the dimensions after the first `2 * cosines.len()` stay as they are.
+/// Turns each head of a row: number `i` of the first half of the turned dimensions and number `i` of the second are a
+/// pair, as in Transformers, and the dimensions after the first `2 * cosines.len()` stay as they are.
 ///
 /// # Panics
 /// When a head has fewer dimensions, the row holds no whole heads, or there are not as many sines as cosines.
