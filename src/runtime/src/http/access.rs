@@ -4,6 +4,7 @@
 //! This is the outermost layer.  It also turns a panic of anything inside it into a 500 (THREATS C47), gives every
 //! answer its `x-request-id`, and closes connections on which the next request's beginning could be disputed.
 
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::panic::AssertUnwindSafe;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -60,6 +61,13 @@ impl RequestRecord {
     /// Whose key the request carries; nobody's on the public paths.
     pub(crate) fn key_name(&self) -> Option<&str> {
         self.0.key_name.get().map(String::as_str)
+    }
+
+    /// The number of whoever's key it is, for the engine, which knows no names.
+    pub(crate) fn tenant(&self) -> u64 {
+        let mut hasher = DefaultHasher::new();
+        self.key_name().hash(&mut hasher);
+        hasher.finish()
     }
 
     pub(crate) fn set_key_name(&self, name: &str) {
