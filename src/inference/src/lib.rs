@@ -4,6 +4,7 @@
 //! engine turns a [`GenerationRequest`] into [`TokenEvent`]s.  Below stand the parts that it is made of.
 
 mod adapters;
+mod benchmark;
 mod dense;
 mod footprint;
 mod known_answers;
@@ -30,6 +31,7 @@ pub mod text;
 
 mod error;
 
+pub use benchmark::{Benchmark, HostLimits};
 pub use adapters::{Adapters, IfTaken, LoadedAdapter};
 pub use engine::{EngineConfig, EngineHandle, EngineState, EngineStats};
 pub use error::{InferenceError, SubmitError};

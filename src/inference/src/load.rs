@@ -166,6 +166,11 @@ impl ReadyModel {
         &self.loaded.identity
     }
 
+    /// What computes.
+    pub(crate) fn into_model(self) -> Model {
+        self.loaded.model
+    }
+
     /// Records what the model computes, for the release statement of its bundle.
     ///
     /// # Errors

@@ -69,6 +69,11 @@ impl PackedDecoder {
         &self.config
     }
 
+    /// The matrices that every token is multiplied with.
+    pub(crate) fn matrices(&self) -> impl Iterator<Item = &Packed> {
+        self.layers.iter().flat_map(Layer::matrices).chain([&*self.output])
+    }
+
     /// The length beyond which a sequence is computed with other frequencies from its first token on (LongRoPE).
     pub fn original_context(&self) -> Option<usize> {
         self.ropes.iter().find_map(Rope::original_context)

@@ -45,8 +45,13 @@ impl Generator {
     /// sequences had in them is lost.
     pub fn alone<'a>(&'a mut self, tokens: usize, adapter: Option<&'a PackedAdapter>) -> Alone<'a> {
         let blocks = tokens.div_ceil(BLOCK_TOKENS);
-        self.workspace.reserve(self.decoder.config(), blocks);
+        self.reserve(blocks);
         Alone::new(self, (0..).take(blocks).collect(), adapter)
+    }
+
+    /// Makes room for at least so many blocks; what the blocks held is gone if there was not.
+    pub(crate) fn reserve(&mut self, blocks: usize) {
+        self.workspace.reserve(self.decoder.config(), blocks);
     }
 
     /// Begins a sequence in one block that no other sequence uses.

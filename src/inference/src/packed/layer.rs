@@ -1,6 +1,6 @@
 //! One layer: attention and the gated feed-forward network, each with its norms around it and added to the residual stream.
 
-use ampoule_kernels::{Attention, Forms, Product, Span, Target, attend};
+use ampoule_kernels::{Attention, Forms, Packed, Product, Span, Target, attend};
 
 use super::adapter::{Projection, Segment, adapt};
 use super::linear::Linear;
@@ -88,6 +88,12 @@ impl Layer {
             after_feed_forward,
             residual_scale: config.residual_scale.map(|scale| scale as f32),
         })
+    }
+
+    /// The layer's matrices.
+    pub(super) fn matrices(&self) -> impl Iterator<Item = &Packed> {
+        let Self { query, key, value, output, gate, up, down, .. } = self;
+        [query, key, value, output, gate, up, down].into_iter().map(|linear| &*linear.weight)
     }
 
     /// Computes the layer number `index` on all rows of the residual stream.
