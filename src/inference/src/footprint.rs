@@ -2,18 +2,17 @@
 //! allocated: a model that does not fit is refused by name and not ended by the kernel in the middle of an answer.
 //!
 //! ```text
-//! peak = weights + the process itself + the greater of  what is read at a time while the weights are loaded
-//!                                                       cache + the widest pass + logits, while it serves
+//! peak = weights + the process itself + cache + the widest pass + logits
 //! ```
 
-use ampoule_bundle::{Footprint, MemoryPart, TensorInfo, VerifiedBundle};
+use ampoule_bundle::{Footprint, MemoryPart, VerifiedBundle};
 
 use ampoule_kernels::{BLOCK_TOKENS, bytes_per_block};
 
-use crate::encoder::{EncoderConfig, Family};
+use crate::encoder::EncoderConfig;
 use crate::engine::EngineConfig;
 use crate::error::InferenceError;
-use crate::load::{elements, gguf_header, missing, model_type};
+use crate::load::{gguf_header, missing, model_type};
 use crate::model::Config;
 
 const FLOAT_BYTES: u64 = 4;
@@ -21,8 +20,6 @@ const FLOAT_BYTES: u64 = 4;
 const PROCESS_BYTES: u64 = 96 << 20;
 /// A tokenizer's tables beside the file that they are made from; measured on files of 2 to 17 MiB.
 const TOKENIZER_FACTOR: u64 = 12;
-/// Copies of the scores that exist at one time: the product, what mask or cap make of it, and the softmax.
-const SCORES_AT_ONCE: u64 = 3;
 /// The most tokens of one batch of texts that are embedded, unless a single one is longer.
 const EMBEDDING_BATCH_TOKENS: u64 = 1024;
 
@@ -49,30 +46,20 @@ pub fn footprint(
         let constraint = bundle.release().constraints.max_context_length.map(|tokens| tokens as usize);
         [constraint, context_length].into_iter().flatten().fold(own, usize::min)
     };
-    let (weights, reading, serving) = match config {
-        // A decoder's weights are packed as they are read, into as many bytes as they have in the file.
-        Some(config) => {
-            let weights = tensors().map(|tensor| tensor.length).sum();
-            (weights, 0, decoder_parts(&config, context(config.context_length), engine))
-        }
+    // Weights are packed as they are read, into as many bytes as they have in the file.
+    let weights = tensors().map(|tensor| tensor.length).sum();
+    let serving = match config {
+        Some(config) => decoder_parts(&config, context(config.context_length), engine),
         None => {
             let config = EncoderConfig::from_files(|path| bundle.file(path))?;
-            let threads = std::thread::available_parallelism().map_or(1, usize::from).min(bundle.weights().len());
-            // The bytes of a tensor as they are read and once more as they are converted.
-            let reading = 2 * threads as u64 * tensors().map(|tensor| tensor.length).max().unwrap_or(0);
-            let serving = vec![encoder_part(&config, context(config.max_tokens))];
-            (tensors().map(loaded_bytes).sum(), reading, serving)
+            vec![encoder_part(&config, context(config.max_tokens))]
         }
     };
     let mut parts = vec![
         part("weights", weights, None),
         part("the process and its tokenizer", PROCESS_BYTES + TOKENIZER_FACTOR * described, None),
     ];
-    if reading > Footprint(serving.clone()).bytes() {
-        parts.push(part("the tensors that are read at a time", reading, None));
-    } else {
-        parts.extend(serving);
-    }
+    parts.extend(serving);
     Ok(Footprint(parts))
 }
 
@@ -80,18 +67,12 @@ fn part(what: &'static str, bytes: u64, lowered_by: Option<&'static str>) -> Mem
     MemoryPart { what, bytes, lowered_by }
 }
 
-/// What a tensor of an encoder takes once it is loaded: half precision is widened, blocks stay as they are.
-fn loaded_bytes(tensor: &TensorInfo) -> u64 {
-    if tensor.kind.block_elements() > 1 { tensor.length } else { tensor.length.max(FLOAT_BYTES * elements(tensor)) }
-}
-
 fn header_bytes(bundle: &VerifiedBundle) -> u64 {
     bundle.release().weights.iter().map(|weights| weights.header_length).sum()
 }
 
 fn decoder_parts(config: &Config, context: usize, engine: &EngineConfig) -> Vec<MemoryPart> {
-    let [layers, hidden, inner, heads, key_heads, width, vocabulary, context, running, budget, step] = [
-        config.layers.len(),
+    let [hidden, inner, heads, key_heads, width, vocabulary, context, running, budget, step] = [
         config.hidden_size,
         config.intermediate_size,
         config.head_count,
@@ -117,27 +98,16 @@ fn decoder_parts(config: &Config, context: usize, engine: &EngineConfig) -> Vec<
     // Logits of all rows that may end in a token, and the copies that sampling sorts.
     let wanted = running * (1 + engine.draft_tokens as u64);
     let of_logits = FLOAT_BYTES * vocabulary * (wanted + 4);
-    let _ = layers;
     vec![cache, pass, part("logits", of_logits, Some("limits.running_requests"))]
 }
 
 fn encoder_part(config: &EncoderConfig, context: usize) -> MemoryPart {
-    let [hidden, inner, heads] = match &config.family {
-        Family::Bert(bert) => [bert.hidden_size, bert.intermediate_size, bert.num_attention_heads],
-        Family::Roberta(roberta) => [roberta.hidden_size, roberta.intermediate_size, roberta.num_attention_heads],
-    }
-    .map(|size| size as u64);
-    let longest = context as u64;
-    let tokens = EMBEDDING_BATCH_TOKENS.max(longest);
-    // These sizes are as the file writes them, so a product may be beyond all memory.
-    let product = |factors: &[u64]| factors.iter().fold(FLOAT_BYTES, |product, factor| product.saturating_mul(*factor));
-    let of_passes = [
-        product(&[tokens, 8, hidden]),
-        product(&[tokens, 2, inner]),
-        product(&[SCORES_AT_ONCE, heads, tokens, longest]),
-    ];
-    let bytes = of_passes.into_iter().fold(0, u64::saturating_add);
-    part("a pass over a batch of texts", bytes, Some("limits.context_tokens"))
+    let [hidden, inner] = [config.transformer.hidden_size, config.transformer.intermediate_size].map(|size| size as u64);
+    let tokens = EMBEDDING_BATCH_TOKENS.max(context as u64);
+    // Rows in single precision, and those of the products in another form beside them; these sizes are as the file writes
+    // them, so a product may be beyond all memory.
+    let of_token = hidden.saturating_mul(9).saturating_add(inner.saturating_mul(3)).saturating_mul(FLOAT_BYTES);
+    part("a pass over a batch of texts", of_token.saturating_mul(tokens), Some("limits.context_tokens"))
 }
 
 #[cfg(test)]
@@ -161,24 +131,22 @@ mod tests {
     }
 
     #[test]
-    fn the_cache_is_bounded_by_the_budget_or_by_what_the_requests_can_hold() {
-        // Two layers, keys and values, two heads of 16, four bytes each.
-        const A_TOKEN: u64 = 2 * 2 * 2 * 16 * 4;
+    fn the_cache_has_whole_blocks_for_the_budget() {
+        // Two layers, keys and values, two heads of 16, two bytes each.
+        const A_TOKEN: u64 = 2 * 2 * 2 * 16 * 2;
         let [cache, ..] = bytes(1024, 8, 4096);
-        assert_eq!(cache, (A_TOKEN * 2 * 4096, "limits.token_budget"));
-        let [cache, ..] = bytes(1024, 2, 65_536);
-        assert_eq!(cache, (A_TOKEN * 2 * 2048, "limits.running_requests"));
-        let [cache, ..] = bytes(4096, 2, 65_536);
-        assert_eq!(cache.0, A_TOKEN * 2 * 4096, "never beyond the model's own length");
+        assert_eq!(cache, (A_TOKEN * 4096, "limits.token_budget"));
+        let [cache, ..] = bytes(1024, 2, 65_530);
+        assert_eq!(cache, (A_TOKEN * 65_536, "limits.running_requests"));
         let [cache, ..] = bytes(2, 1, 16);
-        assert_eq!(cache.0, A_TOKEN * 64, "a short sequence has room for some tokens");
+        assert_eq!(cache.0, A_TOKEN * 16, "a short sequence takes a whole block");
     }
 
     #[test]
     fn each_part_is_lowered_by_the_setting_that_it_names() {
         let [cache, pass, logits] = bytes(4096, 8, 8192);
         assert!(bytes(4096, 8, 4096)[0].0 < cache.0 && cache.1 == "limits.token_budget");
-        assert!(bytes(1024, 8, 8192)[1].0 < pass.0 && pass.1 == "limits.context_tokens");
+        assert!(bytes(4096, 4, 8192)[1].0 < pass.0 && pass.1 == "limits.running_requests");
         assert!(bytes(4096, 4, 8192)[2].0 < logits.0 && logits.1 == "limits.running_requests");
     }
 

@@ -29,8 +29,7 @@ use ampoule_kernels::Processor;
 use serde::Deserialize;
 
 use crate::adapters::AdapterBase;
-use crate::dense::DenseTensors;
-use crate::encoder::{Case, Encoder, EncoderConfig};
+use crate::encoder::{Case, Encoder, EncoderConfig, EncoderSink};
 use crate::engine::{EngineConfig, EngineHandle};
 use crate::error::InferenceError;
 use crate::known_answers::{self, Recording};
@@ -229,10 +228,13 @@ fn load_decoder(
         embedding_dimension: None,
         quantisation,
     };
-    let threads = options.threads.unwrap_or_else(Processor::default_threads);
-    let processor = Processor::new(threads).map_err(|source| InferenceError::ThreadNotStarted { source })?;
-    let generator = Generator::new(PackedDecoder::new(config, weights)?, processor);
+    let generator = Generator::new(PackedDecoder::new(config, weights)?, processor(options)?);
     Ok((Model::Generator(Box::new(generator)), profile))
+}
+
+fn processor(options: &LoadOptions) -> Result<Processor, InferenceError> {
+    let threads = options.threads.unwrap_or_else(Processor::default_threads);
+    Processor::new(threads).map_err(|source| InferenceError::ThreadNotStarted { source })
 }
 
 fn load_encoder(
@@ -240,7 +242,7 @@ fn load_encoder(
     bundle: &AdmittedBundle,
     options: &LoadOptions,
 ) -> Result<(Model, ModelProfile), InferenceError> {
-    let tensors = load_weights(bundle, DenseTensors::default(), options)?;
+    let weights = load_weights(bundle, EncoderSink::default(), options)?;
     let (parameters, quantisation) = summary(bundle);
     let profile = ModelProfile {
         kind: ModelKind::Encoder,
@@ -251,7 +253,7 @@ fn load_encoder(
         embedding_dimension: Some(config.dimension),
         quantisation,
     };
-    Ok((Model::Encoder(Box::new(Encoder::new(config, tensors)?)), profile))
+    Ok((Model::Encoder(Box::new(Encoder::new(config, weights, processor(options)?)?)), profile))
 }
 
 pub(crate) fn load_weights<S>(

@@ -4,8 +4,6 @@
 //! A field that this runtime does not honour is refused if it would change the result: vectors that are slightly wrong
 //! are worse than none, because nobody sees it.
 
-use candle_nn::Activation;
-use candle_transformers::models::{bert, xlm_roberta};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
@@ -19,7 +17,7 @@ const SUPPORTED_MODEL_TYPES: &str = "bert, roberta, xlm-roberta";
 #[derive(Debug, Clone)]
 pub struct EncoderConfig {
     /// The transformer.
-    pub family: Family,
+    pub transformer: Transformer,
     /// `model_type` of `config.json`.
     pub model_type: String,
     /// How many components a vector has.
@@ -28,8 +26,6 @@ pub struct EncoderConfig {
     pub vocabulary_size: usize,
     /// The longest input in tokens, specials included.
     pub max_tokens: usize,
-    /// The token that fills up shorter sequences of a batch.
-    pub padding: u32,
     /// What is done to a text before it is tokenised.
     pub case: Case,
     /// How hidden states become a vector.
@@ -38,13 +34,52 @@ pub struct EncoderConfig {
     pub normalisation: Normalisation,
 }
 
-/// Which implementation runs the transformer.
-#[derive(Debug, Clone)]
+/// The transformer's sizes, and what sets it apart.
+#[derive(Debug, Clone, Copy)]
+pub struct Transformer {
+    /// How positions are counted.
+    pub family: Family,
+    /// How many token ids there are.
+    pub vocabulary_size: usize,
+    /// Rows of the table of positions.
+    pub positions: usize,
+    /// Rows of the table of segments; all tokens are of the first.
+    pub segments: usize,
+    /// How many layers there are.
+    pub layers: usize,
+    /// Heads of each layer; divides `hidden_size`.
+    pub heads: usize,
+    /// Width of the hidden states.
+    pub hidden_size: usize,
+    /// Width of the feed-forward network.
+    pub intermediate_size: usize,
+    /// The feed-forward network's nonlinearity.
+    pub activation: HiddenActivation,
+    /// Epsilon of every norm.
+    pub epsilon: f64,
+}
+
+/// How positions are counted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Family {
-    /// BERT and what is built alike, such as MiniLM, BGE and E5.
-    Bert(bert::Config),
-    /// RoBERTa and XLM-RoBERTa: positions are counted from the padding id on.
-    Roberta(xlm_roberta::Config),
+    /// From 0: BERT and what is built alike, such as MiniLM, BGE and E5.
+    Bert,
+    /// From the padding id on: RoBERTa and XLM-RoBERTa.
+    Roberta {
+        /// The token that fills up texts.
+        padding: u32,
+    },
+}
+
+/// The feed-forward network's nonlinearity.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum HiddenActivation {
+    /// GELU by the error function.
+    Gelu,
+    /// GELU by the hyperbolic tangent.
+    GeluTanh,
+    /// `max(x, 0)`.
+    Relu,
 }
 
 /// What is done to a text before it is tokenised.
@@ -161,20 +196,19 @@ impl EncoderConfig {
             dimension: raw.hidden_size,
             vocabulary_size: raw.vocab_size,
             max_tokens,
-            padding,
             case: if limits.do_lower_case { Case::Lowered } else { Case::Kept },
             pooling: around.pooling,
             normalisation: around.normalisation,
-            family: raw.family(padding)?,
+            transformer: raw.transformer(padding)?,
             model_type: raw.model_type,
         })
     }
 
     /// What stands before the encoder's tensors in a checkpoint that has a head.
     pub(crate) fn tensor_prefix(&self) -> &'static str {
-        match self.family {
-            Family::Bert(_) => "bert.",
-            Family::Roberta(_) => "roberta.",
+        match self.transformer.family {
+            Family::Bert => "bert.",
+            Family::Roberta { .. } => "roberta.",
         }
     }
 }
@@ -205,52 +239,26 @@ impl TransformerFile {
         Ok(())
     }
 
-    fn family(&self, padding: u32) -> Result<Family, InferenceError> {
-        if self.model_type != "bert" {
-            return Ok(Family::Roberta(self.roberta(padding)?));
-        }
-        Ok(Family::Bert(bert::Config {
-            vocab_size: self.vocab_size,
+    fn transformer(&self, padding: u32) -> Result<Transformer, InferenceError> {
+        Ok(Transformer {
+            family: if self.model_type == "bert" { Family::Bert } else { Family::Roberta { padding } },
+            vocabulary_size: self.vocab_size,
+            positions: self.max_position_embeddings,
+            segments: self.type_vocab_size,
+            layers: self.num_hidden_layers,
+            heads: self.num_attention_heads,
             hidden_size: self.hidden_size,
-            num_hidden_layers: self.num_hidden_layers,
-            num_attention_heads: self.num_attention_heads,
             intermediate_size: self.intermediate_size,
-            hidden_act: match self.activation()? {
-                Activation::GeluPytorchTanh => bert::HiddenAct::GeluApproximate,
-                Activation::Relu => bert::HiddenAct::Relu,
-                _ => bert::HiddenAct::Gelu,
-            },
-            max_position_embeddings: self.max_position_embeddings,
-            type_vocab_size: self.type_vocab_size,
-            layer_norm_eps: self.layer_norm_eps,
-            pad_token_id: padding as usize,
-            ..bert::Config::default()
-        }))
-    }
-
-    fn roberta(&self, padding: u32) -> Result<xlm_roberta::Config, InferenceError> {
-        Ok(xlm_roberta::Config {
-            hidden_size: self.hidden_size,
-            layer_norm_eps: self.layer_norm_eps,
-            attention_probs_dropout_prob: 0.0,
-            hidden_dropout_prob: 0.0,
-            num_attention_heads: self.num_attention_heads,
-            position_embedding_type: "absolute".to_owned(),
-            intermediate_size: self.intermediate_size,
-            hidden_act: self.activation()?,
-            num_hidden_layers: self.num_hidden_layers,
-            vocab_size: self.vocab_size,
-            max_position_embeddings: self.max_position_embeddings,
-            type_vocab_size: self.type_vocab_size,
-            pad_token_id: padding,
+            activation: self.activation()?,
+            epsilon: self.layer_norm_eps,
         })
     }
 
-    fn activation(&self) -> Result<Activation, InferenceError> {
+    fn activation(&self) -> Result<HiddenActivation, InferenceError> {
         match self.hidden_act.as_str() {
-            "gelu" => Ok(Activation::Gelu),
-            "gelu_new" | "gelu_pytorch_tanh" => Ok(Activation::GeluPytorchTanh),
-            "relu" => Ok(Activation::Relu),
+            "gelu" => Ok(HiddenActivation::Gelu),
+            "gelu_new" | "gelu_pytorch_tanh" => Ok(HiddenActivation::GeluTanh),
+            "relu" => Ok(HiddenActivation::Relu),
             other => Err(unsupported("hidden_act", other, "gelu, gelu_new, gelu_pytorch_tanh, relu")),
         }
     }

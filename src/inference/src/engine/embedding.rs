@@ -9,7 +9,7 @@ use crate::engine::monitor::Monitor;
 use crate::error::InferenceError;
 use crate::event::{Embeddings, Usage};
 
-/// The most tokens of one batch, filling included: enough to keep the cores busy, few enough that a batch stays well
+/// The most tokens of one batch: enough to keep the cores busy, few enough that a batch stays well
 /// below a second.  A single longer text is a batch of its own.
 const BATCH_TOKENS: usize = 1024;
 
@@ -23,7 +23,7 @@ pub(crate) struct EmbeddingQueue {
 #[derive(Debug)]
 struct Progressing {
     job: EmbeddingJob,
-    /// The inputs that are left, shortest last: neighbours of like length need little filling.
+    /// The inputs that are left, shortest last.
     left: Vec<usize>,
     vectors: Vec<Vec<f32>>,
 }
@@ -68,19 +68,14 @@ impl EmbeddingQueue {
         let inputs: Vec<&[u32]> = batch.iter().map(|&index| progressing.job.request.inputs[index].as_slice()).collect();
         let tokens: u64 = inputs.iter().map(|input| input.len() as u64).sum();
         monitor.update(|stats| stats.prompt_tokens += tokens);
-        match self.encoder.embed(&inputs) {
-            Ok(vectors) => {
-                for (index, vector) in batch.into_iter().zip(vectors) {
-                    progressing.vectors[index] = vector;
-                }
-                if progressing.left.is_empty() {
-                    progressing.finish();
-                } else {
-                    self.jobs.push_back(progressing);
-                }
-            }
-            // The ticket may be gone, which is fine.
-            Err(error) => drop(progressing.job.result.send(Err(error))),
+        let vectors = self.encoder.embed(&inputs);
+        for (index, vector) in batch.into_iter().zip(vectors) {
+            progressing.vectors[index] = vector;
+        }
+        if progressing.left.is_empty() {
+            progressing.finish();
+        } else {
+            self.jobs.push_back(progressing);
         }
     }
 
@@ -96,10 +91,10 @@ impl Progressing {
     /// The next inputs, from the shortest on, as many as fit a batch; at least one.
     fn take_batch(&mut self) -> Vec<usize> {
         let mut batch = Vec::new();
+        let mut tokens = 0;
         while let Some(index) = self.left.pop() {
-            // Those that follow are longer, so the newest is what all are filled up to.
-            let longest = self.job.request.inputs[index].len();
-            if !batch.is_empty() && (batch.len() + 1) * longest > BATCH_TOKENS {
+            tokens += self.job.request.inputs[index].len();
+            if !batch.is_empty() && tokens > BATCH_TOKENS {
                 self.left.push(index);
                 break;
             }

@@ -99,7 +99,7 @@ impl EngineHandle {
     ) -> Result<EngineHandle, InferenceError> {
         let isa = match &model {
             Model::Generator(generator) => generator.workspace.processor().isa,
-            Model::Encoder(_) => Isa::best(),
+            Model::Encoder(encoder) => encoder.processor().isa,
         };
         let (commands, receiver) = std::sync::mpsc::channel();
         let monitor = Arc::new(Monitor::new(config.token_budget));

@@ -9,13 +9,13 @@ use crate::model::{Bias, ModelError};
 
 /// `x · weightᵀ + bias`, the weight `[output, input]`.
 #[derive(Debug)]
-pub(super) struct Linear {
-    pub(super) weight: Arc<Packed>,
-    pub(super) bias: Option<Vec<f32>>,
+pub(crate) struct Linear {
+    pub(crate) weight: Arc<Packed>,
+    pub(crate) bias: Option<Vec<f32>>,
 }
 
 impl Linear {
-    pub(super) fn take(weights: &mut PackedWeights, name: &str, bias: Bias) -> Result<Self, ModelError> {
+    pub(crate) fn take(weights: &mut PackedWeights, name: &str, bias: Bias) -> Result<Self, ModelError> {
         let bias = match bias {
             Bias::Absent => None,
             Bias::Present => Some(weights.vector(&format!("{name}.bias"))?),
@@ -23,7 +23,7 @@ impl Linear {
         Ok(Self { weight: weights.matrix(&format!("{name}.weight"))?, bias })
     }
 
-    pub(super) fn outputs(&self) -> usize {
+    pub(crate) fn outputs(&self) -> usize {
         self.weight.outputs()
     }
 }

@@ -12,6 +12,7 @@
 mod adapter;
 mod decoder;
 mod generator;
+mod incoming;
 mod layer;
 mod linear;
 mod rope;
@@ -21,6 +22,10 @@ mod weights;
 mod workspace;
 
 pub use adapter::PackedAdapter;
+pub(crate) use incoming::{Finished, IncomingRows, RowOrder, format};
+pub(crate) use linear::Linear;
+pub(crate) use weights::Tensor;
+pub(crate) use workspace::sized;
 pub use decoder::{PackedDecoder, SequenceStep};
 pub use generator::{Alone, Generator};
 pub use sink::PackedSink;

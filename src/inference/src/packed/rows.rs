@@ -52,7 +52,7 @@ impl Activate {
 
 impl Linear {
     /// Adds the bias, if there is one, to each row of `[rows, outputs]`.
-    pub(super) fn add_bias(&self, processor: &Processor, rows: &mut [f32]) {
+    pub(crate) fn add_bias(&self, processor: &Processor, rows: &mut [f32]) {
         if let Some(bias) = &self.bias {
             processor
                 .pool

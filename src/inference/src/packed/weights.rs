@@ -9,7 +9,7 @@ use crate::model::{Config, ModelError, OutputProjection};
 
 /// One tensor.
 #[derive(Debug, Clone)]
-pub(super) enum Tensor {
+pub(crate) enum Tensor {
     /// A matrix that rows are multiplied with.
     Matrix(Arc<Packed>),
     /// A norm, a bias or a table.
@@ -29,7 +29,7 @@ pub(super) const FUSED: [(&str, &[&str]); 2] = [
 ];
 
 impl PackedWeights {
-    pub(super) fn insert(&mut self, name: String, tensor: Tensor) -> Result<(), ModelError> {
+    pub(crate) fn insert(&mut self, name: String, tensor: Tensor) -> Result<(), ModelError> {
         match self.tensors.insert(name.clone(), tensor) {
             None => Ok(()),
             Some(_) => Err(ModelError::RepeatedTensor { name }),
@@ -60,14 +60,19 @@ impl PackedWeights {
         }
     }
 
-    pub(super) fn matrix(&mut self, name: &str) -> Result<Arc<Packed>, ModelError> {
+    /// Whether a tensor's name begins so.
+    pub(crate) fn any_begins(&self, prefix: &str) -> bool {
+        self.tensors.keys().any(|name| name.starts_with(prefix))
+    }
+
+    pub(crate) fn matrix(&mut self, name: &str) -> Result<Arc<Packed>, ModelError> {
         match self.tensors.remove(name) {
             Some(Tensor::Matrix(matrix)) => Ok(matrix),
             _ => Err(ModelError::MissingTensor { name: name.to_owned() }),
         }
     }
 
-    pub(super) fn vector(&mut self, name: &str) -> Result<Vec<f32>, ModelError> {
+    pub(crate) fn vector(&mut self, name: &str) -> Result<Vec<f32>, ModelError> {
         match self.tensors.remove(name) {
             Some(Tensor::Vector(vector)) => Ok(vector),
             _ => Err(ModelError::MissingTensor { name: name.to_owned() }),

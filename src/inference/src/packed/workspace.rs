@@ -67,7 +67,7 @@ fn blocks_of(config: &Config, blocks: usize) -> KvBlocks {
 }
 
 /// Makes a matrix as large as it has to be; what it held is of no use.
-pub(super) fn sized(matrix: &mut Vec<f32>, length: usize) -> &mut [f32] {
+pub(crate) fn sized(matrix: &mut Vec<f32>, length: usize) -> &mut [f32] {
     if matrix.len() < length {
         matrix.resize(length, 0.0);
     }
