@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
 """all-MiniLM-L6-v2 for onnxruntime: minilm.py [FOLDER] writes f32.onnx and int8.onnx.
 
-The weights are those of `bundles/all-minilm-l6-v2`, from the same wheel. The graph is written with onnxruntime's own fused
-operators for BERT, one node for embeddings, attention, skip and norm, bias and GELU each: what its optimiser makes of an
-exported model at best, without depending on which exporter's patterns it knows. int8 is its dynamic quantisation.
-"""
+The weights are those of `bundles/all-minilm-l6-v2`, from the same wheel. The graph is written with onnxruntime's own
+fused operators for BERT, one node for embeddings, attention, skip and norm, bias and GELU each: what its optimiser
+makes of an exported model at best, without depending on which exporter's patterns it knows. int8 is its dynamic
+quantisation."""
 
 import hashlib
 import pathlib

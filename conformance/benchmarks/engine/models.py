@@ -6,7 +6,7 @@ For each shape, under target/peers/models/NAME, from a fixed seed and one tensor
     hugging-face/   BF16 safetensors, config.json and a real tokenizer
     bf16.gguf       the same weights, and q8_0.gguf, q4_0.gguf, q4_k_m.gguf by llama.cpp's own llama-quantize
     openvino-int4/, openvino-int8/    the folder as optimum-intel converts it
-    cycles.json     the words that follow one another (shapes.py tells why)
+    text.json       the words that follow one another, their tokens and their spelling (shapes.py tells why)
 
 What is there is kept: a file or folder appears whole, or not at all.
 """
@@ -29,7 +29,10 @@ from vocabulary import Vocabulary
 REPOSITORY = pathlib.Path(__file__).resolve().parents[3]
 PEERS = REPOSITORY / "target/peers"
 QUANTIZED = {"q8_0": "Q8_0", "q4_0": "Q4_0", "q4_k_m": "Q4_K_M"}
-OPENVINO = {"int4": ["--weight-format", "int4", "--group-size", "64", "--ratio", "1.0"], "int8": ["--weight-format", "int8"]}
+OPENVINO = {
+    "int4": ["--weight-format", "int4", "--group-size", "64", "--ratio", "1.0"],
+    "int8": ["--weight-format", "int8"],
+}
 CONVERSION_SECONDS = 3600
 
 
@@ -69,7 +72,7 @@ def whole(path, make):
 
 def write(shape, vocabulary, folder):
     """Writes the three files that come from this script: each tensor is made once and goes into both formats."""
-    made = [folder / "hugging-face", folder / "bf16.gguf", folder / "cycles.json"]
+    made = [folder / "hugging-face", folder / "bf16.gguf", folder / "text.json"]
     if all(path.exists() for path in made):
         return
     print(f"making {folder}", flush=True)
@@ -90,7 +93,7 @@ def write(shape, vocabulary, folder):
     vocabulary.write_to(partial)
     (partial / "config.json").write_text(json.dumps(configuration(shape, vocabulary), indent=1))
     (folder / "bf16.gguf.partial").rename(folder / "bf16.gguf")
-    (folder / "cycles.json").write_text(json.dumps(cycles))
+    (folder / "text.json").write_text(json.dumps({"cycles": cycles, "spelling": vocabulary.spelling(cycles)}))
     partial.rename(folder / "hugging-face")
 
 

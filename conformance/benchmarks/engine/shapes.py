@@ -1,16 +1,15 @@
 """The models of the comparison: random weights in real shapes, and a text that such a model writes.
 
-What a matrix of random numbers answers falls into a loop within a few tokens, and a server that guesses tokens ahead would
-win by that alone. So each model here knows one thing by construction: its words lie on cycles of `CYCLE` words, and after
-a word it says the next one of the same cycle. A prompt of random words gets an answer without any repetition, a prompt that
-holds a whole cycle gets an answer that repeats the prompt, and in both cases the right answer is known, so that each side
-is held to have done the work.
+What a matrix of random numbers answers falls into a loop within a few tokens, and a server that guesses tokens ahead
+would win by that alone. So each model here knows one thing by construction: its words lie on cycles of `CYCLE` words,
+and after a word it says the next one of the same cycle. A prompt of random words gets an answer without any
+repetition, a prompt that holds a whole cycle gets an answer that repeats the prompt, and in both cases the right
+answer is known, so that each side is held to have done the work.
 
-How: the embedding of a cycle's k-th word is R^k e, where e is random and R turns pairs of coordinates by random multiples of
-1/CYCLE of a whole turn. Coordinate 0 is the same for every word, so the last layer's gate, which looks at nothing else,
-is open for all of them alike, and its feed-forward part adds R times its input. All other matrices are random, scaled so
-that what they add stays below the signal; the kernels see ordinary numbers in every block.
-"""
+How: the embedding of a cycle's k-th word is R^k e, where e is random and R turns pairs of coordinates by random
+multiples of 1/CYCLE of a whole turn. Coordinate 0 is the same for every word, so the last layer's gate, which looks
+at nothing else, is open for all of them alike, and its feed-forward part adds R times its input. All other matrices
+are random, scaled so that what they add stays below the signal; the kernels see ordinary numbers in every block."""
 
 import dataclasses
 import zlib

@@ -1,4 +1,6 @@
-"""Real vocabularies for the random models: read from llama.cpp's GGUF files, written as GGUF fields and tokenizer.json."""
+"""Real vocabularies for the random models: read from GGUF files of llama.cpp, written as GGUF fields and as
+tokenizer.json.
+"""
 
 import json
 import re
@@ -34,10 +36,14 @@ class Vocabulary:
         self.end = self._fields["tokenizer.ggml.eos_token_id"].contents()
 
     def cycles(self):
-        """Plain English-looking words, one token each, so that every token of an answer is a whole piece of text."""
+        """Plain words, one token each, so that every token of an answer is a whole piece of text."""
         words = [token for token, text in enumerate(self.tokens) if re.fullmatch("Ġ[a-z]{2,}", text)]
         last = len(words) - shapes.CYCLE + 1
         return [words[start:start + shapes.CYCLE] for start in range(0, last, shapes.CYCLE)]
+
+    def spelling(self, cycles):
+        """How each word of the cycles is spelled, by its token."""
+        return {token: self.tokens[token].replace("Ġ", " ") for cycle in cycles for token in cycle}
 
     def add_to(self, writer):
         """Copies the tokenizer's fields into a GGUF file that is being written."""
