@@ -40,8 +40,8 @@ def main():
     parser.add_argument("--only", nargs="+", choices=PARTS, default=PARTS, help="which parts")
     parser.add_argument("--sides", nargs="+", choices=SIDES, default=SIDES, help="whom to measure")
     parser.add_argument("--models", nargs="+", default=["llama-1b", "qwen-0.5b"], help="the models of one stream")
-    parser.add_argument("--formats", nargs="+", default=["q4_k_m", "q4_0", "q8_0", "bf16"], help="their formats")
-    parser.add_argument("--openvino-formats", nargs="+", default=["int4", "int8"])
+    parser.add_argument("--formats", nargs="*", default=["q4_k_m", "q4_0", "q8_0", "bf16"], help="their formats")
+    parser.add_argument("--openvino-formats", nargs="*", default=["int4", "int8"])
     parser.add_argument("--served-model", default="llama-1b", help="the model of the parts with servers")
     parser.add_argument("--served-format", default="q4_k_m")
     parser.add_argument("--minilm", nargs="+", choices=embeddings.SEALING, default=list(embeddings.SEALING),

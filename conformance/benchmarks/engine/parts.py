@@ -36,7 +36,7 @@ class Comparison:
                 return
 
     def in_turn(self, number, turns):
-        first = number % len(turns)
+        first = number % max(1, len(turns))
         for turn in [*turns[first:], *turns[:first]]:
             turn()
 

@@ -126,16 +126,17 @@ def verdict(found, target, case, limits):
             other = other.replace(format, theirs)
     ours = found.median(target.part, case, "ampoule", target.metric)
     theirs = found.median(target.part, other, target.peer, target.peer_metric or target.metric)
-    if ours is None or theirs is None:
-        return []
     less = target.metric in LESS_IS_BETTER
+    peer = f"{target.peer} {other}" if other != case else target.peer
+    bound = f"{'≤' if less else '≥'} {target.bound}"
+    if ours is None or theirs is None:
+        return [row(target.part, case, target.metric, peer, "not measured", bound, None)]
     ratio = ours / theirs
     met = ratio <= target.bound if less else ratio >= target.bound
     if target.metric == "decode" and theirs * target.bound > (most := fastest_decode(found, case, limits)):
         # So much more than the peer is more than the memory gives.
         met = ours >= NEARLY_ALL * most
-    peer = f"{target.peer} {other}" if other != case else target.peer
-    return [row(target.part, case, target.metric, peer, f"{ratio:.2f}", f"{'≤' if less else '≥'} {target.bound}", met)]
+    return [row(target.part, case, target.metric, peer, f"{ratio:.2f}", bound, met)]
 
 
 def fastest_decode(found, case, limits):
