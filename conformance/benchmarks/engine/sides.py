@@ -54,9 +54,12 @@ class Ampoule:
 
     def bench(self, model, format, prompt, generate):
         """One measurement of one stream, and of the machine's limits at the same time."""
-        printed = run(self._ampoule, "bench", self.sealed_model(model, format), "--root", self._root,
-                      "--threads", self._threads, "--prompt", prompt, "--generate", generate, "--rounds", "1", "--json")
-        return json.loads(printed)
+        printed = run(self._ampoule, "bench", self.sealed_model(model, format), "--trust-root", self._root,
+                      "--set", f"inference.threads={self._threads}", "--prompt", prompt, "--generate", generate,
+                      "--batch", "1", "--rounds", "1", "--json")
+        found = json.loads(printed)
+        found["decode"] = found["decode"][0]
+        return found
 
     def server(self, model, format, parallel, context):
         return self.serve(self.sealed_model(model, format), f"{model}-{format}", parallel, context)

@@ -50,6 +50,8 @@ impl Server {
         command.arg("serve").arg("--bundle").arg(bundle).arg("--trust-root").arg(trust_root);
         command.arg("--keys-file").arg(&keys).args(["--listen", &address.to_string()]);
         command.args(["--metrics-listen", &metrics.to_string(), "--model-name", "demo"]);
+        // Blocks that hold what was computed before are kept until memory runs out: with little of it that is soon.
+        command.args(["--set", "limits.token_budget=8192"]);
         let child = command.stdin(Stdio::null()).stderr(log).spawn();
         let child = child.with_context(|| format!("{} did not start", binary.display()))?;
         let mut server = Server { child, address, metrics, key, folder };
