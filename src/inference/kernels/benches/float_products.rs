@@ -8,7 +8,7 @@ mod limits;
 use std::hint::black_box;
 use std::num::NonZero;
 
-use ampoule_kernels::{Activations, Format, Packed, Packing, Processor, Product, Target};
+use ampoule_kernels::{Activations, Form, Format, Packed, Packing, Processor, Product, Target};
 
 /// More than any cache holds.
 const WEIGHT_BYTES: usize = 640 << 20;
@@ -39,7 +39,9 @@ fn main() {
     };
     for threads in [1, 2].into_iter().filter(|threads: &usize| chosen(&threads.to_string(), true)) {
         let processor = Processor::new(NonZero::new(threads).expect("at least one")).expect("threads start");
-        println!("{} threads, {}", threads, processor.isa);
+        let (single, brain) = limits::peaks(&processor);
+        let (single, brain) = (single / 1e9, brain.map_or(f64::NAN, |brain| brain / 1e9));
+        println!("{threads} threads, {}: {single:.0} GFLOP/s, in bfloat16 {brain:.0}", processor.isa);
         println!("format   inputs outputs   rows   GFLOP/s  of peak      GB/s  of read   filling");
         for format in [Format::F32, Format::F16, Format::BF16] {
             if !chosen(&format!("{format:?}"), false) {
@@ -85,7 +87,8 @@ fn report(processor: &Processor, weights: &[Packed], rows: usize) {
     let (mut peaks, mut reads, mut rates, mut filling) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
     let mut next = weights.iter().cycle();
     for round in 0..=ROUNDS {
-        let peak = limits::peak(processor, format);
+        let (single, brain) = limits::peaks(processor);
+        let peak = if format.form() == Form::Brain { brain.unwrap_or(single).max(single) } else { single };
         let read = limits::read(processor);
         let (mut fills, mut products, mut count) = (0.0, 0.0, 0.0);
         while products < ROUND_SECONDS {

@@ -4,7 +4,7 @@ use std::cell::RefCell;
 use std::marker::PhantomData;
 use std::ops::Range;
 
-use crate::activations::{Activations, TILE_ROWS};
+use crate::activations::{Activations, Form, TILE_ROWS};
 use crate::format::{PanelFormat, with_format};
 use crate::pool::Pieces;
 use crate::processor::Processor;
@@ -113,6 +113,8 @@ struct Panels<'a, F> {
 
 impl<F: PanelFormat> Kernel for Panels<'_, F> {
     type Output = ();
+    const DOTS_BYTES: bool = matches!(F::FORM, Form::Bytes32 | Form::Bytes256);
+    const DOTS_BRAIN: bool = matches!(F::FORM, Form::Brain);
 
     #[inline(always)]
     fn run<S: Simd>(self, simd: S) {

@@ -30,7 +30,7 @@ pub(super) trait Weights {
     type Block;
     /// What a row has at one place: a number or a pair.
     type Value: Copy;
-    /// Whether they come from memory, and so are better fetched ahead.
+    /// Whether they come from memory, and so are better fetched ahead, and not from where they were expanded.
     const STREAMED: bool = true;
 
     /// What the lanes have at one place.
@@ -154,6 +154,11 @@ fn most_rows<S: Simd>(tile_rows: usize) -> usize {
     tile_rows.div_ceil(tile_rows.div_ceil(S::TILE_ROWS))
 }
 
+/// How many rows a register tile has at least: weights are expanded where they are more than one tile has.
+const fn fewest_rows<S: Simd, W: Weights>() -> usize {
+    if W::STREAMED { 1 } else { S::TILE_ROWS.div_ceil(2) }
+}
+
 /// How many panels a register tile of so many rows has: with few rows several, whose sums do not wait for one another.
 #[inline(always)]
 const fn panels_at_once<S: Simd>(rows: usize) -> usize {
@@ -169,19 +174,19 @@ const fn panels_at_once<S: Simd>(rows: usize) -> usize {
 /// Adds a part to the sums of all rows.
 #[inline(always)]
 fn add_part<S: Simd, W: Weights>(simd: S, part: &Part<'_, W>, sums: &mut [[f32; LANES]]) {
-    /// One arm for each number of rows; those that the instruction set has too few registers for are never taken.
+    /// One arm for each number of rows that may come.
     macro_rules! by_number {
         ($rows:ident: $($count:literal)+) => {
             match $rows.len() {
-                $($count if $count <= S::TILE_ROWS => match (panels_at_once::<S>($count), part.panels.len()) {
-                    (4, 4) => add_tile::<S, W, $count, 4>(simd, part, 0, $rows.start, sums),
-                    (2, 2) => add_tile::<S, W, $count, 2>(simd, part, 0, $rows.start, sums),
-                    (_, panels) => {
-                        for panel in 0..panels {
-                            add_tile::<S, W, $count, 1>(simd, part, panel, $rows.start, sums);
-                        }
+                $($count if const { fewest_rows::<S, W>() <= $count && $count <= S::TILE_ROWS } => {
+                    if const { panels_at_once::<S>($count) == 4 } {
+                        add_tile::<S, W, $count, 4>(simd, part, $rows.start, sums);
+                    } else if const { panels_at_once::<S>($count) == 2 } {
+                        add_tile::<S, W, $count, 2>(simd, part, $rows.start, sums);
+                    } else {
+                        add_tile::<S, W, $count, 1>(simd, part, $rows.start, sums);
                     }
-                },)+
+                })+
                 count => unreachable!("a register tile of {count} rows"),
             }
         };
@@ -193,38 +198,36 @@ fn add_part<S: Simd, W: Weights>(simd: S, part: &Part<'_, W>, sums: &mut [[f32; 
     }
 }
 
-/// Adds a part to the sums of a few rows with one or several panels.
+/// Adds a part to the sums of a few rows.  Where there are fewer panels than a tile has, the last one stands for more.
 #[inline(always)]
 fn add_tile<S: Simd, W: Weights, const ROWS: usize, const PANELS: usize>(
     simd: S,
     part: &Part<'_, W>,
-    first_panel: usize,
     first_row: usize,
     sums: &mut [[f32; LANES]],
 ) {
-    let panels: &[&[W::Block]; PANELS] = part.panels[first_panel..].first_chunk().expect("the panels are there");
-    let blocks = part.rows.chunks_exact(part.tile_rows);
+    let last = part.panels.len() - 1;
     let mut totals = [[simd.splat(0.0); PANELS]; ROWS];
     for panel in 0..PANELS {
-        let sums = &sums[(first_panel + panel) * part.tile_rows + first_row..][..ROWS];
+        let sums = &sums[panel.min(last) * part.tile_rows + first_row..][..ROWS];
         for (totals, sums) in totals.iter_mut().zip(sums) {
             totals[panel] = simd.load(sums);
         }
     }
-    for (at, rows) in blocks.enumerate() {
+    for (at, rows) in part.rows.chunks_exact(part.tile_rows).enumerate() {
         let rows: &[_; ROWS] = rows[first_row..].first_chunk().expect("the rows are some of the tile's");
-        let mut weights = [&panels[0][at]; PANELS];
-        for (weights, panel) in weights.iter_mut().zip(panels) {
-            *weights = &panel[at];
+        let mut blocks = [&part.panels[last][at]; PANELS];
+        for (block, panel) in blocks.iter_mut().zip(part.panels) {
+            *block = &panel[at];
         }
         // Two places at a time, for pairs of them may stand together.
         for pair in 0..BLOCK_PLACES / 2 {
-            add_place::<S, W, ROWS, PANELS>(simd, weights, rows, 2 * pair, part.prefetch_bytes, &mut totals);
-            add_place::<S, W, ROWS, PANELS>(simd, weights, rows, 2 * pair + 1, part.prefetch_bytes, &mut totals);
+            add_place::<S, W, ROWS, PANELS>(simd, blocks, rows, 2 * pair, part.prefetch_bytes, &mut totals);
+            add_place::<S, W, ROWS, PANELS>(simd, blocks, rows, 2 * pair + 1, part.prefetch_bytes, &mut totals);
         }
     }
     for panel in 0..PANELS {
-        let sums = &mut sums[(first_panel + panel) * part.tile_rows + first_row..][..ROWS];
+        let sums = &mut sums[panel.min(last) * part.tile_rows + first_row..][..ROWS];
         for (totals, sums) in totals.iter().zip(sums) {
             simd.store(totals[panel], sums);
         }

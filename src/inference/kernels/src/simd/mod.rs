@@ -25,6 +25,10 @@ pub(crate) const LANES: usize = 16;
 /// into, and nowhere else.
 pub(crate) trait Kernel {
     type Output;
+    /// Whether it may take products of bytes: what does not is not compiled anew for instructions that differ in them alone.
+    const DOTS_BYTES: bool = true;
+    /// Whether it may take products of bfloat16.
+    const DOTS_BRAIN: bool = true;
 
     fn run<S: Simd>(self, simd: S) -> Self::Output;
 }
