@@ -6,6 +6,7 @@ use std::ops::Range;
 
 use crate::activations::{Activations, Form, TILE_ROWS};
 use crate::format::{PanelFormat, with_format};
+use crate::memory::Buffer;
 use crate::pool::Pieces;
 use crate::processor::Processor;
 use crate::simd::{Kernel, LANES, Simd};
@@ -20,7 +21,7 @@ const PANEL_GROUP: usize = 4;
 
 thread_local! {
     /// The sums of some panels with the rows of a tile.
-    static SUMS: RefCell<Vec<[f32; LANES]>> = const { RefCell::new(Vec::new()) };
+    static SUMS: RefCell<Buffer<f32>> = RefCell::default();
 }
 
 /// `rows · weightsᵀ`.
@@ -64,7 +65,8 @@ impl Processor {
         self.pool.for_each(pieces.len(), |index| {
             let (product, panels, tiles) = &pieces[index];
             SUMS.with_borrow_mut(|sums| {
-                sums.resize(MOST_PANELS * TILE_ROWS, [0.0; LANES]);
+                sums.reserve_zeroed(MOST_PANELS * TILE_ROWS * LANES);
+                let (sums, _) = sums.as_chunks_mut();
                 for tile in tiles.clone() {
                     with_format!(product.weights.format(), F => {
                         let panels = panels.clone();

@@ -10,15 +10,13 @@ use std::ops::Range;
 use crate::activations::{BLOCK_PLACES, Tile};
 use crate::simd::{LANES, Simd};
 
-/// How many blocks of places are summed before other rows have their turn: meanwhile the weights of two panels stay in the
+/// How many blocks of places are summed before other rows have their turn: meanwhile the weights of four panels stay in the
 /// first cache and the rows of a tile in the second.
-const STRETCH_BLOCKS: usize = 16;
+const STRETCH_BLOCKS: usize = 6;
 /// How far ahead weights are fetched that are read once.
 const PREFETCH_BYTES: usize = 4096;
 /// The most panels of a register tile.
 const MOST_PANELS: usize = 4;
-/// How many panels' weights are expanded at a time.
-const EXPANDED_PANELS: usize = 2;
 /// The most bytes of a block.
 const MOST_BYTES: usize = size_of::<[[f32; LANES]; BLOCK_PLACES]>();
 /// What memory is fetched in.
@@ -30,8 +28,8 @@ pub(super) trait Weights {
     type Block;
     /// What a row has at one place: a number or a pair.
     type Value: Copy;
-    /// Whether they come from memory, and so are better fetched ahead, and not from where they were expanded.
-    const STREAMED: bool = true;
+    /// Whether they are multiplied with more rows than a register tile has, and never with fewer.
+    const FOR_MANY: bool = false;
 
     /// What the lanes have at one place.
     fn load<S: Simd>(simd: S, block: &Self::Block, place: usize) -> S::F;
@@ -54,8 +52,19 @@ struct Part<'a, W: Weights> {
     panels: &'a [&'a [W::Block]],
     rows: &'a [[W::Value; BLOCK_PLACES]],
     tile_rows: usize,
-    /// How far behind what is multiplied something stands that will be read soon.
-    prefetch_bytes: usize,
+    /// What is fetched meanwhile.
+    ahead: Ahead<'a>,
+}
+
+/// What will be read soon: for each block of each panel of a part, as much as it takes where it stands in memory.
+#[derive(Clone, Copy)]
+struct Ahead<'a> {
+    /// Where the part's first panel begins, the first of its blocks.
+    from: &'a u8,
+    panel_bytes: usize,
+    block_bytes: usize,
+    /// How far from there.
+    distance: isize,
 }
 
 /// Sets `sums[panel][row]` to the product of each panel with each row.
@@ -67,28 +76,21 @@ pub(super) fn multiply<S: Simd, F: Floating>(
     tile: Tile<'_>,
     sums: &mut [[f32; LANES]],
 ) {
-    let (rows, tile_rows) = (F::rows(tile), tile.rows);
-    let blocks = panel_bytes / size_of::<F::Block>();
-    let at_once = panels_at_once::<S>(most_rows::<S>(tile_rows));
-    let group_bytes = at_once * panel_bytes;
-    let (stretch_blocks, prefetch_bytes) =
-        if tile_rows <= S::TILE_ROWS { (blocks, PREFETCH_BYTES) } else { (STRETCH_BLOCKS, group_bytes) };
     sums.fill([0.0; LANES]);
-    for stretch in stretches(blocks, stretch_blocks) {
-        let rows = &rows[stretch.start * tile_rows..stretch.end * tile_rows];
-        for (panels, sums) in panels.chunks(group_bytes).zip(sums.chunks_mut(at_once * tile_rows)) {
-            let mut group: [&[F::Block]; MOST_PANELS] = [&[]; MOST_PANELS];
-            for (blocks, panel) in group.iter_mut().zip(panels.chunks_exact(panel_bytes)) {
-                *blocks = &F::blocks(panel).0[stretch.clone()];
-            }
-            let panels = &group[..panels.len() / panel_bytes];
-            add_part::<S, F>(simd, &Part { panels, rows, tile_rows, prefetch_bytes }, sums);
+    for (stretch, group) in cut::<S, F>(panels.len(), panel_bytes, tile.rows) {
+        let rows = &F::rows(tile)[stretch.start * tile.rows..stretch.end * tile.rows];
+        let ahead = Ahead::new::<S, F>(panels, panel_bytes, tile.rows, &stretch, &group);
+        let sums = &mut sums[group.start * tile.rows..group.end * tile.rows];
+        let mut blocks: [&[F::Block]; MOST_PANELS] = [&[]; MOST_PANELS];
+        for (blocks, panel) in blocks.iter_mut().zip(group.clone()) {
+            *blocks = &F::blocks(&panels[panel * panel_bytes..][..panel_bytes]).0[stretch.clone()];
         }
+        add_part::<S, F>(simd, &Part { panels: &blocks[..group.len()], rows, tile_rows: tile.rows, ahead }, sums);
     }
     add_rest::<S, F>(simd, panels, panel_bytes, tile, sums);
 }
 
-/// Does the same for more rows than registers hold sums of: each weight is brought to single precision once for all.
+/// Does the same for more rows than a register tile has: each weight is brought to single precision once for all.
 #[inline(always)]
 pub(super) fn multiply_many<S: Simd, F: Floating<Value = f32>>(
     simd: S,
@@ -97,39 +99,35 @@ pub(super) fn multiply_many<S: Simd, F: Floating<Value = f32>>(
     tile: Tile<'_>,
     sums: &mut [[f32; LANES]],
 ) {
-    let (rows, tile_rows) = (F::rows(tile), tile.rows);
-    let blocks = panel_bytes / size_of::<F::Block>();
-    let at_once = panels_at_once::<S>(most_rows::<S>(tile_rows)).min(EXPANDED_PANELS);
-    let group_bytes = at_once * panel_bytes;
-    let mut expanded = Expanded([[[[0.0; LANES]; BLOCK_PLACES]; STRETCH_BLOCKS]; EXPANDED_PANELS]);
+    let mut expanded = Expanded([[[[0.0; LANES]; BLOCK_PLACES]; STRETCH_BLOCKS]; MOST_PANELS]);
     sums.fill([0.0; LANES]);
-    for stretch in stretches(blocks, STRETCH_BLOCKS) {
-        let rows = &rows[stretch.start * tile_rows..stretch.end * tile_rows];
-        for (panels, sums) in panels.chunks(group_bytes).zip(sums.chunks_mut(at_once * tile_rows)) {
-            for (panel, expanded) in panels.chunks_exact(panel_bytes).zip(&mut expanded.0) {
-                for (block, expanded) in F::blocks(panel).0[stretch.clone()].iter().zip(expanded) {
-                    for (place, expanded) in expanded.iter_mut().enumerate() {
-                        fetch_ahead::<S, F>(simd, block, place, group_bytes);
-                        simd.store(F::load(simd, block, place), expanded);
-                    }
+    for (stretch, group) in cut::<S, F>(panels.len(), panel_bytes, tile.rows) {
+        let rows = &F::rows(tile)[stretch.start * tile.rows..stretch.end * tile.rows];
+        let ahead = Ahead::new::<S, F>(panels, panel_bytes, tile.rows, &stretch, &group);
+        let sums = &mut sums[group.start * tile.rows..group.end * tile.rows];
+        for (panel, expanded) in group.clone().zip(&mut expanded.0) {
+            let blocks = &F::blocks(&panels[panel * panel_bytes..][..panel_bytes]).0[stretch.clone()];
+            for (block, expanded) in blocks.iter().zip(expanded) {
+                for (place, expanded) in expanded.iter_mut().enumerate() {
+                    simd.store(F::load(simd, block, place), expanded);
                 }
             }
-            let group = expanded.0.each_ref().map(|blocks| &blocks[..stretch.len()]);
-            let panels = &group[..panels.len() / panel_bytes];
-            add_part::<S, Expanded>(simd, &Part { panels, rows, tile_rows, prefetch_bytes: 0 }, sums);
         }
+        let blocks = expanded.0.each_ref().map(|blocks| &blocks[..stretch.len()]);
+        let part = Part { panels: &blocks[..group.len()], rows, tile_rows: tile.rows, ahead };
+        add_part::<S, Expanded>(simd, &part, sums);
     }
     add_rest::<S, F>(simd, panels, panel_bytes, tile, sums);
 }
 
 /// Stretches of weights in single precision.
 #[repr(align(64))]
-struct Expanded([[[[f32; LANES]; BLOCK_PLACES]; STRETCH_BLOCKS]; EXPANDED_PANELS]);
+struct Expanded([[[[f32; LANES]; BLOCK_PLACES]; STRETCH_BLOCKS]; MOST_PANELS]);
 
 impl Weights for Expanded {
     type Block = [[f32; LANES]; BLOCK_PLACES];
     type Value = f32;
-    const STREAMED: bool = false;
+    const FOR_MANY: bool = true;
 
     #[inline(always)]
     fn load<S: Simd>(simd: S, block: &Self::Block, place: usize) -> S::F {
@@ -142,32 +140,82 @@ impl Weights for Expanded {
     }
 }
 
-/// The numbers below `count` in stretches of so many.
+/// In which stretches of blocks and groups of panels the work is done, one stretch after the other.
 #[inline(always)]
-fn stretches(count: usize, most: usize) -> impl Iterator<Item = Range<usize>> {
-    (0..count).step_by(most.max(1)).map(move |start| start..count.min(start + most))
+fn cut<S: Simd, F: Floating>(
+    bytes: usize,
+    panel_bytes: usize,
+    tile_rows: usize,
+) -> impl Iterator<Item = (Range<usize>, Range<usize>)> {
+    let (panels, blocks) = (bytes / panel_bytes, panel_bytes / size_of::<F::Block>());
+    // Weights that pass once are read from one end to the other.
+    let stretch = if row_cuts::<S>(tile_rows) == 1 { blocks } else { STRETCH_BLOCKS };
+    let group = group_panels::<S>(tile_rows);
+    (0..blocks).step_by(stretch.max(1)).flat_map(move |start| {
+        let stretch = start..blocks.min(start + stretch);
+        (0..panels).step_by(group).map(move |first| (stretch.clone(), first..panels.min(first + group)))
+    })
 }
 
-/// How many rows the largest register tile has: the rows are cut as evenly as possible.
+/// How many register tiles the rows make.
 #[inline(always)]
-fn most_rows<S: Simd>(tile_rows: usize) -> usize {
-    tile_rows.div_ceil(tile_rows.div_ceil(S::TILE_ROWS))
+fn row_cuts<S: Simd>(tile_rows: usize) -> usize {
+    if tile_rows <= S::TILE_ROWS { 1 } else { tile_rows.div_ceil(S::MANY_ROWS) }
 }
 
-/// How many rows a register tile has at least: weights are expanded where they are more than one tile has.
-const fn fewest_rows<S: Simd, W: Weights>() -> usize {
-    if W::STREAMED { 1 } else { S::TILE_ROWS.div_ceil(2) }
+/// How many panels are multiplied at a time.
+#[inline(always)]
+fn group_panels<S: Simd>(tile_rows: usize) -> usize {
+    tile_panels::<S>(if tile_rows <= S::TILE_ROWS { tile_rows } else { S::MANY_ROWS })
 }
 
-/// How many panels a register tile of so many rows has: with few rows several, whose sums do not wait for one another.
-#[inline(always)]
-const fn panels_at_once<S: Simd>(rows: usize) -> usize {
-    if rows <= 3 && 4 * rows <= S::TILE_SUMS {
+/// How many panels a register tile of so many rows has: as many as there are registers for, beside those for the weights
+/// and a row's value.
+const fn tile_panels<S: Simd>(rows: usize) -> usize {
+    if 4 * (rows + 1) < S::REGISTERS {
         4
-    } else if 2 * rows <= S::TILE_SUMS {
+    } else if 2 * (rows + 1) < S::REGISTERS {
         2
     } else {
         1
+    }
+}
+
+/// Whether weights are ever multiplied with so many rows at a time.
+const fn occurs<S: Simd, W: Weights>(rows: usize) -> bool {
+    if W::FOR_MANY { S::MANY_ROWS / 2 <= rows && rows <= S::MANY_ROWS } else { rows <= S::TILE_ROWS }
+}
+
+impl<'a> Ahead<'a> {
+    #[inline(always)]
+    fn new<S: Simd, F: Floating>(
+        panels: &'a [u8],
+        panel_bytes: usize,
+        tile_rows: usize,
+        stretch: &Range<usize>,
+        group: &Range<usize>,
+    ) -> Ahead<'a> {
+        let block_bytes = size_of::<F::Block>();
+        let from = group.start * panel_bytes + stretch.start * block_bytes;
+        let next = if row_cuts::<S>(tile_rows) == 1 {
+            from + PREFETCH_BYTES
+        } else if group.end * panel_bytes < panels.len() {
+            group.end * panel_bytes + stretch.start * block_bytes
+        } else {
+            stretch.end * block_bytes
+        };
+        Ahead { from: &panels[from], panel_bytes, block_bytes, distance: next as isize - from as isize }
+    }
+
+    /// Fetches a share of what stands for one block.
+    #[inline(always)]
+    fn fetch<S: Simd>(&self, simd: S, panels: usize, block: usize, share: Range<usize>) {
+        for panel in 0..panels {
+            for line in share.clone() {
+                let at = panel * self.panel_bytes + block * self.block_bytes + line * LINE_BYTES;
+                simd.prefetch(self.from, self.distance + at as isize);
+            }
+        }
     }
 }
 
@@ -176,25 +224,27 @@ const fn panels_at_once<S: Simd>(rows: usize) -> usize {
 fn add_part<S: Simd, W: Weights>(simd: S, part: &Part<'_, W>, sums: &mut [[f32; LANES]]) {
     /// One arm for each number of rows that may come.
     macro_rules! by_number {
-        ($rows:ident: $($count:literal)+) => {
+        ($rows:ident, $lines:ident: $($count:literal)+) => {
             match $rows.len() {
-                $($count if const { fewest_rows::<S, W>() <= $count && $count <= S::TILE_ROWS } => {
-                    if const { panels_at_once::<S>($count) == 4 } {
-                        add_tile::<S, W, $count, 4>(simd, part, $rows.start, sums);
-                    } else if const { panels_at_once::<S>($count) == 2 } {
-                        add_tile::<S, W, $count, 2>(simd, part, $rows.start, sums);
+                $($count if const { occurs::<S, W>($count) } => {
+                    if const { tile_panels::<S>($count) == 4 } {
+                        add_tile::<S, W, $count, 4>(simd, part, $rows.start, $lines, sums);
+                    } else if const { tile_panels::<S>($count) == 2 } {
+                        add_tile::<S, W, $count, 2>(simd, part, $rows.start, $lines, sums);
                     } else {
-                        add_tile::<S, W, $count, 1>(simd, part, $rows.start, sums);
+                        add_tile::<S, W, $count, 1>(simd, part, $rows.start, $lines, sums);
                     }
                 })+
                 count => unreachable!("a register tile of {count} rows"),
             }
         };
     }
-    let (rows, cuts) = (part.tile_rows, part.tile_rows.div_ceil(S::TILE_ROWS));
+    let (rows, cuts) = (part.tile_rows, row_cuts::<S>(part.tile_rows));
+    let lines = part.ahead.block_bytes / LINE_BYTES;
     for cut in 0..cuts {
         let rows = rows * cut / cuts..rows * (cut + 1) / cuts;
-        by_number!(rows: 1 2 3 4 5 6 7 8 9 10 11 12 13 14);
+        let lines = lines * cut / cuts..lines * (cut + 1) / cuts;
+        by_number!(rows, lines: 1 2 3 4 5 6 7 8 9 10 11 12 13 14);
     }
 }
 
@@ -204,6 +254,7 @@ fn add_tile<S: Simd, W: Weights, const ROWS: usize, const PANELS: usize>(
     simd: S,
     part: &Part<'_, W>,
     first_row: usize,
+    lines: Range<usize>,
     sums: &mut [[f32; LANES]],
 ) {
     let last = part.panels.len() - 1;
@@ -220,10 +271,11 @@ fn add_tile<S: Simd, W: Weights, const ROWS: usize, const PANELS: usize>(
         for (block, panel) in blocks.iter_mut().zip(part.panels) {
             *block = &panel[at];
         }
+        part.ahead.fetch(simd, PANELS, at, lines.clone());
         // Two places at a time, for pairs of them may stand together.
         for pair in 0..BLOCK_PLACES / 2 {
-            add_place::<S, W, ROWS, PANELS>(simd, blocks, rows, 2 * pair, part.prefetch_bytes, &mut totals);
-            add_place::<S, W, ROWS, PANELS>(simd, blocks, rows, 2 * pair + 1, part.prefetch_bytes, &mut totals);
+            add_place::<S, W, ROWS, PANELS>(simd, blocks, rows, 2 * pair, &mut totals);
+            add_place::<S, W, ROWS, PANELS>(simd, blocks, rows, 2 * pair + 1, &mut totals);
         }
     }
     for panel in 0..PANELS {
@@ -240,27 +292,16 @@ fn add_place<S: Simd, W: Weights, const ROWS: usize, const PANELS: usize>(
     blocks: [&W::Block; PANELS],
     rows: &[[W::Value; BLOCK_PLACES]; ROWS],
     place: usize,
-    prefetch_bytes: usize,
     totals: &mut [[S::F; PANELS]; ROWS],
 ) {
     let mut weights = [simd.splat(0.0); PANELS];
     for (weights, block) in weights.iter_mut().zip(blocks) {
-        fetch_ahead::<S, W>(simd, block, place, prefetch_bytes);
         *weights = W::load(simd, block, place);
     }
     for (row, totals) in rows.iter().zip(totals) {
         for (total, &weights) in totals.iter_mut().zip(&weights) {
             *total = W::add(simd, *total, weights, row[place]);
         }
-    }
-}
-
-/// Lets the second cache fetch what stands so far behind a place, once for each line.
-#[inline(always)]
-fn fetch_ahead<S: Simd, W: Weights>(simd: S, block: &W::Block, place: usize, bytes: usize) {
-    let place_bytes = size_of::<W::Block>() / BLOCK_PLACES;
-    if W::STREAMED && (place * place_bytes).is_multiple_of(LINE_BYTES) {
-        simd.prefetch(block, place * place_bytes + bytes);
     }
 }
 

@@ -40,15 +40,17 @@ pub(crate) trait Simd: Copy + Send + Sync {
     /// Sixteen whole numbers of 32 bits, or 64 bytes.
     type I: Copy;
 
-    /// How many sums the registers have room for, beside the weights and a row's value that they are made of.
-    const TILE_SUMS: usize;
-    /// How many rows of sums the registers have room for in products.
+    /// How many vectors the registers hold.
+    const REGISTERS: usize;
+    /// The most rows whose sums stay in registers while weights pass once.
     const TILE_ROWS: usize;
+    /// The rows whose sums do so when there are more: with more panels instead, fewer values are loaded for each product.
+    const MANY_ROWS: usize;
     /// Whether [`Simd::dot_brain`] is one instruction.
     const DOTS_BRAIN: bool;
 
-    /// Lets the second cache fetch what stands so many bytes behind the beginning of something.
-    fn prefetch<T>(self, from: &T, bytes: usize);
+    /// Lets the second cache fetch what stands so many bytes from something.
+    fn prefetch<T>(self, from: &T, bytes: isize);
 
     fn splat(self, value: f32) -> Self::F;
     fn load(self, values: &[f32; LANES]) -> Self::F;
