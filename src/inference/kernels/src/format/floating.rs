@@ -10,13 +10,17 @@ use std::ops::Range;
 use crate::activations::{BLOCK_PLACES, Tile};
 use crate::simd::{LANES, Simd};
 
-/// How many blocks of places are summed before other rows have their turn: meanwhile the weights of four panels stay in the
+/// How many blocks of places are summed before other rows have their turn: meanwhile the weights of two panels stay in the
 /// first cache and the rows of a tile in the second.
-const STRETCH_BLOCKS: usize = 6;
+const STRETCH_BLOCKS: usize = 16;
 /// How far ahead weights are fetched that are read once.
-const PREFETCH_BYTES: usize = 4096;
+const PREFETCH_BYTES: isize = 4096;
 /// The most panels of a register tile.
 const MOST_PANELS: usize = 4;
+/// The most panels of one that is among several for the same panels.
+const MANY_PANELS: usize = 2;
+/// How many lines of each block are fetched ahead with each of several register tiles.
+const LINES_AHEAD: usize = 4;
 /// The most bytes of a block.
 const MOST_BYTES: usize = size_of::<[[f32; LANES]; BLOCK_PLACES]>();
 /// What memory is fetched in.
@@ -28,8 +32,6 @@ pub(super) trait Weights {
     type Block;
     /// What a row has at one place: a number or a pair.
     type Value: Copy;
-    /// Whether they are multiplied with more rows than a register tile has, and never with fewer.
-    const FOR_MANY: bool = false;
 
     /// What the lanes have at one place.
     fn load<S: Simd>(simd: S, block: &Self::Block, place: usize) -> S::F;
@@ -56,15 +58,15 @@ struct Part<'a, W: Weights> {
     ahead: Ahead<'a>,
 }
 
-/// What will be read soon: for each block of each panel of a part, as much as it takes where it stands in memory.
+/// What will be read after a part: for each block of each of its panels another, as they stand in memory.
 #[derive(Clone, Copy)]
 struct Ahead<'a> {
-    /// Where the part's first panel begins, the first of its blocks.
+    /// Where the part's first block stands.
     from: &'a u8,
+    /// How far from there the other is.
+    distance: isize,
     panel_bytes: usize,
     block_bytes: usize,
-    /// How far from there.
-    distance: isize,
 }
 
 /// Sets `sums[panel][row]` to the product of each panel with each row.
@@ -79,13 +81,18 @@ pub(super) fn multiply<S: Simd, F: Floating>(
     sums.fill([0.0; LANES]);
     for (stretch, group) in cut::<S, F>(panels.len(), panel_bytes, tile.rows) {
         let rows = &F::rows(tile)[stretch.start * tile.rows..stretch.end * tile.rows];
-        let ahead = Ahead::new::<S, F>(panels, panel_bytes, tile.rows, &stretch, &group);
+        let ahead = Ahead::new::<F>(panels, panel_bytes, &stretch, &group);
         let sums = &mut sums[group.start * tile.rows..group.end * tile.rows];
         let mut blocks: [&[F::Block]; MOST_PANELS] = [&[]; MOST_PANELS];
         for (blocks, panel) in blocks.iter_mut().zip(group.clone()) {
             *blocks = &F::blocks(&panels[panel * panel_bytes..][..panel_bytes]).0[stretch.clone()];
         }
-        add_part::<S, F>(simd, &Part { panels: &blocks[..group.len()], rows, tile_rows: tile.rows, ahead }, sums);
+        let part = Part { panels: &blocks[..group.len()], rows, tile_rows: tile.rows, ahead };
+        if tile.rows <= S::TILE_ROWS {
+            add_part::<S, F, false>(simd, &part, sums);
+        } else {
+            add_part::<S, F, true>(simd, &part, sums);
+        }
     }
     add_rest::<S, F>(simd, panels, panel_bytes, tile, sums);
 }
@@ -99,11 +106,11 @@ pub(super) fn multiply_many<S: Simd, F: Floating<Value = f32>>(
     tile: Tile<'_>,
     sums: &mut [[f32; LANES]],
 ) {
-    let mut expanded = Expanded([[[[0.0; LANES]; BLOCK_PLACES]; STRETCH_BLOCKS]; MOST_PANELS]);
+    let mut expanded = Expanded([[[[0.0; LANES]; BLOCK_PLACES]; STRETCH_BLOCKS]; MANY_PANELS]);
     sums.fill([0.0; LANES]);
     for (stretch, group) in cut::<S, F>(panels.len(), panel_bytes, tile.rows) {
         let rows = &F::rows(tile)[stretch.start * tile.rows..stretch.end * tile.rows];
-        let ahead = Ahead::new::<S, F>(panels, panel_bytes, tile.rows, &stretch, &group);
+        let ahead = Ahead::new::<F>(panels, panel_bytes, &stretch, &group);
         let sums = &mut sums[group.start * tile.rows..group.end * tile.rows];
         for (panel, expanded) in group.clone().zip(&mut expanded.0) {
             let blocks = &F::blocks(&panels[panel * panel_bytes..][..panel_bytes]).0[stretch.clone()];
@@ -115,19 +122,18 @@ pub(super) fn multiply_many<S: Simd, F: Floating<Value = f32>>(
         }
         let blocks = expanded.0.each_ref().map(|blocks| &blocks[..stretch.len()]);
         let part = Part { panels: &blocks[..group.len()], rows, tile_rows: tile.rows, ahead };
-        add_part::<S, Expanded>(simd, &part, sums);
+        add_part::<S, Expanded, true>(simd, &part, sums);
     }
     add_rest::<S, F>(simd, panels, panel_bytes, tile, sums);
 }
 
 /// Stretches of weights in single precision.
 #[repr(align(64))]
-struct Expanded([[[[f32; LANES]; BLOCK_PLACES]; STRETCH_BLOCKS]; MOST_PANELS]);
+struct Expanded([[[[f32; LANES]; BLOCK_PLACES]; STRETCH_BLOCKS]; MANY_PANELS]);
 
 impl Weights for Expanded {
     type Block = [[f32; LANES]; BLOCK_PLACES];
     type Value = f32;
-    const FOR_MANY: bool = true;
 
     #[inline(always)]
     fn load<S: Simd>(simd: S, block: &Self::Block, place: usize) -> S::F {
@@ -160,13 +166,13 @@ fn cut<S: Simd, F: Floating>(
 /// How many register tiles the rows make.
 #[inline(always)]
 fn row_cuts<S: Simd>(tile_rows: usize) -> usize {
-    if tile_rows <= S::TILE_ROWS { 1 } else { tile_rows.div_ceil(S::MANY_ROWS) }
+    tile_rows.div_ceil(S::TILE_ROWS)
 }
 
 /// How many panels are multiplied at a time.
 #[inline(always)]
 fn group_panels<S: Simd>(tile_rows: usize) -> usize {
-    tile_panels::<S>(if tile_rows <= S::TILE_ROWS { tile_rows } else { S::MANY_ROWS })
+    tile_panels::<S>(tile_rows.min(S::TILE_ROWS))
 }
 
 /// How many panels a register tile of so many rows has: as many as there are registers for, beside those for the weights
@@ -181,39 +187,38 @@ const fn tile_panels<S: Simd>(rows: usize) -> usize {
     }
 }
 
-/// Whether weights are ever multiplied with so many rows at a time.
-const fn occurs<S: Simd, W: Weights>(rows: usize) -> bool {
-    if W::FOR_MANY { S::MANY_ROWS / 2 <= rows && rows <= S::MANY_ROWS } else { rows <= S::TILE_ROWS }
+/// Whether a register tile ever has so many rows.
+const fn occurs<S: Simd, const MANY: bool>(rows: usize) -> bool {
+    rows <= S::TILE_ROWS && (!MANY || S::TILE_ROWS / 2 <= rows)
 }
 
 impl<'a> Ahead<'a> {
     #[inline(always)]
-    fn new<S: Simd, F: Floating>(
+    fn new<F: Floating>(
         panels: &'a [u8],
         panel_bytes: usize,
-        tile_rows: usize,
         stretch: &Range<usize>,
         group: &Range<usize>,
     ) -> Ahead<'a> {
         let block_bytes = size_of::<F::Block>();
         let from = group.start * panel_bytes + stretch.start * block_bytes;
-        let next = if row_cuts::<S>(tile_rows) == 1 {
-            from + PREFETCH_BYTES
-        } else if group.end * panel_bytes < panels.len() {
+        let next = if group.end * panel_bytes < panels.len() {
             group.end * panel_bytes + stretch.start * block_bytes
         } else {
             stretch.end * block_bytes
         };
-        Ahead { from: &panels[from], panel_bytes, block_bytes, distance: next as isize - from as isize }
+        Ahead { from: &panels[from], distance: next as isize - from as isize, panel_bytes, block_bytes }
     }
 
-    /// Fetches a share of what stands for one block.
+    /// Fetches some lines of each panel's block: the register tiles share them.
     #[inline(always)]
-    fn fetch<S: Simd>(&self, simd: S, panels: usize, block: usize, share: Range<usize>) {
-        for panel in 0..panels {
-            for line in share.clone() {
-                let at = panel * self.panel_bytes + block * self.block_bytes + line * LINE_BYTES;
-                simd.prefetch(self.from, self.distance + at as isize);
+    fn fetch<S: Simd, const PANELS: usize>(&self, simd: S, block: usize, cut: usize) {
+        let start = self.distance.wrapping_add(self.block_bytes.wrapping_mul(block) as isize);
+        let share = (LINES_AHEAD * LINE_BYTES).wrapping_mul(cut) % self.block_bytes;
+        for panel in 0..PANELS {
+            for line in 0..LINES_AHEAD {
+                let at = self.panel_bytes.wrapping_mul(panel).wrapping_add(share + line * LINE_BYTES);
+                simd.prefetch(self.from, start.wrapping_add(at as isize));
             }
         }
     }
@@ -221,18 +226,18 @@ impl<'a> Ahead<'a> {
 
 /// Adds a part to the sums of all rows.
 #[inline(always)]
-fn add_part<S: Simd, W: Weights>(simd: S, part: &Part<'_, W>, sums: &mut [[f32; LANES]]) {
+fn add_part<S: Simd, W: Weights, const MANY: bool>(simd: S, part: &Part<'_, W>, sums: &mut [[f32; LANES]]) {
     /// One arm for each number of rows that may come.
     macro_rules! by_number {
-        ($rows:ident, $lines:ident: $($count:literal)+) => {
+        ($rows:ident, $cut:ident: $($count:literal)+) => {
             match $rows.len() {
-                $($count if const { occurs::<S, W>($count) } => {
+                $($count if const { occurs::<S, MANY>($count) } => {
                     if const { tile_panels::<S>($count) == 4 } {
-                        add_tile::<S, W, $count, 4>(simd, part, $rows.start, $lines, sums);
+                        add_tile::<S, W, $count, 4, MANY>(simd, part, $rows.start, $cut, sums);
                     } else if const { tile_panels::<S>($count) == 2 } {
-                        add_tile::<S, W, $count, 2>(simd, part, $rows.start, $lines, sums);
+                        add_tile::<S, W, $count, 2, MANY>(simd, part, $rows.start, $cut, sums);
                     } else {
-                        add_tile::<S, W, $count, 1>(simd, part, $rows.start, $lines, sums);
+                        add_tile::<S, W, $count, 1, MANY>(simd, part, $rows.start, $cut, sums);
                     }
                 })+
                 count => unreachable!("a register tile of {count} rows"),
@@ -240,24 +245,24 @@ fn add_part<S: Simd, W: Weights>(simd: S, part: &Part<'_, W>, sums: &mut [[f32; 
         };
     }
     let (rows, cuts) = (part.tile_rows, row_cuts::<S>(part.tile_rows));
-    let lines = part.ahead.block_bytes / LINE_BYTES;
     for cut in 0..cuts {
         let rows = rows * cut / cuts..rows * (cut + 1) / cuts;
-        let lines = lines * cut / cuts..lines * (cut + 1) / cuts;
-        by_number!(rows, lines: 1 2 3 4 5 6 7 8 9 10 11 12 13 14);
+        by_number!(rows, cut: 1 2 3 4 5 6 7 8 9 10 11 12 13 14);
     }
 }
 
 /// Adds a part to the sums of a few rows.  Where there are fewer panels than a tile has, the last one stands for more.
 #[inline(always)]
-fn add_tile<S: Simd, W: Weights, const ROWS: usize, const PANELS: usize>(
+fn add_tile<S: Simd, W: Weights, const ROWS: usize, const PANELS: usize, const MANY: bool>(
     simd: S,
     part: &Part<'_, W>,
     first_row: usize,
-    lines: Range<usize>,
+    cut: usize,
     sums: &mut [[f32; LANES]],
 ) {
     let last = part.panels.len() - 1;
+    let mut panels = [part.panels[last]; PANELS];
+    panels[..=last].copy_from_slice(part.panels);
     let mut totals = [[simd.splat(0.0); PANELS]; ROWS];
     for panel in 0..PANELS {
         let sums = &sums[panel.min(last) * part.tile_rows + first_row..][..ROWS];
@@ -267,15 +272,14 @@ fn add_tile<S: Simd, W: Weights, const ROWS: usize, const PANELS: usize>(
     }
     for (at, rows) in part.rows.chunks_exact(part.tile_rows).enumerate() {
         let rows: &[_; ROWS] = rows[first_row..].first_chunk().expect("the rows are some of the tile's");
-        let mut blocks = [&part.panels[last][at]; PANELS];
-        for (block, panel) in blocks.iter_mut().zip(part.panels) {
-            *block = &panel[at];
+        let blocks = panels.map(|panel| &panel[at]);
+        if MANY {
+            part.ahead.fetch::<S, PANELS>(simd, at, cut);
         }
-        part.ahead.fetch(simd, PANELS, at, lines.clone());
         // Two places at a time, for pairs of them may stand together.
         for pair in 0..BLOCK_PLACES / 2 {
-            add_place::<S, W, ROWS, PANELS>(simd, blocks, rows, 2 * pair, &mut totals);
-            add_place::<S, W, ROWS, PANELS>(simd, blocks, rows, 2 * pair + 1, &mut totals);
+            add_place::<S, W, ROWS, PANELS, MANY>(simd, blocks, rows, 2 * pair, &mut totals);
+            add_place::<S, W, ROWS, PANELS, MANY>(simd, blocks, rows, 2 * pair + 1, &mut totals);
         }
     }
     for panel in 0..PANELS {
@@ -287,7 +291,7 @@ fn add_tile<S: Simd, W: Weights, const ROWS: usize, const PANELS: usize>(
 }
 
 #[inline(always)]
-fn add_place<S: Simd, W: Weights, const ROWS: usize, const PANELS: usize>(
+fn add_place<S: Simd, W: Weights, const ROWS: usize, const PANELS: usize, const MANY: bool>(
     simd: S,
     blocks: [&W::Block; PANELS],
     rows: &[[W::Value; BLOCK_PLACES]; ROWS],
@@ -296,6 +300,10 @@ fn add_place<S: Simd, W: Weights, const ROWS: usize, const PANELS: usize>(
 ) {
     let mut weights = [simd.splat(0.0); PANELS];
     for (weights, block) in weights.iter_mut().zip(blocks) {
+        let at = place * (size_of::<W::Block>() / BLOCK_PLACES);
+        if !MANY && at.is_multiple_of(LINE_BYTES) {
+            simd.prefetch(block, PREFETCH_BYTES + at as isize);
+        }
         *weights = W::load(simd, block, place);
     }
     for (row, totals) in rows.iter().zip(totals) {

@@ -44,8 +44,6 @@ pub(crate) trait Simd: Copy + Send + Sync {
     const REGISTERS: usize;
     /// The most rows whose sums stay in registers while weights pass once.
     const TILE_ROWS: usize;
-    /// The rows whose sums do so when there are more: with more panels instead, fewer values are loaded for each product.
-    const MANY_ROWS: usize;
     /// Whether [`Simd::dot_brain`] is one instruction.
     const DOTS_BRAIN: bool;
 

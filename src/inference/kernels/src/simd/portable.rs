@@ -19,7 +19,6 @@ impl Simd for Portable {
 
     const REGISTERS: usize = 4;
     const TILE_ROWS: usize = 2;
-    const MANY_ROWS: usize = 2;
     const DOTS_BRAIN: bool = false;
 
     #[inline(always)]

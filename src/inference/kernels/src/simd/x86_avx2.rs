@@ -48,7 +48,6 @@ impl<const VNNI: bool> Simd for Avx2<VNNI> {
 
     const REGISTERS: usize = 8;
     const TILE_ROWS: usize = 6;
-    const MANY_ROWS: usize = 6;
     const DOTS_BRAIN: bool = false;
 
     #[inline(always)]

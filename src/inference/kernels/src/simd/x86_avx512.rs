@@ -41,7 +41,6 @@ impl<const BRAIN: bool> Simd for Avx512<BRAIN> {
 
     const REGISTERS: usize = 32;
     const TILE_ROWS: usize = 14;
-    const MANY_ROWS: usize = 6;
     const DOTS_BRAIN: bool = BRAIN;
 
     #[inline(always)]
