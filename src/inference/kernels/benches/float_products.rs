@@ -1,5 +1,5 @@
 //! How fast products with floating-point weights are, beside what the processor could do: the peak of its arithmetic, from
-//! registers alone, and the rate at which it reads memory, both measured again before every figure.
+//! registers alone, and the rate at which it reads memory, both measured in between.
 //!
 //! `cargo bench -p ampoule-kernels --bench float_products -- [threads] [format]`
 
@@ -8,13 +8,18 @@ mod limits;
 use std::hint::black_box;
 use std::num::NonZero;
 
-use ampoule_kernels::{Activations, Format, Packed, Packing, Processor, Product, Target};
+use ampoule_kernels::{Activations, Form, Format, Packed, Packing, Processor, Product, Target};
 
 /// More than any cache holds.
 const WEIGHT_BYTES: usize = 640 << 20;
-/// How long one figure is measured in each round.
-const ROUND_SECONDS: f64 = 0.06;
-const ROUNDS: usize = 5;
+/// How long a round is at least.
+const ROUND_SECONDS: f64 = 0.002;
+/// The fastest of so many rounds is told: whatever else a machine does makes a round slower, and nothing makes it faster.
+const ROUNDS: usize = 48;
+/// Unless they take longer than this together.
+const MOST_SECONDS: f64 = 1.5;
+/// After how many rounds the rate of reading is measured anew.
+const ROUNDS_PER_READ: usize = 12;
 
 /// Inputs, outputs, and how many rows.
 type Shape = (usize, usize, &'static [usize]);
@@ -39,7 +44,9 @@ fn main() {
     };
     for threads in [1, 2].into_iter().filter(|threads: &usize| chosen(&threads.to_string(), true)) {
         let processor = Processor::new(NonZero::new(threads).expect("at least one")).expect("threads start");
-        println!("{} threads, {}", threads, processor.isa);
+        let (single, brain) = limits::peaks(&processor);
+        let (single, brain) = (single / 1e9, brain.map_or(f64::NAN, |brain| brain / 1e9));
+        println!("{threads} threads, {}: {single:.0} GFLOP/s, in bfloat16 {brain:.0}", processor.isa);
         println!("format   inputs outputs   rows   GFLOP/s  of peak      GB/s  of read   filling");
         for format in [Format::F32, Format::F16, Format::BF16] {
             if !chosen(&format!("{format:?}"), false) {
@@ -82,11 +89,19 @@ fn report(processor: &Processor, weights: &[Packed], rows: usize) {
     let mut activations = Activations::default();
     let values: Vec<f32> = (0..inputs).map(|input| (input % 13) as f32 - 6.0).collect();
     let mut target = vec![0.0; rows * outputs];
-    let (mut peaks, mut reads, mut rates, mut filling) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+    let (mut peak, mut read, mut rate, mut filling): (f64, f64, f64, f64) = (0.0, 0.0, 0.0, 0.0);
     let mut next = weights.iter().cycle();
-    for round in 0..=ROUNDS {
-        let peak = limits::peak(processor, format);
-        let read = limits::read(processor);
+    let mut spent = 0.0;
+    for round in 0..ROUNDS {
+        if spent > MOST_SECONDS {
+            break;
+        }
+        let (single, brain) = limits::peaks(processor);
+        let best = if format.form() == Form::Brain { brain.unwrap_or(single).max(single) } else { single };
+        peak = peak.max(best);
+        if round % ROUNDS_PER_READ == 0 {
+            read = read.max(limits::read(processor));
+        }
         let (mut fills, mut products, mut count) = (0.0, 0.0, 0.0);
         while products < ROUND_SECONDS {
             let start = limits::seconds(processor);
@@ -100,15 +115,11 @@ fn report(processor: &Processor, weights: &[Packed], rows: usize) {
             count += 1.0;
         }
         black_box(&target);
-        // The first round warms up.
-        if round > 0 {
-            peaks.push(peak);
-            reads.push(read);
-            rates.push(count / products);
-            filling.push(fills / products);
+        spent += fills + products;
+        if count / products > rate {
+            (rate, filling) = (count / products, fills / products);
         }
     }
-    let (peak, read, rate, filling) = (median(peaks), median(reads), median(rates), median(filling));
     let flops = rate * (2 * rows * inputs * outputs) as f64;
     let bytes = rate * weights[0].bytes() as f64;
     println!(
@@ -120,9 +131,4 @@ fn report(processor: &Processor, weights: &[Packed], rows: usize) {
         100.0 * bytes / read,
         100.0 * filling
     );
-}
-
-fn median(mut values: Vec<f64>) -> f64 {
-    values.sort_by(f64::total_cmp);
-    values[values.len() / 2]
 }

@@ -79,16 +79,16 @@ impl Isa {
             Set::Portable => kernel.run(simd::Portable),
             // SAFETY: a value of this set exists only where the processor was asked for the features and has them.
             #[cfg(target_arch = "x86_64")]
-            Set::Avx2 => unsafe { simd::avx2(kernel) },
+            Set::Avx2Vnni if const { K::DOTS_BYTES } => unsafe { simd::avx2_vnni(kernel) },
+            // SAFETY: as above, and the second set includes the first.
+            #[cfg(target_arch = "x86_64")]
+            Set::Avx2 | Set::Avx2Vnni => unsafe { simd::avx2(kernel) },
             // SAFETY: as above.
             #[cfg(target_arch = "x86_64")]
-            Set::Avx2Vnni => unsafe { simd::avx2_vnni(kernel) },
-            // SAFETY: as above.
+            Set::Avx512Bf16 if const { K::DOTS_BRAIN } => unsafe { simd::avx512_bf16(kernel) },
+            // SAFETY: as above, and the second set includes the first.
             #[cfg(target_arch = "x86_64")]
-            Set::Avx512 => unsafe { simd::avx512(kernel) },
-            // SAFETY: as above.
-            #[cfg(target_arch = "x86_64")]
-            Set::Avx512Bf16 => unsafe { simd::avx512_bf16(kernel) },
+            Set::Avx512 | Set::Avx512Bf16 => unsafe { simd::avx512(kernel) },
         }
     }
 

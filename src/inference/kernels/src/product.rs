@@ -4,7 +4,7 @@ use std::cell::RefCell;
 use std::marker::PhantomData;
 use std::ops::Range;
 
-use crate::activations::{Activations, TILE_ROWS};
+use crate::activations::{Activations, Form, TILE_ROWS};
 use crate::format::{PanelFormat, with_format};
 use crate::memory::Buffer;
 use crate::pool::Pieces;
@@ -21,7 +21,7 @@ const PANEL_GROUP: usize = 4;
 
 thread_local! {
     /// The sums of some panels with the rows of a tile.
-    static SUMS: RefCell<Buffer<f32>> = RefCell::new(Buffer::zeroed(MOST_PANELS * TILE_ROWS * LANES));
+    static SUMS: RefCell<Buffer<f32>> = RefCell::default();
 }
 
 /// `rows · weightsᵀ`.
@@ -65,7 +65,8 @@ impl Processor {
         self.pool.for_each(pieces.len(), |index| {
             let (product, panels, tiles) = &pieces[index];
             SUMS.with_borrow_mut(|sums| {
-                let sums = sums.as_chunks_mut().0;
+                sums.reserve_zeroed(MOST_PANELS * TILE_ROWS * LANES);
+                let (sums, _) = sums.as_chunks_mut();
                 for tile in tiles.clone() {
                     with_format!(product.weights.format(), F => {
                         let panels = panels.clone();
@@ -134,6 +135,8 @@ struct Panels<'a, F> {
 
 impl<F: PanelFormat> Kernel for Panels<'_, F> {
     type Output = ();
+    const DOTS_BYTES: bool = matches!(F::FORM, Form::Bytes32 | Form::Bytes256);
+    const DOTS_BRAIN: bool = matches!(F::FORM, Form::Brain);
 
     #[inline(always)]
     fn run<S: Simd>(self, simd: S) {

@@ -4,7 +4,7 @@ use std::arch::x86_64::*;
 use std::hint::black_box;
 use std::sync::OnceLock;
 
-use ampoule_kernels::{Buffer, Format, Processor};
+use ampoule_kernels::{Buffer, Processor};
 
 /// More than any cache holds.
 const READ_BYTES: usize = 640 << 20;
@@ -14,34 +14,40 @@ const READ_PIECE: usize = 1 << 20;
 const PREFETCH_BYTES: usize = 4096;
 /// How many sums there are that do not wait for one another: as many as hide the arithmetic's latency.
 const SUMS: usize = 12;
-const STEPS: usize = 100_000;
+const STEPS: usize = 20_000;
 
-/// The processor's time that this program has had, for each thread: on a busy machine the wall's tells about others.
+/// The time: of one thread, what the processor gave it; of several, the wall's.
 pub(crate) fn seconds(processor: &Processor) -> f64 {
+    let clock = if processor.pool.threads() == 1 { libc::CLOCK_THREAD_CPUTIME_ID } else { libc::CLOCK_MONOTONIC };
     let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
     // SAFETY: the time is written to a place that is there.
-    assert_eq!(unsafe { libc::clock_gettime(libc::CLOCK_PROCESS_CPUTIME_ID, &mut time) }, 0, "a clock");
-    (time.tv_sec as f64 + time.tv_nsec as f64 / 1e9) / processor.pool.threads() as f64
+    assert_eq!(unsafe { libc::clock_gettime(clock, &mut time) }, 0, "a clock");
+    time.tv_sec as f64 + time.tv_nsec as f64 / 1e9
 }
 
-/// Operations a second of all threads, a multiplication and an addition counting for one each.
+/// Operations a second of all threads in single precision and, where there are instructions for it, in bfloat16, a
+/// multiplication and an addition counting for one each.
 ///
 /// # Panics
 /// When the processor lacks AVX2.
-pub(crate) fn peak(processor: &Processor, format: Format) -> f64 {
-    let (arithmetic, operations): (unsafe fn(), usize) =
-        if is_x86_feature_detected!("avx512bf16") && format == Format::BF16 {
-            (brain_avx512, 64)
-        } else if is_x86_feature_detected!("avx512f") {
-            (single_avx512, 32)
-        } else {
-            assert!(is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma"), "a processor with AVX2");
-            (single_avx2, 16)
-        };
+pub(crate) fn peaks(processor: &Processor) -> (f64, Option<f64>) {
+    let single = if is_x86_feature_detected!("avx512f") {
+        // SAFETY: the processor was asked for the instructions.
+        peak(processor, 32, || unsafe { single_avx512() })
+    } else {
+        assert!(is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma"), "a processor with AVX2");
+        // SAFETY: as above.
+        peak(processor, 16, || unsafe { single_avx2() })
+    };
+    // SAFETY: as above.
+    let brain = || peak(processor, 64, || unsafe { brain_avx512() });
+    (single, is_x86_feature_detected!("avx512bf16").then(brain))
+}
+
+fn peak(processor: &Processor, operations: usize, arithmetic: impl Fn() + Sync) -> f64 {
     let pieces = 8 * processor.pool.threads();
     let start = seconds(processor);
-    // SAFETY: the processor was asked for the instructions.
-    processor.pool.for_each(pieces, |_| unsafe { arithmetic() });
+    processor.pool.for_each(pieces, |_| arithmetic());
     (pieces * STEPS * SUMS * operations) as f64 / (seconds(processor) - start)
 }
 

@@ -14,11 +14,13 @@ use crate::simd::{LANES, Simd};
 /// first cache and the rows of a tile in the second.
 const STRETCH_BLOCKS: usize = 16;
 /// How far ahead weights are fetched that are read once.
-const PREFETCH_BYTES: usize = 4096;
+const PREFETCH_BYTES: isize = 4096;
 /// The most panels of a register tile.
 const MOST_PANELS: usize = 4;
-/// How many panels' weights are expanded at a time.
-const EXPANDED_PANELS: usize = 2;
+/// The most panels of one that is among several for the same panels.
+const MANY_PANELS: usize = 2;
+/// How many lines of each block are fetched ahead with each of several register tiles.
+const LINES_AHEAD: usize = 4;
 /// The most bytes of a block.
 const MOST_BYTES: usize = size_of::<[[f32; LANES]; BLOCK_PLACES]>();
 /// What memory is fetched in.
@@ -30,8 +32,6 @@ pub(super) trait Weights {
     type Block;
     /// What a row has at one place: a number or a pair.
     type Value: Copy;
-    /// Whether they come from memory, and so are better fetched ahead.
-    const STREAMED: bool = true;
 
     /// What the lanes have at one place.
     fn load<S: Simd>(simd: S, block: &Self::Block, place: usize) -> S::F;
@@ -54,8 +54,19 @@ struct Part<'a, W: Weights> {
     panels: &'a [&'a [W::Block]],
     rows: &'a [[W::Value; BLOCK_PLACES]],
     tile_rows: usize,
-    /// How far behind what is multiplied something stands that will be read soon.
-    prefetch_bytes: usize,
+    /// What is fetched meanwhile.
+    ahead: Ahead<'a>,
+}
+
+/// What will be read after a part: for each block of each of its panels another, as they stand in memory.
+#[derive(Clone, Copy)]
+struct Ahead<'a> {
+    /// Where the part's first block stands.
+    from: &'a u8,
+    /// How far from there the other is.
+    distance: isize,
+    panel_bytes: usize,
+    block_bytes: usize,
 }
 
 /// Sets `sums[panel][row]` to the product of each panel with each row.
@@ -67,28 +78,26 @@ pub(super) fn multiply<S: Simd, F: Floating>(
     tile: Tile<'_>,
     sums: &mut [[f32; LANES]],
 ) {
-    let (rows, tile_rows) = (F::rows(tile), tile.rows);
-    let blocks = panel_bytes / size_of::<F::Block>();
-    let at_once = panels_at_once::<S>(most_rows::<S>(tile_rows));
-    let group_bytes = at_once * panel_bytes;
-    let (stretch_blocks, prefetch_bytes) =
-        if tile_rows <= S::TILE_ROWS { (blocks, PREFETCH_BYTES) } else { (STRETCH_BLOCKS, group_bytes) };
     sums.fill([0.0; LANES]);
-    for stretch in stretches(blocks, stretch_blocks) {
-        let rows = &rows[stretch.start * tile_rows..stretch.end * tile_rows];
-        for (panels, sums) in panels.chunks(group_bytes).zip(sums.chunks_mut(at_once * tile_rows)) {
-            let mut group: [&[F::Block]; MOST_PANELS] = [&[]; MOST_PANELS];
-            for (blocks, panel) in group.iter_mut().zip(panels.chunks_exact(panel_bytes)) {
-                *blocks = &F::blocks(panel).0[stretch.clone()];
-            }
-            let panels = &group[..panels.len() / panel_bytes];
-            add_part::<S, F>(simd, &Part { panels, rows, tile_rows, prefetch_bytes }, sums);
+    for (stretch, group) in cut::<S, F>(panels.len(), panel_bytes, tile.rows) {
+        let rows = &F::rows(tile)[stretch.start * tile.rows..stretch.end * tile.rows];
+        let ahead = Ahead::new::<F>(panels, panel_bytes, &stretch, &group);
+        let sums = &mut sums[group.start * tile.rows..group.end * tile.rows];
+        let mut blocks: [&[F::Block]; MOST_PANELS] = [&[]; MOST_PANELS];
+        for (blocks, panel) in blocks.iter_mut().zip(group.clone()) {
+            *blocks = &F::blocks(&panels[panel * panel_bytes..][..panel_bytes]).0[stretch.clone()];
+        }
+        let part = Part { panels: &blocks[..group.len()], rows, tile_rows: tile.rows, ahead };
+        if tile.rows <= S::TILE_ROWS {
+            add_part::<S, F, false>(simd, &part, sums);
+        } else {
+            add_part::<S, F, true>(simd, &part, sums);
         }
     }
     add_rest::<S, F>(simd, panels, panel_bytes, tile, sums);
 }
 
-/// Does the same for more rows than registers hold sums of: each weight is brought to single precision once for all.
+/// Does the same for more rows than a register tile has: each weight is brought to single precision once for all.
 #[inline(always)]
 pub(super) fn multiply_many<S: Simd, F: Floating<Value = f32>>(
     simd: S,
@@ -97,39 +106,34 @@ pub(super) fn multiply_many<S: Simd, F: Floating<Value = f32>>(
     tile: Tile<'_>,
     sums: &mut [[f32; LANES]],
 ) {
-    let (rows, tile_rows) = (F::rows(tile), tile.rows);
-    let blocks = panel_bytes / size_of::<F::Block>();
-    let at_once = panels_at_once::<S>(most_rows::<S>(tile_rows)).min(EXPANDED_PANELS);
-    let group_bytes = at_once * panel_bytes;
-    let mut expanded = Expanded([[[[0.0; LANES]; BLOCK_PLACES]; STRETCH_BLOCKS]; EXPANDED_PANELS]);
+    let mut expanded = Expanded([[[[0.0; LANES]; BLOCK_PLACES]; STRETCH_BLOCKS]; MANY_PANELS]);
     sums.fill([0.0; LANES]);
-    for stretch in stretches(blocks, STRETCH_BLOCKS) {
-        let rows = &rows[stretch.start * tile_rows..stretch.end * tile_rows];
-        for (panels, sums) in panels.chunks(group_bytes).zip(sums.chunks_mut(at_once * tile_rows)) {
-            for (panel, expanded) in panels.chunks_exact(panel_bytes).zip(&mut expanded.0) {
-                for (block, expanded) in F::blocks(panel).0[stretch.clone()].iter().zip(expanded) {
-                    for (place, expanded) in expanded.iter_mut().enumerate() {
-                        fetch_ahead::<S, F>(simd, block, place, group_bytes);
-                        simd.store(F::load(simd, block, place), expanded);
-                    }
+    for (stretch, group) in cut::<S, F>(panels.len(), panel_bytes, tile.rows) {
+        let rows = &F::rows(tile)[stretch.start * tile.rows..stretch.end * tile.rows];
+        let ahead = Ahead::new::<F>(panels, panel_bytes, &stretch, &group);
+        let sums = &mut sums[group.start * tile.rows..group.end * tile.rows];
+        for (panel, expanded) in group.clone().zip(&mut expanded.0) {
+            let blocks = &F::blocks(&panels[panel * panel_bytes..][..panel_bytes]).0[stretch.clone()];
+            for (block, expanded) in blocks.iter().zip(expanded) {
+                for (place, expanded) in expanded.iter_mut().enumerate() {
+                    simd.store(F::load(simd, block, place), expanded);
                 }
             }
-            let group = expanded.0.each_ref().map(|blocks| &blocks[..stretch.len()]);
-            let panels = &group[..panels.len() / panel_bytes];
-            add_part::<S, Expanded>(simd, &Part { panels, rows, tile_rows, prefetch_bytes: 0 }, sums);
         }
+        let blocks = expanded.0.each_ref().map(|blocks| &blocks[..stretch.len()]);
+        let part = Part { panels: &blocks[..group.len()], rows, tile_rows: tile.rows, ahead };
+        add_part::<S, Expanded, true>(simd, &part, sums);
     }
     add_rest::<S, F>(simd, panels, panel_bytes, tile, sums);
 }
 
 /// Stretches of weights in single precision.
 #[repr(align(64))]
-struct Expanded([[[[f32; LANES]; BLOCK_PLACES]; STRETCH_BLOCKS]; EXPANDED_PANELS]);
+struct Expanded([[[[f32; LANES]; BLOCK_PLACES]; STRETCH_BLOCKS]; MANY_PANELS]);
 
 impl Weights for Expanded {
     type Block = [[f32; LANES]; BLOCK_PLACES];
     type Value = f32;
-    const STREAMED: bool = false;
 
     #[inline(always)]
     fn load<S: Simd>(simd: S, block: &Self::Block, place: usize) -> S::F {
@@ -142,89 +146,144 @@ impl Weights for Expanded {
     }
 }
 
-/// The numbers below `count` in stretches of so many.
+/// In which stretches of blocks and groups of panels the work is done, one stretch after the other.
 #[inline(always)]
-fn stretches(count: usize, most: usize) -> impl Iterator<Item = Range<usize>> {
-    (0..count).step_by(most.max(1)).map(move |start| start..count.min(start + most))
+fn cut<S: Simd, F: Floating>(
+    bytes: usize,
+    panel_bytes: usize,
+    tile_rows: usize,
+) -> impl Iterator<Item = (Range<usize>, Range<usize>)> {
+    let (panels, blocks) = (bytes / panel_bytes, panel_bytes / size_of::<F::Block>());
+    // Weights that pass once are read from one end to the other.
+    let stretch = if row_cuts::<S>(tile_rows) == 1 { blocks } else { STRETCH_BLOCKS };
+    let group = group_panels::<S>(tile_rows);
+    (0..blocks).step_by(stretch.max(1)).flat_map(move |start| {
+        let stretch = start..blocks.min(start + stretch);
+        (0..panels).step_by(group).map(move |first| (stretch.clone(), first..panels.min(first + group)))
+    })
 }
 
-/// How many rows the largest register tile has: the rows are cut as evenly as possible.
+/// How many register tiles the rows make.
 #[inline(always)]
-fn most_rows<S: Simd>(tile_rows: usize) -> usize {
-    tile_rows.div_ceil(tile_rows.div_ceil(S::TILE_ROWS))
+fn row_cuts<S: Simd>(tile_rows: usize) -> usize {
+    tile_rows.div_ceil(S::TILE_ROWS)
 }
 
-/// How many panels a register tile of so many rows has: with few rows several, whose sums do not wait for one another.
+/// How many panels are multiplied at a time.
 #[inline(always)]
-const fn panels_at_once<S: Simd>(rows: usize) -> usize {
-    if rows <= 3 && 4 * rows <= S::TILE_SUMS {
+fn group_panels<S: Simd>(tile_rows: usize) -> usize {
+    tile_panels::<S>(tile_rows.min(S::TILE_ROWS))
+}
+
+/// How many panels a register tile of so many rows has: as many as there are registers for, beside those for the weights
+/// and a row's value.
+const fn tile_panels<S: Simd>(rows: usize) -> usize {
+    if 4 * (rows + 1) < S::REGISTERS {
         4
-    } else if 2 * rows <= S::TILE_SUMS {
+    } else if 2 * (rows + 1) < S::REGISTERS {
         2
     } else {
         1
     }
 }
 
+/// Whether a register tile ever has so many rows.
+const fn occurs<S: Simd, const MANY: bool>(rows: usize) -> bool {
+    rows <= S::TILE_ROWS && (!MANY || S::TILE_ROWS / 2 <= rows)
+}
+
+impl<'a> Ahead<'a> {
+    #[inline(always)]
+    fn new<F: Floating>(
+        panels: &'a [u8],
+        panel_bytes: usize,
+        stretch: &Range<usize>,
+        group: &Range<usize>,
+    ) -> Ahead<'a> {
+        let block_bytes = size_of::<F::Block>();
+        let from = group.start * panel_bytes + stretch.start * block_bytes;
+        let next = if group.end * panel_bytes < panels.len() {
+            group.end * panel_bytes + stretch.start * block_bytes
+        } else {
+            stretch.end * block_bytes
+        };
+        Ahead { from: &panels[from], distance: next as isize - from as isize, panel_bytes, block_bytes }
+    }
+
+    /// Fetches some lines of each panel's block: the register tiles share them.
+    #[inline(always)]
+    fn fetch<S: Simd, const PANELS: usize>(&self, simd: S, block: usize, cut: usize) {
+        let start = self.distance.wrapping_add(self.block_bytes.wrapping_mul(block) as isize);
+        let share = (LINES_AHEAD * LINE_BYTES).wrapping_mul(cut) % self.block_bytes;
+        for panel in 0..PANELS {
+            for line in 0..LINES_AHEAD {
+                let at = self.panel_bytes.wrapping_mul(panel).wrapping_add(share + line * LINE_BYTES);
+                simd.prefetch(self.from, start.wrapping_add(at as isize));
+            }
+        }
+    }
+}
+
 /// Adds a part to the sums of all rows.
 #[inline(always)]
-fn add_part<S: Simd, W: Weights>(simd: S, part: &Part<'_, W>, sums: &mut [[f32; LANES]]) {
-    /// One arm for each number of rows; those that the instruction set has too few registers for are never taken.
+fn add_part<S: Simd, W: Weights, const MANY: bool>(simd: S, part: &Part<'_, W>, sums: &mut [[f32; LANES]]) {
+    /// One arm for each number of rows that may come.
     macro_rules! by_number {
-        ($rows:ident: $($count:literal)+) => {
+        ($rows:ident, $cut:ident: $($count:literal)+) => {
             match $rows.len() {
-                $($count if $count <= S::TILE_ROWS => match (panels_at_once::<S>($count), part.panels.len()) {
-                    (4, 4) => add_tile::<S, W, $count, 4>(simd, part, 0, $rows.start, sums),
-                    (2, 2) => add_tile::<S, W, $count, 2>(simd, part, 0, $rows.start, sums),
-                    (_, panels) => {
-                        for panel in 0..panels {
-                            add_tile::<S, W, $count, 1>(simd, part, panel, $rows.start, sums);
-                        }
+                $($count if const { occurs::<S, MANY>($count) } => {
+                    if const { tile_panels::<S>($count) == 4 } {
+                        add_tile::<S, W, $count, 4, MANY>(simd, part, $rows.start, $cut, sums);
+                    } else if const { tile_panels::<S>($count) == 2 } {
+                        add_tile::<S, W, $count, 2, MANY>(simd, part, $rows.start, $cut, sums);
+                    } else {
+                        add_tile::<S, W, $count, 1, MANY>(simd, part, $rows.start, $cut, sums);
                     }
-                },)+
+                })+
                 count => unreachable!("a register tile of {count} rows"),
             }
         };
     }
-    let (rows, cuts) = (part.tile_rows, part.tile_rows.div_ceil(S::TILE_ROWS));
+    let (rows, cuts) = (part.tile_rows, row_cuts::<S>(part.tile_rows));
     for cut in 0..cuts {
         let rows = rows * cut / cuts..rows * (cut + 1) / cuts;
-        by_number!(rows: 1 2 3 4 5 6 7 8 9 10 11 12 13 14);
+        by_number!(rows, cut: 1 2 3 4 5 6 7 8 9 10 11 12 13 14);
     }
 }
 
-/// Adds a part to the sums of a few rows with one or several panels.
+/// Adds a part to the sums of a few rows.  Where there are fewer panels than a tile has, the last one stands for more.
 #[inline(always)]
-fn add_tile<S: Simd, W: Weights, const ROWS: usize, const PANELS: usize>(
+fn add_tile<S: Simd, W: Weights, const ROWS: usize, const PANELS: usize, const MANY: bool>(
     simd: S,
     part: &Part<'_, W>,
-    first_panel: usize,
     first_row: usize,
+    cut: usize,
     sums: &mut [[f32; LANES]],
 ) {
-    let panels: &[&[W::Block]; PANELS] = part.panels[first_panel..].first_chunk().expect("the panels are there");
-    let blocks = part.rows.chunks_exact(part.tile_rows);
+    let last = part.panels.len() - 1;
+    let mut panels = [part.panels[last]; PANELS];
+    panels[..=last].copy_from_slice(part.panels);
     let mut totals = [[simd.splat(0.0); PANELS]; ROWS];
     for panel in 0..PANELS {
-        let sums = &sums[(first_panel + panel) * part.tile_rows + first_row..][..ROWS];
+        let sums = &sums[panel.min(last) * part.tile_rows + first_row..][..ROWS];
         for (totals, sums) in totals.iter_mut().zip(sums) {
             totals[panel] = simd.load(sums);
         }
     }
-    for (at, rows) in blocks.enumerate() {
+    for (at, rows) in part.rows.chunks_exact(part.tile_rows).enumerate() {
         let rows: &[_; ROWS] = rows[first_row..].first_chunk().expect("the rows are some of the tile's");
-        let mut weights = [&panels[0][at]; PANELS];
-        for (weights, panel) in weights.iter_mut().zip(panels) {
-            *weights = &panel[at];
+        let blocks = panels.map(|panel| &panel[at]);
+        if MANY {
+            part.ahead.fetch::<S, PANELS>(simd, at, cut);
         }
         // Two places at a time, for pairs of them may stand together.
         for pair in 0..BLOCK_PLACES / 2 {
-            add_place::<S, W, ROWS, PANELS>(simd, weights, rows, 2 * pair, part.prefetch_bytes, &mut totals);
-            add_place::<S, W, ROWS, PANELS>(simd, weights, rows, 2 * pair + 1, part.prefetch_bytes, &mut totals);
+            add_place::<S, W, ROWS, PANELS, MANY>(simd, blocks, rows, 2 * pair, &mut totals);
+            add_place::<S, W, ROWS, PANELS, MANY>(simd, blocks, rows, 2 * pair + 1, &mut totals);
         }
     }
     for panel in 0..PANELS {
-        let sums = &mut sums[(first_panel + panel) * part.tile_rows + first_row..][..ROWS];
+        let sums = &mut sums[panel.min(last) * part.tile_rows + first_row..][..ROWS];
         for (totals, sums) in totals.iter().zip(sums) {
             simd.store(totals[panel], sums);
         }
@@ -232,32 +291,25 @@ fn add_tile<S: Simd, W: Weights, const ROWS: usize, const PANELS: usize>(
 }
 
 #[inline(always)]
-fn add_place<S: Simd, W: Weights, const ROWS: usize, const PANELS: usize>(
+fn add_place<S: Simd, W: Weights, const ROWS: usize, const PANELS: usize, const MANY: bool>(
     simd: S,
     blocks: [&W::Block; PANELS],
     rows: &[[W::Value; BLOCK_PLACES]; ROWS],
     place: usize,
-    prefetch_bytes: usize,
     totals: &mut [[S::F; PANELS]; ROWS],
 ) {
     let mut weights = [simd.splat(0.0); PANELS];
     for (weights, block) in weights.iter_mut().zip(blocks) {
-        fetch_ahead::<S, W>(simd, block, place, prefetch_bytes);
+        let at = place * (size_of::<W::Block>() / BLOCK_PLACES);
+        if !MANY && at.is_multiple_of(LINE_BYTES) {
+            simd.prefetch(block, PREFETCH_BYTES + at as isize);
+        }
         *weights = W::load(simd, block, place);
     }
     for (row, totals) in rows.iter().zip(totals) {
         for (total, &weights) in totals.iter_mut().zip(&weights) {
             *total = W::add(simd, *total, weights, row[place]);
         }
-    }
-}
-
-/// Lets the second cache fetch what stands so far behind a place, once for each line.
-#[inline(always)]
-fn fetch_ahead<S: Simd, W: Weights>(simd: S, block: &W::Block, place: usize, bytes: usize) {
-    let place_bytes = size_of::<W::Block>() / BLOCK_PLACES;
-    if W::STREAMED && (place * place_bytes).is_multiple_of(LINE_BYTES) {
-        simd.prefetch(block, place * place_bytes + bytes);
     }
 }
 

@@ -25,6 +25,10 @@ pub(crate) const LANES: usize = 16;
 /// into, and nowhere else.
 pub(crate) trait Kernel {
     type Output;
+    /// Whether it may take products of bytes: what does not is not compiled anew for instructions that differ in them alone.
+    const DOTS_BYTES: bool = true;
+    /// Whether it may take products of bfloat16.
+    const DOTS_BRAIN: bool = true;
 
     fn run<S: Simd>(self, simd: S) -> Self::Output;
 }
@@ -36,17 +40,15 @@ pub(crate) trait Simd: Copy + Send + Sync {
     /// Sixteen whole numbers of 32 bits, or 64 bytes.
     type I: Copy;
 
-    /// How many vectors the registers hold, for kernels to choose how much they keep there; no result depends on it.
+    /// How many vectors the registers hold.
     const REGISTERS: usize;
-    /// How many sums the registers have room for, beside the weights and a row's value that they are made of.
-    const TILE_SUMS: usize;
-    /// How many rows of sums the registers have room for in products.
+    /// The most rows whose sums stay in registers while weights pass once.
     const TILE_ROWS: usize;
     /// Whether [`Simd::dot_brain`] is one instruction.
     const DOTS_BRAIN: bool;
 
-    /// Lets the second cache fetch what stands so many bytes behind the beginning of something.
-    fn prefetch<T: ?Sized>(self, from: &T, bytes: usize);
+    /// Lets the second cache fetch what stands so many bytes from something.
+    fn prefetch<T: ?Sized>(self, from: &T, bytes: isize);
 
     fn splat(self, value: f32) -> Self::F;
     fn load(self, values: &[f32; LANES]) -> Self::F;

@@ -17,13 +17,12 @@ impl Simd for Portable {
     type F = [f32; LANES];
     type I = [i32; LANES];
 
-    const REGISTERS: usize = 8;
-    const TILE_SUMS: usize = 4;
-    const TILE_ROWS: usize = 4;
+    const REGISTERS: usize = 4;
+    const TILE_ROWS: usize = 2;
     const DOTS_BRAIN: bool = false;
 
     #[inline(always)]
-    fn prefetch<T: ?Sized>(self, _from: &T, _bytes: usize) {}
+    fn prefetch<T: ?Sized>(self, _from: &T, _bytes: isize) {}
 
     #[inline(always)]
     fn splat(self, value: f32) -> Self::F {

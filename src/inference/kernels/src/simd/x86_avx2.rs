@@ -47,14 +47,13 @@ impl<const VNNI: bool> Simd for Avx2<VNNI> {
     type I = [__m256i; 2];
 
     const REGISTERS: usize = 8;
-    const TILE_SUMS: usize = 6;
     const TILE_ROWS: usize = 6;
     const DOTS_BRAIN: bool = false;
 
     #[inline(always)]
-    fn prefetch<T: ?Sized>(self, from: &T, bytes: usize) {
+    fn prefetch<T: ?Sized>(self, from: &T, bytes: isize) {
         // An address that is not there is no error.
-        vector!(_mm_prefetch::<_MM_HINT_T1>(std::ptr::from_ref(from).wrapping_byte_add(bytes).cast()));
+        vector!(_mm_prefetch::<_MM_HINT_T1>(std::ptr::from_ref(from).wrapping_byte_offset(bytes).cast()));
     }
 
     #[inline(always)]

@@ -56,14 +56,13 @@ impl<const BRAIN: bool> Simd for Avx512<BRAIN> {
     type I = __m512i;
 
     const REGISTERS: usize = 32;
-    const TILE_SUMS: usize = 28;
     const TILE_ROWS: usize = 14;
     const DOTS_BRAIN: bool = BRAIN;
 
     #[inline(always)]
-    fn prefetch<T: ?Sized>(self, from: &T, bytes: usize) {
+    fn prefetch<T: ?Sized>(self, from: &T, bytes: isize) {
         // An address that is not there is no error.
-        vector!(_mm_prefetch::<_MM_HINT_T1>(std::ptr::from_ref(from).wrapping_byte_add(bytes).cast()));
+        vector!(_mm_prefetch::<_MM_HINT_T1>(std::ptr::from_ref(from).wrapping_byte_offset(bytes).cast()));
     }
 
     #[inline(always)]
