@@ -73,7 +73,7 @@ impl Kernel for Read<'_> {
     #[inline(always)]
     fn run<S: Simd>(self, simd: S) -> [i32; LANES] {
         /// As far as the products ask ahead.
-        const AHEAD: usize = 6 << 10;
+        const AHEAD: isize = 6 << 10;
         let mut sums = [simd.splat_int(0); 4];
         for lines in self.memory.as_chunks::<64>().0.chunks_exact(sums.len()) {
             for (sum, line) in sums.iter_mut().zip(lines) {

@@ -168,7 +168,7 @@ fn pack_words(panel: &mut [u8], lane: usize, bytes: &[u8]) {
 #[inline(always)]
 fn prefetch_after<S: Simd>(simd: S, panel: &[u8]) {
     /// Far enough that memory has answered, near enough that the second cache still holds it.
-    const AHEAD: usize = 6 << 10;
+    const AHEAD: isize = 6 << 10;
     for line in panel.chunks(64) {
         simd.prefetch(line, AHEAD);
     }
