@@ -102,7 +102,8 @@ fn decoder_parts(config: &Config, context: usize, engine: &EngineConfig) -> Vec<
 }
 
 fn encoder_part(config: &EncoderConfig, context: usize) -> MemoryPart {
-    let [hidden, inner] = [config.transformer.hidden_size, config.transformer.intermediate_size].map(|size| size as u64);
+    let [hidden, inner] =
+        [config.transformer.hidden_size, config.transformer.intermediate_size].map(|size| size as u64);
     let tokens = EMBEDDING_BATCH_TOKENS.max(context as u64);
     // Rows in single precision, and those of the products in another form beside them; these sizes are as the file writes
     // them, so a product may be beyond all memory.

@@ -31,8 +31,8 @@ pub mod text;
 
 mod error;
 
-pub use benchmark::{Benchmark, HostLimits};
 pub use adapters::{Adapters, IfTaken, LoadedAdapter};
+pub use benchmark::{Benchmark, HostLimits};
 pub use engine::{EngineConfig, EngineHandle, EngineState, EngineStats};
 pub use error::{InferenceError, SubmitError};
 pub use event::{EmbeddingTicket, Embeddings, FinishReason, Ticket, TokenEvent, TokenLogprobs, Usage};

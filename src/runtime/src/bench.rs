@@ -73,11 +73,7 @@ pub struct Decode {
 ///
 /// # Errors
 /// A prompt and an answer that are longer than the model's context.
-pub fn measure(
-    benchmark: &mut Benchmark,
-    plan: &Plan,
-    progress: impl Fn(),
-) -> Result<Measured, InferenceError> {
+pub fn measure(benchmark: &mut Benchmark, plan: &Plan, progress: impl Fn()) -> Result<Measured, InferenceError> {
     // Once beforehand, so that memory is touched and the processor awake.
     benchmark.prefill(plan.prompt)?;
     let mut limits = Vec::new();

@@ -56,7 +56,11 @@ pub(super) struct Scratch {
 
 impl Network {
     /// Takes the tensors that begin with `prefix`.
-    pub(super) fn take(transformer: Transformer, weights: &mut PackedWeights, prefix: &str) -> Result<Self, ModelError> {
+    pub(super) fn take(
+        transformer: Transformer,
+        weights: &mut PackedWeights,
+        prefix: &str,
+    ) -> Result<Self, ModelError> {
         let Transformer { hidden_size: hidden, vocabulary_size, positions, segments, .. } = transformer;
         let mut table = |name: &str, rows: usize| -> Result<Arc<Packed>, ModelError> {
             let name = format!("{prefix}embeddings.{name}.weight");
@@ -77,12 +81,7 @@ impl Network {
     }
 
     /// Hidden states `[tokens of all texts, hidden]`, the texts one after the other.
-    pub(super) fn forward<'s>(
-        &self,
-        processor: &Processor,
-        scratch: &'s mut Scratch,
-        texts: &[&[u32]],
-    ) -> &'s [f32] {
+    pub(super) fn forward<'s>(&self, processor: &Processor, scratch: &'s mut Scratch, texts: &[&[u32]]) -> &'s [f32] {
         let lengths: Vec<usize> = texts.iter().map(|text| text.len()).collect();
         let count = lengths.iter().sum();
         self.embed(processor, scratch, texts, count);

@@ -55,7 +55,12 @@ impl IncomingRows {
     }
 
     /// Room for a matrix with rows of `inputs` numbers, of which each part ends at the row that is given.
-    pub(crate) fn matrix(format: Format, ends: impl IntoIterator<Item = usize>, inputs: usize, order: RowOrder) -> Self {
+    pub(crate) fn matrix(
+        format: Format,
+        ends: impl IntoIterator<Item = usize>,
+        inputs: usize,
+        order: RowOrder,
+    ) -> Self {
         let mut start = 0;
         let parts = ends.into_iter().map(|end| {
             let rows = end - start;

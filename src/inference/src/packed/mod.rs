@@ -22,12 +22,12 @@ mod weights;
 mod workspace;
 
 pub use adapter::PackedAdapter;
-pub(crate) use incoming::{Finished, IncomingRows, RowOrder, format};
-pub(crate) use linear::Linear;
-pub(crate) use weights::Tensor;
-pub(crate) use workspace::sized;
 pub use decoder::{PackedDecoder, SequenceStep};
 pub use generator::{Alone, Generator};
+pub(crate) use incoming::{Finished, IncomingRows, RowOrder, format};
+pub(crate) use linear::Linear;
 pub use sink::PackedSink;
 pub use weights::PackedWeights;
+pub(crate) use weights::Tensor;
 pub use workspace::Workspace;
+pub(crate) use workspace::sized;
