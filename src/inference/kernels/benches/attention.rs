@@ -9,7 +9,7 @@ use std::num::NonZero;
 use std::time::Duration;
 
 use ampoule_kernels::{
-    Attention, BLOCK_TOKENS, KvBlocks, Processor, Span, attend, attend_whole, bytes_per_block, rows,
+    Attention, BLOCK_TOKENS, KvBlocks, KvElement, Processor, Span, attend, attend_whole, bytes_per_block, rows,
 };
 
 const HEADS: usize = 32;
@@ -21,12 +21,16 @@ fn main() {
     for threads in if all == 1 { vec![1] } else { vec![1, all] } {
         let processor = Processor::new(NonZero::new(threads).expect("at least one")).expect("threads start");
         println!("{threads} threads, {}", processor.isa);
-        for dimension in [64, 128] {
-            for group in [1, 4, 8] {
-                decode(&processor, dimension, group);
+        for element in [KvElement::F32, KvElement::F16, KvElement::Q8] {
+            for dimension in [64, 128] {
+                println!("  {element:?}, dimension {dimension}");
+                for group in [1, 4, 8] {
+                    decode(&processor, element, dimension, KEY_VALUE_HEADS, group);
+                }
+                decode(&processor, element, dimension, 3, 4);
+                prefill(&processor, element, dimension, 512, 0);
+                prefill(&processor, element, dimension, 256, 3840);
             }
-            prefill(&processor, dimension, 512, 0);
-            prefill(&processor, dimension, 256, 3840);
         }
         for (dimension, length) in [(32, 32), (32, 128), (32, 256), (64, 512)] {
             encode(&processor, dimension, length);
@@ -133,11 +137,18 @@ fn attention(dimension: usize, heads: usize, key_value_heads: usize) -> Attentio
 }
 
 /// As many layers as pass the caches, the blocks of the sequence in no order, all filled.
-fn blocks(processor: &Processor, dimension: usize, layers: usize, tokens: usize) -> (KvBlocks, Vec<u32>) {
+fn blocks(
+    processor: &Processor,
+    element: KvElement,
+    dimension: usize,
+    heads: usize,
+    layers: usize,
+    tokens: usize,
+) -> (KvBlocks, Vec<u32>) {
     let count = tokens / BLOCK_TOKENS;
-    let mut memory = KvBlocks::new(layers, KEY_VALUE_HEADS, dimension, count);
+    let mut memory = KvBlocks::new(element, layers, heads, dimension, count);
     let table: Vec<u32> = (0..count as u32).map(|block| block * 37 % count as u32).collect();
-    let rows = numbers(tokens * KEY_VALUE_HEADS * dimension);
+    let rows = numbers(tokens * heads * dimension);
     for layer in 0..layers {
         memory.store(processor, layer, &[Span { rows: 0..tokens, position: 0, blocks: &table }], &rows, &rows);
     }
@@ -145,11 +156,11 @@ fn blocks(processor: &Processor, dimension: usize, layers: usize, tokens: usize)
 }
 
 /// One token after 4095 others, in one layer after the other.
-fn decode(processor: &Processor, dimension: usize, group: usize) {
+fn decode(processor: &Processor, element: KvElement, dimension: usize, heads: usize, group: usize) {
     const LAYERS: usize = 16;
     const TOKENS: usize = 4096;
-    let (memory, table) = blocks(processor, dimension, LAYERS, TOKENS);
-    let attention = attention(dimension, KEY_VALUE_HEADS * group, KEY_VALUE_HEADS);
+    let (memory, table) = blocks(processor, element, dimension, heads, LAYERS, TOKENS);
+    let attention = attention(dimension, heads * group, heads);
     let query = numbers(attention.heads * dimension);
     let mut into = query.clone();
     let span = [Span { rows: 0..1, position: TOKENS - 1, blocks: &table }];
@@ -159,14 +170,15 @@ fn decode(processor: &Processor, dimension: usize, group: usize) {
             attend(processor, &attention, layer, &memory, &query, &span, &mut into);
         }
     });
-    let bytes = memory.blocks() * bytes_per_block(LAYERS, KEY_VALUE_HEADS, dimension);
+    let bytes = memory.blocks() * bytes_per_block(element, LAYERS, heads, dimension);
     let rate = bytes as f64 / time.as_secs_f64() / 1e9;
     let part = 100.0 * rate / limit;
-    println!("  decode, dimension {dimension}, {group} heads a group: {rate:.1} GB/s, {part:.0} % of plain reading");
+    let time = time.as_secs_f64() * 1e3;
+    println!("    decode, {heads} groups of {group} heads: {rate:.1} GB/s, {part:.0} % of plain reading, {time:.2} ms");
 }
 
-fn prefill(processor: &Processor, dimension: usize, rows: usize, position: usize) {
-    let (mut memory, table) = blocks(processor, dimension, 1, position + rows);
+fn prefill(processor: &Processor, element: KvElement, dimension: usize, rows: usize, position: usize) {
+    let (mut memory, table) = blocks(processor, element, dimension, KEY_VALUE_HEADS, 1, position + rows);
     let attention = attention(dimension, HEADS, KEY_VALUE_HEADS);
     let query = numbers(rows * HEADS * dimension);
     let mut into = query.clone();
@@ -179,7 +191,7 @@ fn prefill(processor: &Processor, dimension: usize, rows: usize, position: usize
     let kept = &query[..rows * KEY_VALUE_HEADS * dimension];
     let store = best(processor, ROUNDS, || memory.store(processor, 0, &span, kept, kept)).as_secs_f64() * 1e3;
     println!(
-        "  prefill, dimension {dimension}, {rows} rows at {position}: {rate:.0} GFLOP/s, {part:.0} % of the peak, \
+        "    prefill, {rows} rows at {position}: {rate:.0} GFLOP/s, {part:.0} % of the peak, \
          {:.1} ms; {store:.2} ms to store them",
         time.as_secs_f64() * 1e3,
     );

@@ -26,7 +26,7 @@ pub mod rows;
 mod weights;
 
 pub use activations::{Activations, Form, Forms};
-pub use attention::{Attention, BLOCK_TOKENS, KvBlocks, Span, attend, attend_whole, bytes_per_block};
+pub use attention::{Attention, BLOCK_TOKENS, KvBlocks, KvElement, Span, attend, attend_whole, bytes_per_block};
 pub use format::Format;
 pub use isa::{Isa, UnknownIsa};
 pub use memory::{Buffer, Plain};

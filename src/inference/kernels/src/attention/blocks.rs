@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! all      block × layer × head
-//! head     keys [dimension][16 tokens] | values [16 tokens][dimension, filled up to whole vectors]
+//! head     keys [dimension][16 tokens], their scales | values [16 tokens][dimension, filled up to whole vectors], theirs
 //! ```
 //! A block's layers stand together, so that a block is copied in one piece, and so do a layer's heads, so that a
 //! layer's pass over a block reads one stretch.
@@ -10,66 +10,94 @@
 use std::fmt;
 use std::ops::Range;
 
+use super::element::{Element, KvElement};
+use super::store::Store;
 use super::{Attention, Span};
 use crate::memory::Buffer;
 use crate::pool::Pieces;
 use crate::processor::Processor;
-use crate::simd::{Kernel, LANES, Simd};
+use crate::simd::LANES;
 
 /// How many tokens a block holds.
 pub const BLOCK_TOKENS: usize = LANES;
 
-/// How a number is kept: IEEE half precision.
-pub(super) type Element = u16;
-
-/// The greatest magnitude that an element holds.
-const GREATEST: f32 = 65504.0;
-
-/// Keys `[dimension][16 tokens]`, and values `[16 tokens][vectors]`.
-pub(super) type KeysValues<'a> = (&'a [[Element; LANES]], &'a [[Element; LANES]]);
-
-#[inline(always)]
-pub(super) fn widen<S: Simd>(simd: S, elements: &[Element; LANES]) -> S::F {
-    simd.load_half(elements)
-}
-
-/// What is greater than an element can be becomes the greatest: a masked token's value is multiplied by zero, which
-/// must be zero.
-#[inline(always)]
-fn narrow<S: Simd>(simd: S, values: &[f32; LANES], into: &mut [Element; LANES]) {
-    let capped = simd.max(simd.min(simd.load(values), simd.splat(GREATEST)), simd.splat(-GREATEST));
-    simd.store_half(capped, into);
-}
-
 /// What one block takes of memory.
-pub const fn bytes_per_block(layers: usize, heads: usize, dimension: usize) -> usize {
-    layers * heads * head_elements(dimension) * size_of::<Element>()
+pub const fn bytes_per_block(element: KvElement, layers: usize, heads: usize, dimension: usize) -> usize {
+    let (bytes, scale_rows) = match element {
+        KvElement::F32 => (size_of::<f32>(), f32::SCALE_ROWS),
+        KvElement::F16 => (size_of::<u16>(), u16::SCALE_ROWS),
+        KvElement::Q8 => (size_of::<i8>(), i8::SCALE_ROWS),
+    };
+    layers * heads * head_elements(scale_rows, dimension) * bytes
 }
 
-/// How many elements a head's keys and values take in a block.
-const fn head_elements(dimension: usize) -> usize {
-    BLOCK_TOKENS * (dimension + dimension.next_multiple_of(LANES))
+/// How many elements a head's keys and values take in a block, with scales in so many rows.
+pub(super) const fn head_elements(scale_rows: usize, dimension: usize) -> usize {
+    BLOCK_TOKENS * (dimension + dimension.next_multiple_of(LANES) + 2 * scale_rows)
 }
 
 /// The keys and values of all sequences.
 pub struct KvBlocks {
+    shape: Shape,
+    elements: Elements,
+}
+
+/// How many there are of what a place is found by.
+#[derive(Debug, Clone, Copy)]
+struct Shape {
     layers: usize,
     heads: usize,
     dimension: usize,
     blocks: usize,
-    elements: Buffer<Element>,
+}
+
+/// `[block][layer][head]` of one kind of number.
+pub(super) enum Elements {
+    F32(Buffer<f32>),
+    F16(Buffer<u16>),
+    Q8(Buffer<i8>),
+}
+
+/// The blocks of one kind of number, to be read.
+#[derive(Clone, Copy)]
+pub(super) struct Kept<'a, E> {
+    shape: Shape,
+    elements: &'a [E],
+}
+
+/// One head's keys `[dimension][16 tokens]` and values `[16 tokens][vectors]` in a block, and their scales.
+#[derive(Clone, Copy)]
+pub(super) struct Head<'a, E> {
+    pub(super) keys: &'a [[E; LANES]],
+    pub(super) key_scales: &'a [[E; LANES]],
+    pub(super) values: &'a [[E; LANES]],
+    pub(super) value_scales: &'a [[E; LANES]],
 }
 
 impl KvBlocks {
     /// So many blocks for a model of this shape.  Memory is touched when it is first written.
-    pub fn new(layers: usize, heads: usize, dimension: usize, blocks: usize) -> KvBlocks {
-        let elements = Buffer::zeroed(blocks * layers * heads * head_elements(dimension));
-        KvBlocks { layers, heads, dimension, blocks, elements }
+    pub fn new(element: KvElement, layers: usize, heads: usize, dimension: usize, blocks: usize) -> KvBlocks {
+        let bytes = blocks * bytes_per_block(element, layers, heads, dimension);
+        let elements = match element {
+            KvElement::F32 => Elements::F32(Buffer::zeroed(bytes / size_of::<f32>())),
+            KvElement::F16 => Elements::F16(Buffer::zeroed(bytes / size_of::<u16>())),
+            KvElement::Q8 => Elements::Q8(Buffer::zeroed(bytes)),
+        };
+        KvBlocks { shape: Shape { layers, heads, dimension, blocks }, elements }
     }
 
     /// How many blocks there are.
     pub fn blocks(&self) -> usize {
-        self.blocks
+        self.shape.blocks
+    }
+
+    /// What numbers are kept as.
+    pub fn element(&self) -> KvElement {
+        match self.elements {
+            Elements::F32(_) => KvElement::F32,
+            Elements::F16(_) => KvElement::F16,
+            Elements::Q8(_) => KvElement::Q8,
+        }
     }
 
     /// Puts `[rows, heads * dimension]` to the places of these rows.
@@ -78,9 +106,9 @@ impl KvBlocks {
     /// When sizes do not match, spans are not in the order of their rows, a sequence has too few blocks, or two
     /// places would be the same.
     pub fn store(&mut self, processor: &Processor, layer: usize, spans: &[Span<'_>], keys: &[f32], values: &[f32]) {
-        let width = self.heads * self.dimension;
+        let width = self.shape.heads * self.shape.dimension;
         assert!(keys.len() == values.len() && keys.len().is_multiple_of(width), "a key and a value for each row");
-        self.check_spans(layer, spans, keys.len() / width);
+        self.shape.check_spans(layer, spans, keys.len() / width);
         let mut stretches = Vec::new();
         for span in spans.iter().filter(|span| !span.rows.is_empty()) {
             let end = span.position + span.rows.len();
@@ -93,18 +121,12 @@ impl KvBlocks {
         }
         stretches.sort_unstable_by_key(|stretch| stretch.block);
         assert!(stretches.is_sorted_by(|one, next| one.block < next.block), "a block is written from two places");
-        let layer_elements = self.heads * head_elements(self.dimension);
-        let (dimension, layers) = (self.dimension, self.layers);
-        let elements = Pieces(self.elements.as_mut_ptr());
-        processor.pool.for_each(stretches.len(), |index| {
-            let Stretch { block, row, tokens } = stretches[index].clone();
-            let start = elements.at((block as usize * layers + layer) * layer_elements);
-            // SAFETY: `check_spans` has found the layer and the block to exist, and no block is handed out twice.
-            let into = unsafe { std::slice::from_raw_parts_mut(start, layer_elements) };
-            let rows = row * width..(row + tokens.len()) * width;
-            let (keys, values) = (&keys[rows.clone()], &values[rows]);
-            processor.isa.run(Store { dimension, width, token: tokens.start % BLOCK_TOKENS, keys, values, into });
-        });
+        let rows = Stretches { stretches, layer, keys, values };
+        match &mut self.elements {
+            Elements::F32(elements) => rows.store(processor, &self.shape, elements),
+            Elements::F16(elements) => rows.store(processor, &self.shape, elements),
+            Elements::Q8(elements) => rows.store(processor, &self.shape, elements),
+        }
     }
 
     /// Makes one block hold what another does, in all layers.
@@ -112,18 +134,42 @@ impl KvBlocks {
     /// # Panics
     /// When there is no such block.
     pub fn copy(&mut self, from: u32, to: u32) {
-        let length = self.layers * self.heads * head_elements(self.dimension);
-        let (from, to) = (from as usize * length, to as usize * length);
-        assert!(to < self.elements.len(), "a block that there is");
-        self.elements.copy_within(from..from + length, to);
+        let [from, to] = [from, to].map(|block| block as usize);
+        assert!(from < self.shape.blocks && to < self.shape.blocks, "a block that there is");
+        match &mut self.elements {
+            Elements::F32(elements) => self.shape.copy(elements, from, to),
+            Elements::F16(elements) => self.shape.copy(elements, from, to),
+            Elements::Q8(elements) => self.shape.copy(elements, from, to),
+        }
     }
 
     /// # Panics
     /// Where [`super::attend`] does.
     pub(super) fn check(&self, layer: usize, attention: &Attention, spans: &[Span<'_>], rows: usize) {
         let shape = (attention.key_value_heads, attention.dimension);
-        assert_eq!((self.heads, self.dimension), shape, "the heads of the keys and values");
-        self.check_spans(layer, spans, rows);
+        assert_eq!((self.shape.heads, self.shape.dimension), shape, "the heads of the keys and values");
+        self.shape.check_spans(layer, spans, rows);
+    }
+
+    pub(super) fn elements(&self) -> &Elements {
+        &self.elements
+    }
+
+    /// The blocks' own elements with their shape.
+    pub(super) fn kept<'a, E>(&self, elements: &'a [E]) -> Kept<'a, E> {
+        Kept { shape: self.shape, elements }
+    }
+}
+
+impl Shape {
+    /// How many elements a layer of a block has.
+    fn layer_elements<E: Element>(&self) -> usize {
+        self.heads * head_elements(E::SCALE_ROWS, self.dimension)
+    }
+
+    fn copy<E: Element>(&self, elements: &mut [E], from: usize, to: usize) {
+        let length = self.layers * self.layer_elements::<E>();
+        elements.copy_within(from * length..(from + 1) * length, to * length);
     }
 
     fn check_spans(&self, layer: usize, spans: &[Span<'_>], rows: usize) {
@@ -138,23 +184,35 @@ impl KvBlocks {
         }
         assert!(end <= rows, "a row for each token");
     }
+}
 
-    /// One head's keys and values in a block, if there is one.
-    pub(super) fn head(&self, block: u32, layer: usize, head: usize) -> Option<KeysValues<'_>> {
-        let length = head_elements(self.dimension);
-        let start = ((block as usize * self.layers + layer) * self.heads + head) * length;
-        Some(self.elements.get(start..)?.get(..length)?.as_chunks().0.split_at(self.dimension))
+impl<'a, E: Element> Kept<'a, E> {
+    pub(super) fn dimension(&self) -> usize {
+        self.shape.dimension
     }
 
-    pub(super) fn dimension(&self) -> usize {
-        self.dimension
+    /// One head in a block, if there is one.
+    pub(super) fn head(&self, block: u32, layer: usize, head: usize) -> Option<Head<'a, E>> {
+        let Shape { layers, heads, dimension, .. } = self.shape;
+        let length = head_elements(E::SCALE_ROWS, dimension);
+        let start = ((block as usize * layers + layer) * heads + head) * length;
+        let rows = self.elements.get(start..)?.get(..length)?.as_chunks().0;
+        let (keys, values) = rows.split_at(dimension + E::SCALE_ROWS);
+        let (keys, key_scales) = keys.split_at(dimension);
+        let (values, value_scales) = values.split_at(values.len() - E::SCALE_ROWS);
+        Some(Head { keys, key_scales, values, value_scales })
+    }
+}
+
+impl<E> Default for Head<'_, E> {
+    fn default() -> Self {
+        Self { keys: &[], key_scales: &[], values: &[], value_scales: &[] }
     }
 }
 
 impl fmt::Debug for KvBlocks {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let KvBlocks { layers, heads, dimension, blocks, .. } = self;
-        write!(formatter, "KvBlocks[{blocks}, {layers}, {heads}, {dimension}]")
+        write!(formatter, "KvBlocks<{:?}> {:?}", self.element(), self.shape)
     }
 }
 
@@ -167,51 +225,30 @@ struct Stretch {
     tokens: Range<usize>,
 }
 
-/// Rows into one layer of a block.
-struct Store<'a> {
-    dimension: usize,
-    width: usize,
-    /// Where the first row stands in the block.
-    token: usize,
+/// Rows of a layer that go to blocks, none of which is there twice.
+struct Stretches<'a> {
+    stretches: Vec<Stretch>,
+    layer: usize,
     keys: &'a [f32],
     values: &'a [f32],
-    into: &'a mut [Element],
 }
 
-impl Kernel for Store<'_> {
-    type Output = ();
-
-    #[inline(always)]
-    fn run<S: Simd>(self, simd: S) {
-        let rows = self.keys.chunks_exact(self.width).zip(self.values.chunks_exact(self.width));
-        for (token, (keys, values)) in (self.token..).zip(rows) {
-            let heads = self.into.chunks_exact_mut(head_elements(self.dimension));
-            let rows = keys.chunks_exact(self.dimension).zip(values.chunks_exact(self.dimension));
-            for ((key, value), head) in rows.zip(heads) {
-                let (keys, values) = head.split_at_mut(self.dimension * BLOCK_TOKENS);
-                let mut places = keys.as_chunks_mut::<BLOCK_TOKENS>().0.iter_mut();
-                for part in key.chunks(LANES) {
-                    for (element, place) in narrowed(simd, part).into_iter().zip(places.by_ref().take(part.len())) {
-                        place[token] = element;
-                    }
-                }
-                let stride = self.dimension.next_multiple_of(LANES);
-                let places = values[token * stride..][..stride].as_chunks_mut::<LANES>().0;
-                for (part, place) in value.chunks(LANES).zip(places) {
-                    *place = narrowed(simd, part);
-                }
-            }
-        }
+impl Stretches<'_> {
+    /// The layer and the blocks must be some of the shape's.
+    fn store<E: Element>(&self, processor: &Processor, shape: &Shape, elements: &mut [E]) {
+        let Shape { layers, heads, dimension, blocks } = *shape;
+        let (width, length) = (heads * dimension, shape.layer_elements::<E>());
+        assert_eq!(elements.len(), blocks * layers * length, "the elements of the shape");
+        let elements = Pieces(elements.as_mut_ptr());
+        processor.pool.for_each(self.stretches.len(), |index| {
+            let Stretch { block, row, tokens } = self.stretches[index].clone();
+            assert!(self.layer < layers && (block as usize) < blocks, "a place that there is");
+            let start = elements.at((block as usize * layers + self.layer) * length);
+            // SAFETY: the place is one of the elements', and no block is handed out twice.
+            let into = unsafe { std::slice::from_raw_parts_mut(start, length) };
+            let rows = row * width..(row + tokens.len()) * width;
+            let (keys, values) = (&self.keys[rows.clone()], &self.values[rows]);
+            processor.isa.run(Store { dimension, width, token: tokens.start % BLOCK_TOKENS, keys, values, into });
+        });
     }
-}
-
-/// Up to a vector of numbers, filled up with zeros.
-#[inline(always)]
-fn narrowed<S: Simd>(simd: S, part: &[f32]) -> [Element; LANES] {
-    let mut elements = [0; LANES];
-    match part.first_chunk() {
-        Some(whole) => narrow(simd, whole, &mut elements),
-        None => narrow(simd, &crate::rows::padded(part, 0.0), &mut elements),
-    }
-    elements
 }

@@ -2,23 +2,32 @@
 //!
 //! Keys and values are read in steps of 64 tokens that begin at multiples of 64 of the sequence.  A row's state after a
 //! step is a function of its state before and of the scores in the step, and a step in which it sees nothing leaves it
-//! as it was: so its bits depend neither on the rows beside it nor on how the prompt was cut.
+//! as it was: so its bits depend neither on the rows beside it nor on how the prompt was cut.  Every 1024 tokens a new
+//! state begins, and the states are merged in the order of the tokens, whichever threads have computed them.
 
 mod blocks;
+mod element;
 mod multiply;
 mod paged;
+mod share;
 mod softmax;
+mod step;
+mod store;
 mod tile;
 mod whole;
 
 pub use blocks::{BLOCK_TOKENS, KvBlocks, bytes_per_block};
+pub use element::KvElement;
 
 use std::ops::Range;
 
 use crate::pool::Pieces;
 use crate::processor::Processor;
+use blocks::{Elements, Kept};
+use element::Element;
 use paged::Paged;
-use tile::{Rows, Sight, Tile};
+use step::Sight;
+use tile::{Rows, Tile};
 use whole::Whole;
 
 /// The shape of an attention, and how its scores become weights.
@@ -72,26 +81,43 @@ pub fn attend(
 ) {
     attention.check(query.len(), into.len());
     blocks.check(layer, attention, spans, query.len() / (attention.heads * attention.dimension));
+    match blocks.elements() {
+        Elements::F32(elements) => attend_kept(processor, attention, layer, blocks.kept(elements), query, spans, into),
+        Elements::F16(elements) => attend_kept(processor, attention, layer, blocks.kept(elements), query, spans, into),
+        Elements::Q8(elements) => attend_kept(processor, attention, layer, blocks.kept(elements), query, spans, into),
+    }
+}
+
+/// [`attend`], once everything has been checked.
+fn attend_kept<E: Element>(
+    processor: &Processor,
+    attention: &Attention,
+    layer: usize,
+    kept: Kept<'_, E>,
+    query: &[f32],
+    spans: &[Span<'_>],
+    into: &mut [f32],
+) {
     let tile_rows = attention.tile_rows();
+    let into = Pieces(into.as_mut_ptr());
     let mut tiles = Vec::new();
     for span in spans {
         for head in 0..attention.key_value_heads {
             // The last rows see the most: they come first, so that no thread is left alone with them at the end.
-            tiles.extend(span.rows.clone().step_by(tile_rows).rev().map(|first| (span, head, first)));
+            for first in span.rows.clone().step_by(tile_rows).rev() {
+                let rows = first..(first + tile_rows).min(span.rows.end);
+                let position = span.position + (first - span.rows.start);
+                tiles.push(Tile {
+                    rows: Rows { attention, head, rows, query, into: &into },
+                    sight: Sight::Back { position, window: attention.window },
+                    memory: Paged { kept, layer, head, table: span.blocks },
+                });
+            }
         }
     }
-    let into = Pieces(into.as_mut_ptr());
-    processor.pool.for_each(tiles.len(), |index| {
-        let (span, head, first) = tiles[index];
-        let rows = first..(first + tile_rows).min(span.rows.end);
-        let position = span.position + (first - span.rows.start);
-        let memory = Paged { blocks, layer, head, table: span.blocks };
-        let sight = Sight::Back { position, window: attention.window };
-        let rows = Rows { attention, head, rows, query, into: &into };
-        // SAFETY: the sizes were checked, the spans do not overlap, and each tile of a span and a head is handed out
-        // once.
-        unsafe { Tile { rows, sight, memory }.compute(processor.isa) };
-    });
+    // SAFETY: the sizes were checked, the spans do not overlap, and no two tiles of a span have a head and a row in
+    // common.
+    unsafe { share::compute(processor, &tiles) };
 }
 
 /// Sets each row of `into` to the attention of its query over all tokens of its own sequence.
@@ -115,29 +141,29 @@ pub fn attend_whole(
     assert_eq!(rows * attention.heads * attention.dimension, query.len(), "the rows of the sequences");
     let width = attention.key_value_heads * attention.dimension;
     assert!(key.len() == rows * width && value.len() == rows * width, "a key and a value for each row");
-    let tile_rows = attention.tile_rows();
+    let (tile_rows, dimension) = (attention.tile_rows(), attention.dimension);
+    let into = Pieces(into.as_mut_ptr());
     let mut tiles = Vec::new();
     let mut start = 0;
     for &length in lengths {
         let sequence = start..start + length;
+        let of_sequence = sequence.start * width..sequence.end * width;
+        let (key, value) = (&key[of_sequence.clone()], &value[of_sequence]);
         for head in 0..attention.key_value_heads {
-            tiles.extend(sequence.clone().step_by(tile_rows).map(|first| (sequence.clone(), head, first)));
+            for first in sequence.clone().step_by(tile_rows) {
+                let rows = first..(first + tile_rows).min(sequence.end);
+                tiles.push(Tile {
+                    rows: Rows { attention, head, rows, query, into: &into },
+                    sight: Sight::All { length },
+                    memory: Whole { key, value, width, start: head * dimension, dimension },
+                });
+            }
         }
         start += length;
     }
-    let into = Pieces(into.as_mut_ptr());
-    processor.pool.for_each(tiles.len(), |index| {
-        let (sequence, head, first) = tiles[index].clone();
-        let of_sequence = sequence.start * width..sequence.end * width;
-        let (key, value) = (&key[of_sequence.clone()], &value[of_sequence]);
-        let dimension = attention.dimension;
-        let memory = Whole { key, value, width, start: head * dimension, dimension };
-        let sight = Sight::All { length: sequence.len() };
-        let rows = Rows { attention, head, rows: first..(first + tile_rows).min(sequence.end), query, into: &into };
-        // SAFETY: the sizes were checked, the sequences do not overlap, and each tile of a sequence and a head is
-        // handed out once.
-        unsafe { Tile { rows, sight, memory }.compute(processor.isa) };
-    });
+    // SAFETY: the sizes were checked, the sequences do not overlap, and no two tiles of a sequence have a head and a row
+    // in common.
+    unsafe { share::compute(processor, &tiles) };
 }
 
 impl Attention {

@@ -1,108 +1,15 @@
-//! Some rows' queries against all that they see: the loop over steps that every attention shares.
+//! Some rows' queries against all that they see: the loops over parts and steps that every attention shares.
 
 use std::cell::RefCell;
 use std::ops::Range;
 
 use super::Attention;
-use super::multiply::{Multiply, Near, Start};
-use super::softmax::{Finish, STEP_TOKENS, STEP_VECTORS, Soften};
+use super::softmax::{Finish, Merge, STEP_TOKENS, STEP_VECTORS, Soften, State};
+use super::step::{Memory, Sight, Step, within};
 use crate::memory::Buffer;
 use crate::pool::Pieces;
 use crate::simd::LANES;
 use crate::{Isa, math, rows};
-
-/// Where the keys and values of one head and one sequence are.
-pub(super) trait Memory {
-    /// Sets `[queries, step]` to the products of queries and keys in the places that a tile sees.
-    ///
-    /// `keys` is room for the keys of a step.
-    fn score(&self, isa: Isa, step: &Step, query: &[f32], keys: &mut [f32], scores: &mut [[f32; LANES]]);
-
-    /// Adds to each query's result, multiplied by its factor, the products of weights and values.
-    ///
-    /// `values` is room for the values of a step.
-    fn weigh(
-        &self,
-        isa: Isa,
-        step: &Step,
-        weights: &[f32],
-        factors: &[f32],
-        values: &mut [f32],
-        results: &mut [[f32; LANES]],
-    );
-}
-
-/// A step through a sequence.
-pub(super) struct Step {
-    /// Its first token.
-    pub(super) first: usize,
-    /// Which of its tokens a tile sees.
-    pub(super) seen: Range<usize>,
-}
-
-impl Step {
-    /// In which vectors of a row of scores the seen tokens are.
-    pub(super) fn places(&self) -> Range<usize> {
-        self.seen.start / LANES..self.seen.end.div_ceil(LANES)
-    }
-
-    /// [`Memory::score`] with keys `[dimension][64 tokens]`.
-    pub(super) fn score(&self, isa: Isa, query: &[f32], dimension: usize, keys: &[f32], scores: &mut [[f32; LANES]]) {
-        isa.run(Multiply {
-            left: query,
-            terms: dimension,
-            summed: 0..dimension,
-            right: Near { numbers: keys.as_chunks().0, stride: STEP_VECTORS },
-            vectors: STEP_VECTORS,
-            computed: self.places(),
-            into: scores,
-            start: Start::Zero,
-        });
-    }
-
-    /// [`Memory::weigh`] with values `[64 tokens][vectors]`.
-    pub(super) fn weigh(
-        &self,
-        isa: Isa,
-        weights: &[f32],
-        factors: &[f32],
-        values: &[f32],
-        vectors: usize,
-        results: &mut [[f32; LANES]],
-    ) {
-        isa.run(Multiply {
-            left: weights,
-            terms: STEP_TOKENS,
-            summed: self.seen.clone(),
-            right: Near { numbers: values.as_chunks().0, stride: vectors },
-            vectors,
-            computed: 0..vectors,
-            into: results,
-            start: Start::Scaled(factors),
-        });
-    }
-}
-
-/// Which tokens the rows of a tile see.
-pub(super) enum Sight {
-    /// Themselves and what stands before, so many tokens in all.
-    Back { position: usize, window: usize },
-    /// A whole sequence.
-    All { length: usize },
-}
-
-impl Sight {
-    /// What a row of the tile sees.
-    fn of(&self, row: usize) -> Range<usize> {
-        match *self {
-            Sight::Back { position, window } => {
-                let end = position + row + 1;
-                end.saturating_sub(window)..end
-            }
-            Sight::All { length } => 0..length,
-        }
-    }
-}
 
 /// The rows of one head of keys and values that share a pass.
 pub(super) struct Rows<'a> {
@@ -123,9 +30,21 @@ pub(super) struct Tile<'a, M> {
     pub(super) memory: M,
 }
 
+/// How many tokens a part of a sequence has.  A part's state is computed by itself, and what a query has of a sequence
+/// is that of its parts, merged from the first to the last: so any thread can compute a part.
+const PART_TOKENS: usize = 16 * STEP_TOKENS;
+
 /// What a thread keeps while it computes a tile.  A query is one row of one head.
 #[derive(Default)]
 struct Scratch {
+    room: Room,
+    /// The states of the parts so far and of the next one.
+    states: [Buffer<f32>; 2],
+}
+
+/// What a part is computed in.
+#[derive(Default)]
+struct Room {
     /// `[query][dimension]`.
     queries: Buffer<f32>,
     /// `[dimension][64 tokens]`.
@@ -134,14 +53,8 @@ struct Scratch {
     values: Buffer<f32>,
     /// `[query][64 tokens]`.
     scores: Buffer<f32>,
-    /// `[query]`.
-    greatest: Buffer<f32>,
-    /// `[query][16]`.
-    sums: Buffer<f32>,
     /// `[query, filled up]`.
     factors: Buffer<f32>,
-    /// `[query][dimension, filled up]`.
-    results: Buffer<f32>,
 }
 
 thread_local! {
@@ -149,57 +62,130 @@ thread_local! {
 }
 
 impl<M: Memory> Tile<'_, M> {
+    /// How many queries there are.
+    pub(super) fn queries(&self) -> usize {
+        self.rows.rows.len() * self.rows.attention.group()
+    }
+
+    /// Which tokens any row sees.
+    pub(super) fn tokens(&self) -> Range<usize> {
+        self.sight.of(0).start..self.sight.of(self.rows.rows.len() - 1).end
+    }
+
+    /// In which parts of the sequence these are.
+    pub(super) fn parts(&self) -> Range<usize> {
+        let tokens = self.tokens();
+        tokens.start / PART_TOKENS..tokens.end.div_ceil(PART_TOKENS)
+    }
+
+    /// How much room the state after a part takes.
+    pub(super) fn state_length(&self) -> usize {
+        State::length(self.queries(), self.vectors())
+    }
+
+    fn vectors(&self) -> usize {
+        self.rows.attention.dimension.div_ceil(LANES)
+    }
+
+    /// Computes the whole tile.
+    ///
     /// # Safety
     /// `query` and `into` must hold the rows, and nobody else may use the part of `into` that belongs to the rows and
     /// the heads that share the head of keys and values.
     pub(super) unsafe fn compute(&self, isa: Isa) {
-        let Attention { dimension, softcap, .. } = *self.rows.attention;
-        let group = self.rows.attention.group();
-        let (rows, vectors) = (self.rows.rows.len(), dimension.div_ceil(LANES));
-        let queries = rows * group;
-        SCRATCH.with_borrow_mut(|scratch| {
-            scratch.reserve(queries, dimension);
-            let query = &mut scratch.queries[..queries * dimension];
-            let keys = &mut scratch.keys[..dimension * STEP_TOKENS];
-            let values = &mut scratch.values[..STEP_TOKENS * vectors * LANES];
-            let scores = &mut scratch.scores[..queries * STEP_TOKENS];
-            let greatest = &mut scratch.greatest[..queries];
-            let sums = &mut scratch.sums.as_chunks_mut().0[..queries];
-            let factors = &mut scratch.factors[..queries.next_multiple_of(LANES)];
-            let results = &mut scratch.results.as_chunks_mut().0[..queries * vectors];
-            self.load(isa, query);
-            greatest.fill(f32::MIN);
-            sums.fill([0.0; LANES]);
-            results.fill([0.0; LANES]);
+        SCRATCH.with_borrow_mut(|Scratch { room, states: [state, next] }| {
+            state.reserve_zeroed(self.state_length());
+            let mut parts = self.parts();
+            if let Some(first) = parts.next() {
+                self.sum_part(isa, first, room, state);
+            }
+            for part in parts {
+                next.reserve_zeroed(self.state_length());
+                self.sum_part(isa, part, room, next);
+                self.merge(isa, state, next);
+            }
+            // SAFETY: the caller's.
+            unsafe { self.finish(isa, state) };
+        });
+    }
 
-            let tokens = self.sight.of(0).start..self.sight.of(rows - 1).end;
-            for step in tokens.start / STEP_TOKENS..tokens.end.div_ceil(STEP_TOKENS) {
-                let first = step * STEP_TOKENS;
-                let step = Step { first, seen: within(&tokens, first) };
-                self.memory.score(isa, &step, query, keys, scores.as_chunks_mut().0);
-                if let Some(cap) = softcap {
-                    rows::softcap(isa, scores, cap * math::LOG2_E);
-                }
-                for (row, scores) in scores.chunks_exact_mut(group * STEP_TOKENS).enumerate() {
-                    let own = within(&self.sight.of(row), first);
-                    if own.len() < STEP_TOKENS {
-                        for scores in scores.chunks_exact_mut(STEP_TOKENS) {
-                            scores[..own.start].fill(f32::NEG_INFINITY);
-                            scores[own.end..].fill(f32::NEG_INFINITY);
-                        }
+    /// Sets `state` to what the queries have of a part of the sequence.
+    pub(super) fn compute_part(&self, isa: Isa, part: usize, state: &mut [f32]) {
+        SCRATCH.with_borrow_mut(|scratch| self.sum_part(isa, part, &mut scratch.room, state));
+    }
+
+    /// Computes the tile from the states of its parts, which stand one after the other.
+    ///
+    /// # Safety
+    /// As for [`Tile::compute`].
+    pub(super) unsafe fn compute_merged(&self, isa: Isa, states: &mut [f32]) {
+        let (state, later) = states.split_at_mut(self.state_length());
+        for next in later.chunks_exact_mut(self.state_length()) {
+            self.merge(isa, state, next);
+        }
+        // SAFETY: the caller's.
+        unsafe { self.finish(isa, state) };
+    }
+
+    /// Sets `state` to what the queries have of a part of the sequence.
+    fn sum_part(&self, isa: Isa, part: usize, room: &mut Room, state: &mut [f32]) {
+        let Attention { dimension, softcap, .. } = *self.rows.attention;
+        let (group, queries, vectors) = (self.rows.attention.group(), self.queries(), self.vectors());
+        room.reserve(queries, dimension);
+        let query = &mut room.queries[..queries * dimension];
+        let keys = &mut room.keys[..dimension * STEP_TOKENS];
+        let values = &mut room.values[..STEP_TOKENS * vectors * LANES];
+        let scores = room.scores[..queries * STEP_TOKENS].as_chunks_mut().0;
+        let factors = &mut room.factors[..queries.next_multiple_of(LANES)];
+        let mut state = State::of(state, queries, vectors);
+        state.clear();
+        self.load(isa, query);
+        let tokens = self.tokens();
+        let tokens = tokens.start.max(part * PART_TOKENS)..tokens.end.min((part + 1) * PART_TOKENS);
+        for step in tokens.start / STEP_TOKENS..tokens.end.div_ceil(STEP_TOKENS) {
+            let first = step * STEP_TOKENS;
+            let step = Step { first, seen: within(&tokens, first) };
+            self.memory.score(isa, &step, query, keys, scores);
+            if let Some(cap) = softcap {
+                rows::softcap(isa, scores.as_flattened_mut(), cap * math::LOG2_E);
+            }
+            let seen_vectors = step.places().end;
+            for (row, scores) in scores.chunks_exact_mut(group * STEP_VECTORS).enumerate() {
+                let own = within(&self.sight.of(row), first);
+                if own.start > 0 || own.end < seen_vectors * LANES {
+                    for scores in scores.chunks_exact_mut(STEP_VECTORS) {
+                        let scores = scores[..seen_vectors].as_flattened_mut();
+                        scores[..own.start.min(seen_vectors * LANES)].fill(f32::NEG_INFINITY);
+                        scores[own.end.min(seen_vectors * LANES)..].fill(f32::NEG_INFINITY);
                     }
                 }
-                isa.run(Soften { scores, greatest, sums, factors });
-                self.memory.weigh(isa, &step, scores, factors, values, results);
             }
-            isa.run(Finish { rows: results, vectors, sums });
-            for (query, result) in results.chunks_exact(vectors).enumerate() {
-                let start = self.rows.into.at(self.rows.start(query / group) + query % group * dimension);
-                // SAFETY: the caller's.
-                let into = unsafe { std::slice::from_raw_parts_mut(start, dimension) };
-                into.copy_from_slice(&result.as_flattened()[..dimension]);
-            }
-        });
+            let State { results, sums, greatest } = &mut state;
+            isa.run(Soften { scores, vectors: seen_vectors, greatest, sums, factors });
+            self.memory.weigh(isa, &step, scores, factors, values, results);
+        }
+    }
+
+    /// Merges the state of a later part into that of those before it.
+    fn merge(&self, isa: Isa, state: &mut [f32], later: &mut [f32]) {
+        let (queries, vectors) = (self.queries(), self.vectors());
+        let (mut into, later) = (State::of(state, queries, vectors), State::of(later, queries, vectors));
+        isa.run(Merge { into: &mut into, later: &later, vectors });
+    }
+
+    /// # Safety
+    /// As for [`Tile::compute`].
+    unsafe fn finish(&self, isa: Isa, state: &mut [f32]) {
+        let Attention { dimension, .. } = *self.rows.attention;
+        let (group, vectors) = (self.rows.attention.group(), self.vectors());
+        let State { results, sums, .. } = State::of(state, self.queries(), vectors);
+        isa.run(Finish { rows: results, vectors, sums });
+        for (query, result) in results.chunks_exact(vectors).enumerate() {
+            let start = self.rows.into.at(self.rows.start(query / group) + query % group * dimension);
+            // SAFETY: the caller's.
+            let into = unsafe { std::slice::from_raw_parts_mut(start, dimension) };
+            into.copy_from_slice(&result.as_flattened()[..dimension]);
+        }
     }
 
     /// Copies the queries, multiplied by what makes their scores exponents of two.
@@ -213,12 +199,6 @@ impl<M: Memory> Tile<'_, M> {
     }
 }
 
-/// What of a range of tokens is in the step that begins at `first`, counted from there.
-fn within(tokens: &Range<usize>, first: usize) -> Range<usize> {
-    let place = |token: usize| token.saturating_sub(first).min(STEP_TOKENS);
-    place(tokens.start)..place(tokens.end)
-}
-
 impl Rows<'_> {
     /// Where a row of the tile begins in `query` and `into`, with the first head of the group.
     fn start(&self, row: usize) -> usize {
@@ -227,16 +207,12 @@ impl Rows<'_> {
     }
 }
 
-impl Scratch {
+impl Room {
     fn reserve(&mut self, queries: usize, dimension: usize) {
-        let filled_up = dimension.next_multiple_of(LANES);
         self.queries.reserve_zeroed(queries * dimension);
         self.keys.reserve_zeroed(dimension * STEP_TOKENS);
-        self.values.reserve_zeroed(STEP_TOKENS * filled_up);
+        self.values.reserve_zeroed(STEP_TOKENS * dimension.next_multiple_of(LANES));
         self.scores.reserve_zeroed(queries * STEP_TOKENS);
-        self.greatest.reserve_zeroed(queries);
-        self.sums.reserve_zeroed(queries * LANES);
         self.factors.reserve_zeroed(queries.next_multiple_of(LANES));
-        self.results.reserve_zeroed(queries * filled_up);
     }
 }

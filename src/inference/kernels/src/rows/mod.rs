@@ -15,5 +15,5 @@ pub(crate) use map::padded;
 pub use map::{add, scale};
 pub(crate) use narrow::{narrow, round_and_swap};
 pub use norm::{layer_norm, rms_norm, rms_norm_in_place};
-pub(crate) use quantize::quantize;
+pub(crate) use quantize::{quantize, scale_of_bytes};
 pub use rotate::rotate;

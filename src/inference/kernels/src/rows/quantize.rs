@@ -28,14 +28,19 @@ impl Kernel for Quantize<'_> {
         for values in vectors {
             greatest = simd.max(simd.from_bits(simd.and(simd.bits(simd.load(values)), magnitude)), greatest);
         }
-        let greatest = simd.greatest(greatest);
-        let scale = greatest / 127.0;
-        // Numbers too small for the quotient are zero.
-        let inverse = if greatest < f32::MIN_POSITIVE * 127.0 { 0.0 } else { 127.0 / greatest };
-        let inverse = simd.splat(inverse);
+        let (scale, factor) = scale_of_bytes(simd.greatest(greatest));
+        let factor = simd.splat(factor);
         for (values, bytes) in vectors.iter().zip(self.bytes.as_chunks_mut::<LANES>().0) {
-            simd.narrow_to_bytes(simd.round_to_int(simd.mul(simd.load(values), inverse)), bytes);
+            simd.narrow_to_bytes(simd.round_to_int(simd.mul(simd.load(values), factor)), bytes);
         }
         scale
     }
+}
+
+/// The scale of numbers with this greatest magnitude, and what they are multiplied by to become bytes.
+#[inline(always)]
+pub(crate) fn scale_of_bytes(greatest: f32) -> (f32, f32) {
+    // Numbers too small for the quotient are zero.
+    let factor = if greatest < f32::MIN_POSITIVE * 127.0 { 0.0 } else { 127.0 / greatest };
+    (greatest / 127.0, factor)
 }

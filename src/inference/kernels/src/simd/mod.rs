@@ -116,6 +116,8 @@ pub(crate) trait Simd: Copy + Send + Sync {
     /// product exact and each sum rounded; `right` is the same for all lanes.
     fn dot_brain(self, sums: Self::F, left: Self::I, right: [u16; 2]) -> Self::F;
 
+    /// Lane by vector instead of vector by lane.
+    fn transpose(self, vectors: [Self::F; LANES]) -> [Self::F; LANES];
     /// The sum of all lanes, in a fixed order: halves are added lane by lane until one is left.
     fn sum(self, vector: Self::F) -> f32;
     /// The greatest of all lanes, none of which may be NaN.

@@ -219,6 +219,11 @@ impl Simd for Portable {
     }
 
     #[inline(always)]
+    fn transpose(self, vectors: [Self::F; LANES]) -> [Self::F; LANES] {
+        std::array::from_fn(|lane| std::array::from_fn(|vector| vectors[vector][lane]))
+    }
+
+    #[inline(always)]
     fn sum(self, vector: Self::F) -> f32 {
         halve(vector, |left, right| left + right)
     }

@@ -293,6 +293,23 @@ impl<const VNNI: bool> Simd for Avx2<VNNI> {
     }
 
     #[inline(always)]
+    fn transpose(self, vectors: [Self::F; LANES]) -> [Self::F; LANES] {
+        let mut result = vectors;
+        for from in 0..2 {
+            for half in 0..2 {
+                let mut block = [vectors[0][0]; 8];
+                for (place, row) in block.iter_mut().enumerate() {
+                    *row = vectors[8 * from + place][half];
+                }
+                for (place, row) in transpose_eight(self, block).into_iter().enumerate() {
+                    result[8 * half + place][from] = row;
+                }
+            }
+        }
+        result
+    }
+
+    #[inline(always)]
     fn sum(self, vector: Self::F) -> f32 {
         let halves = vector!(_mm256_add_ps(vector[0], vector[1]));
         let quarters = vector!(_mm_add_ps(_mm256_castps256_ps128(halves), _mm256_extractf128_ps::<1>(halves)));
@@ -307,4 +324,27 @@ impl<const VNNI: bool> Simd for Avx2<VNNI> {
         let pairs = vector!(_mm_max_ps(quarters, _mm_movehl_ps(quarters, quarters)));
         vector!(_mm_cvtss_f32(_mm_max_ss(pairs, _mm_movehdup_ps(pairs))))
     }
+}
+
+/// Four by four within the halves of a register, then the halves.
+#[inline(always)]
+fn transpose_eight<const VNNI: bool>(_: Avx2<VNNI>, vectors: [__m256; 8]) -> [__m256; 8] {
+    let mut columns = vectors;
+    for first in [0, 4] {
+        let (one, two, three, four) = (vectors[first], vectors[first + 1], vectors[first + 2], vectors[first + 3]);
+        let low = vector!([_mm256_unpacklo_ps(one, two), _mm256_unpacklo_ps(three, four)]);
+        let high = vector!([_mm256_unpackhi_ps(one, two), _mm256_unpackhi_ps(three, four)]);
+        for (place, [left, right]) in [low, high].into_iter().enumerate() {
+            let (left, right) = vector!((_mm256_castps_pd(left), _mm256_castps_pd(right)));
+            columns[first + 2 * place] = vector!(_mm256_castpd_ps(_mm256_unpacklo_pd(left, right)));
+            columns[first + 2 * place + 1] = vector!(_mm256_castpd_ps(_mm256_unpackhi_pd(left, right)));
+        }
+    }
+    let mut result = columns;
+    for column in 0..4 {
+        let (left, right) = (columns[column], columns[column + 4]);
+        result[column] = vector!(_mm256_permute2f128_ps::<0x20>(left, right));
+        result[column + 4] = vector!(_mm256_permute2f128_ps::<0x31>(left, right));
+    }
+    result
 }

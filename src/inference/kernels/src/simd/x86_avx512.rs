@@ -267,6 +267,36 @@ impl<const BRAIN: bool> Simd for Avx512<BRAIN> {
     }
 
     #[inline(always)]
+    fn transpose(self, vectors: [Self::F; LANES]) -> [Self::F; LANES] {
+        // Four by four within the quarters of a register, then the quarters.
+        const EVEN: i32 = 0x88;
+        const ODD: i32 = 0xdd;
+        let mut columns = vectors;
+        for first in (0..LANES).step_by(4) {
+            let (one, two, three, four) = (vectors[first], vectors[first + 1], vectors[first + 2], vectors[first + 3]);
+            let low = vector!([_mm512_unpacklo_ps(one, two), _mm512_unpacklo_ps(three, four)]);
+            let high = vector!([_mm512_unpackhi_ps(one, two), _mm512_unpackhi_ps(three, four)]);
+            for (place, [left, right]) in [low, high].into_iter().enumerate() {
+                let (left, right) = vector!((_mm512_castps_pd(left), _mm512_castps_pd(right)));
+                columns[first + 2 * place] = vector!(_mm512_castpd_ps(_mm512_unpacklo_pd(left, right)));
+                columns[first + 2 * place + 1] = vector!(_mm512_castpd_ps(_mm512_unpackhi_pd(left, right)));
+            }
+        }
+        let mut result = columns;
+        for column in 0..4 {
+            let (one, two) = (columns[column], columns[column + 4]);
+            let (three, four) = (columns[column + 8], columns[column + 12]);
+            let even = vector!([_mm512_shuffle_f32x4::<EVEN>(one, two), _mm512_shuffle_f32x4::<EVEN>(three, four)]);
+            let odd = vector!([_mm512_shuffle_f32x4::<ODD>(one, two), _mm512_shuffle_f32x4::<ODD>(three, four)]);
+            result[column] = vector!(_mm512_shuffle_f32x4::<EVEN>(even[0], even[1]));
+            result[column + 4] = vector!(_mm512_shuffle_f32x4::<EVEN>(odd[0], odd[1]));
+            result[column + 8] = vector!(_mm512_shuffle_f32x4::<ODD>(even[0], even[1]));
+            result[column + 12] = vector!(_mm512_shuffle_f32x4::<ODD>(odd[0], odd[1]));
+        }
+        result
+    }
+
+    #[inline(always)]
     fn sum(self, vector: Self::F) -> f32 {
         let halves = vector!(_mm256_add_ps(_mm512_castps512_ps256(vector), _mm512_extractf32x8_ps::<1>(vector)));
         let quarters = vector!(_mm_add_ps(_mm256_castps256_ps128(halves), _mm256_extractf128_ps::<1>(halves)));
