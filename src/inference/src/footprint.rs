@@ -7,7 +7,7 @@
 
 use ampoule_bundle::{Footprint, MemoryPart, VerifiedBundle};
 
-use ampoule_kernels::{BLOCK_TOKENS, bytes_per_block};
+use ampoule_kernels::{BLOCK_TOKENS, KvElement, bytes_per_block};
 
 use crate::encoder::EncoderConfig;
 use crate::engine::EngineConfig;
@@ -85,7 +85,10 @@ fn decoder_parts(config: &Config, context: usize, engine: &EngineConfig) -> Vec<
         engine.step_tokens.max(1),
     ]
     .map(|size| size as u64);
-    let of_block = bytes_per_block(config.layers.len(), config.key_value_head_count, config.head_dimension) as u64;
+    let (layers, key_value_heads) = (config.layers.len(), config.key_value_head_count);
+    // What a model is loaded with.
+    let element = KvElement::default();
+    let of_block = bytes_per_block(element, layers, key_value_heads, config.head_dimension) as u64;
     let blocks = engine.blocks() as u64;
     // Blocks are touched when they are first written, and those that run can write no more than their contexts.
     let by_requests = running * context.div_ceil(BLOCK_TOKENS as u64);

@@ -25,7 +25,7 @@ use ampoule_bundle::statement::{AdapterBinding, KnownAnswers};
 use ampoule_bundle::{
     AdmittedBundle, BundleError, BundleIdentity, GgufHeader, LoadError, TensorInfo, WeightFile, WeightHeader,
 };
-use ampoule_kernels::Processor;
+use ampoule_kernels::{KvElement, Processor};
 use serde::Deserialize;
 
 use crate::adapters::AdapterBase;
@@ -228,7 +228,7 @@ fn load_decoder(
         embedding_dimension: None,
         quantisation,
     };
-    let generator = Generator::new(PackedDecoder::new(config, weights)?, processor(options)?);
+    let generator = Generator::new(PackedDecoder::new(config, weights)?, processor(options)?, KvElement::default());
     Ok((Model::Generator(Box::new(generator)), profile))
 }
 

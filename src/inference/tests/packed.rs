@@ -9,16 +9,19 @@ use std::fs;
 use std::num::NonZero;
 use std::path::PathBuf;
 
-use ampoule_bundle::{GgufHeader, SafetensorsHeader, TensorInfo, TensorMemory, TensorSink};
+use ampoule_bundle::{GgufHeader, SafetensorsHeader, TensorInfo, TensorKind, TensorMemory, TensorSink};
 use ampoule_inference::model::{Adapter, Config, Decoder, LowRank, ModelError, Weights};
 use ampoule_inference::packed::{
     Generator, PackedAdapter, PackedDecoder, PackedSink, PackedWeights, SequenceStep, Workspace,
 };
-use ampoule_kernels::{Isa, Pool, Processor};
+use ampoule_kernels::{Isa, KvElement, Pool, Processor};
 use candle_core::{Device, Tensor};
 
-/// Largest accepted difference from Transformers' single-precision logits: keys and values are kept in half precision.
-const TOLERANCE: f32 = 4e-3;
+/// Largest accepted difference from Transformers' logits of what is computed and kept in single precision.
+const TOLERANCE: f32 = 1e-4;
+/// The same where weights are bfloat16, to which the rows that they are multiplied with are rounded: the logits of these
+/// models spread over 9, and a row is off by 1/512 at most.
+const BRAIN_TOLERANCE: f32 = 0.3;
 
 const FIXTURES: [&str; 14] = [
     "llama",
@@ -96,17 +99,27 @@ impl Fixture {
         PackedDecoder::new(self.config.clone(), self.weights().unwrap()).unwrap()
     }
 
-    /// The largest difference over the whole prompt and all steps.
-    fn difference(&self) -> f32 {
-        let mut generator = Generator::new(self.decoder(), processor(Isa::best(), 2));
+    /// The logits over the whole prompt and all steps.
+    fn logits(&self, element: KvElement) -> Vec<f32> {
+        let mut generator = Generator::new(self.decoder(), processor(Isa::best(), 2), element);
         let mut sequence = generator.alone(self.tokens.len(), None);
         let (prompt, rest) = self.tokens.split_at(self.prefill.len());
-        let mut found = sequence.feed_all(prompt, 0).unwrap();
+        let mut logits = sequence.feed_all(prompt, 0).unwrap();
         for token in rest {
-            found.extend(sequence.feed(&[*token]).unwrap());
+            logits.extend(sequence.feed(&[*token]).unwrap());
         }
+        logits
+    }
+
+    /// The largest difference from Transformers.
+    fn difference(&self) -> f32 {
         let expected: Vec<f32> = self.prefill.iter().chain(&self.steps).flatten().copied().collect();
-        difference(&found, &expected)
+        difference(&self.logits(KvElement::F32), &expected)
+    }
+
+    fn tolerance(&self) -> f32 {
+        let rounds = self.tensors.iter().any(|tensor| tensor.kind == TensorKind::BF16);
+        if rounds { BRAIN_TOLERANCE } else { TOLERANCE }
     }
 }
 
@@ -124,19 +137,42 @@ fn processor(isa: Isa, threads: usize) -> Processor {
 #[test]
 fn logits_equal_those_of_transformers() {
     for name in FIXTURES {
-        let found = Fixture::safetensors(name).difference();
+        let fixture = Fixture::safetensors(name);
+        let found = fixture.difference();
         println!("{name}: differs by {found:e}");
-        assert!(found <= TOLERANCE, "{name}: differs by {found:e}");
+        assert!(found <= fixture.tolerance(), "{name}: differs by {found:e}");
     }
 }
 
 #[test]
 fn a_gguf_file_of_each_family_gives_the_logits_of_transformers() {
     for name in GGUF {
-        let found = Fixture::gguf(name).difference();
+        let fixture = Fixture::gguf(name);
+        let found = fixture.difference();
         println!("{name}: differs by {found:e}");
-        assert!(found <= TOLERANCE, "{name}: differs by {found:e}");
+        assert!(found <= fixture.tolerance(), "{name}: differs by {found:e}");
     }
+}
+
+#[test]
+fn keys_and_values_that_are_kept_in_fewer_bytes_change_logits_little() {
+    for name in FIXTURES {
+        let fixture = Fixture::safetensors(name);
+        let exact = fixture.logits(KvElement::F32);
+        let mean = exact.iter().sum::<f32>() / exact.len() as f32;
+        let spread = root_mean_square(exact.iter().map(|logit| logit - mean));
+        for (element, bound) in [(KvElement::F16, 2e-2), (KvElement::Q8, 1e-1)] {
+            let found = fixture.logits(element);
+            let off = root_mean_square(found.iter().zip(&exact).map(|(found, exact)| found - exact)) / spread;
+            println!("{name}: {element:?} is off by {off:e} of what the logits spread over");
+            assert!(off > 0.0 && off <= bound, "{name}: {element:?} is off by {off:e}");
+        }
+    }
+}
+
+fn root_mean_square(numbers: impl ExactSizeIterator<Item = f32>) -> f32 {
+    let count = numbers.len() as f32;
+    (numbers.map(|number| number * number).sum::<f32>() / count).sqrt()
 }
 
 /// The bits of all logits from `first` on when the tokens are fed in pieces of these lengths, between neighbours.
@@ -149,7 +185,8 @@ fn bits(
 ) -> Vec<u32> {
     let tokens = &fixture.tokens[..56];
     let blocks_each = tokens.len().div_ceil(ampoule_kernels::BLOCK_TOKENS);
-    let mut workspace = Workspace::new(&fixture.config, processor, blocks_each * (neighbours + 1));
+    let mut workspace =
+        Workspace::new(&fixture.config, processor, KvElement::default(), blocks_each * (neighbours + 1));
     // Blocks are handed out backwards, so that no order of memory helps.
     let mut numbers = (0..(blocks_each * (neighbours + 1)) as u32).rev();
     let tables: Vec<Vec<u32>> = (0..=neighbours).map(|_| numbers.by_ref().take(blocks_each).collect()).collect();
@@ -235,7 +272,7 @@ fn adapters_of_one_batch_keep_to_their_rows() {
                 adapter: adapter.map(|index: usize| &packed[index]),
             })
             .collect();
-        let mut workspace = Workspace::new(&fixture.config, processor(Isa::best(), 2), 8);
+        let mut workspace = Workspace::new(&fixture.config, processor(Isa::best(), 2), KvElement::F32, 8);
         let together = decoder.forward(&mut workspace, &steps).unwrap().to_vec();
         let of_each = tokens.len() * fixture.config.vocabulary_size;
         for (index, adapter) in through.into_iter().enumerate() {
@@ -269,7 +306,7 @@ fn adapter(config: &Config, seed: usize) -> Adapter {
 fn impossible_input_is_refused_before_anything_is_computed() {
     let fixture = Fixture::safetensors("llama");
     let decoder = fixture.decoder();
-    let mut workspace = Workspace::new(&fixture.config, processor(Isa::best(), 1), 9);
+    let mut workspace = Workspace::new(&fixture.config, processor(Isa::best(), 1), KvElement::default(), 9);
     let blocks: Vec<u32> = (0..9).collect();
     let mut run = |tokens: &[u32], position: usize| {
         let blocks = &blocks;

@@ -1,6 +1,6 @@
 //! A decoder with what it computes with, and one sequence of it by itself: how a model is proved before it is served.
 
-use ampoule_kernels::{BLOCK_TOKENS, Processor};
+use ampoule_kernels::{BLOCK_TOKENS, KvElement, Processor};
 
 use super::{PackedAdapter, PackedDecoder, SequenceStep, Workspace};
 use crate::model::ModelError;
@@ -27,9 +27,9 @@ pub struct Alone<'a> {
 }
 
 impl Generator {
-    /// A decoder without memory for any sequence.
-    pub fn new(decoder: PackedDecoder, processor: Processor) -> Self {
-        let workspace = Workspace::new(decoder.config(), processor, 0);
+    /// A decoder without memory for any sequence, whose keys and values are to be kept as `element`.
+    pub fn new(decoder: PackedDecoder, processor: Processor, element: KvElement) -> Self {
+        let workspace = Workspace::new(decoder.config(), processor, element, 0);
         Self { decoder, workspace }
     }
 

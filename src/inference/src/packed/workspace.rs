@@ -1,6 +1,6 @@
 //! The memory of a pass, kept between passes: the first touch of a page costs more than a row of arithmetic.
 
-use ampoule_kernels::{Activations, KvBlocks, Processor};
+use ampoule_kernels::{Activations, KvBlocks, KvElement, Processor};
 
 use super::adapter::AdapterScratch;
 use super::rope::RopeTables;
@@ -36,9 +36,9 @@ pub(super) struct Rows {
 }
 
 impl Workspace {
-    /// Room for `blocks` blocks of keys and values of a model, touched when they are first written.
-    pub fn new(config: &Config, processor: Processor, blocks: usize) -> Self {
-        let blocks = blocks_of(config, blocks);
+    /// Room for `blocks` blocks of keys and values of a model, kept as `element` and touched when they are first written.
+    pub fn new(config: &Config, processor: Processor, element: KvElement, blocks: usize) -> Self {
+        let blocks = blocks_of(config, element, blocks);
         let ropes = config.ropes.iter().map(|_| RopeTables::default()).collect();
         Self { processor, blocks, ropes, rows: Rows::default() }
     }
@@ -46,13 +46,13 @@ impl Workspace {
     /// The same threads and room for another number of blocks; what the blocks held is gone.
     #[must_use]
     pub fn with_blocks(self, config: &Config, blocks: usize) -> Self {
-        Self::new(config, self.processor, blocks)
+        Self::new(config, self.processor, self.blocks.element(), blocks)
     }
 
     /// Makes room for at least `blocks` blocks; what the blocks held is gone if there was not.
     pub(super) fn reserve(&mut self, config: &Config, blocks: usize) {
         if self.blocks.blocks() < blocks {
-            self.blocks = blocks_of(config, blocks);
+            self.blocks = blocks_of(config, self.blocks.element(), blocks);
         }
     }
 
@@ -62,8 +62,8 @@ impl Workspace {
     }
 }
 
-fn blocks_of(config: &Config, blocks: usize) -> KvBlocks {
-    KvBlocks::new(config.layers.len(), config.key_value_head_count, config.head_dimension, blocks)
+fn blocks_of(config: &Config, element: KvElement, blocks: usize) -> KvBlocks {
+    KvBlocks::new(element, config.layers.len(), config.key_value_head_count, config.head_dimension, blocks)
 }
 
 /// Makes a matrix as large as it has to be; what it held is of no use.
