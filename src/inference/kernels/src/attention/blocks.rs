@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! all      block × layer × head
-//! head     keys [dimension][16 tokens], their scales | values [16 tokens][dimension, filled up to whole vectors], theirs
+//! head     keys [dimension][16 tokens], scales | values [16 tokens][dimension, filled up to whole vectors], scales
 //! ```
 //! A block's layers stand together, so that a block is copied in one piece, and so do a layer's heads, so that a
 //! layer's pass over a block reads one stretch.

@@ -161,8 +161,8 @@ pub fn attend_whole(
         }
         start += length;
     }
-    // SAFETY: the sizes were checked, the sequences do not overlap, and no two tiles of a sequence have a head and a row
-    // in common.
+    // SAFETY: the sizes were checked, the sequences do not overlap, and no two tiles of a sequence have a head and a
+    // row in common.
     unsafe { share::compute(processor, &tiles) };
 }
 
