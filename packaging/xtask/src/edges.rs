@@ -13,6 +13,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("ampoule-bundle", &[]),
     ("ampoule-sealing", &["ampoule-bundle", "ampoule-inference"]),
     ("ampoule-inference", &["ampoule-bundle"]),
+    ("ampoule-kernels", &[]),
     ("ampoule", &["ampoule-bundle", "ampoule-inference"]),
     ("ampoule-trainer", &["ampoule-bundle", "ampoule-inference", "ampoule-sealing"]),
     ("ampoule-conformance", &[]),
@@ -22,6 +23,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
 /// Outside crates that a product crate must not reach, by any path.
 const BANNED: &[(&str, &[&str])] = &[
     ("ampoule-bundle", &["candle-core", "tokio", "hyper", "reqwest"]),
+    ("ampoule-kernels", &["candle-core", "tokio", "rayon"]),
     (
         "ampoule",
         &["ampoule-trainer", "ampoule-sealing", "sigstore", "reqwest", "openssl-sys", "onig_sys", "aws-lc-sys"],
