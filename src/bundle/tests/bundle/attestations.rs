@@ -53,6 +53,21 @@ fn oms_refusal(change: impl FnOnce(&mut Value)) -> BundleError {
 }
 
 #[test]
+fn a_settings_schema_that_is_not_understood_is_refused_with_its_bundle() {
+    let signer = Signer::new(Curve::P256);
+    for (schema, is_understood) in [(r#"{"properties":{}}"#, true), (r#"{"allOf":[]}"#, false), ("{", false)] {
+        let mut draft = draft();
+        draft.files.insert(1, file("settings.json", LayerKind::Config, schema.as_bytes()));
+        draft.release.settings_schema = Some("settings.json".parse().unwrap());
+        match (check(draft.seal(&[&signer]), &root(&[&signer], 1)), is_understood) {
+            (Ok(()), true) => {}
+            (Err(error), false) => assert!(matches!(error, BundleError::MalformedJson { .. }), "{schema}: {error}"),
+            (outcome, _) => panic!("{schema}: {outcome:?}"),
+        }
+    }
+}
+
+#[test]
 fn c10_stripped_attestations_are_missed() {
     let signer = Signer::new(Curve::P256);
     let root = root(&[&signer], 1);
