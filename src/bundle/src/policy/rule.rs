@@ -174,3 +174,15 @@ impl fmt::Display for Rule {
         formatter.write_str(self.name())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::Rule;
+
+    #[test]
+    fn a_program_finds_the_rules_by_the_same_names_in_each_release() {
+        assert_eq!(Rule::CpuFeatures.id(), "cpu_features");
+        assert_eq!(Rule::TrustRootRollback.id(), "trust_root_rollback");
+        assert_eq!(Rule::MemoryFit.id(), "memory_fit");
+    }
+}

@@ -2,19 +2,21 @@
 //! multiplications at once for prompts.
 //!
 //! `cargo bench -p ampoule-kernels --bench attention [decode | prefill | whole | rows]`.  Machines are shared: the
-//! best of some rounds counts, and of one thread the time that it had the processor.
+//! best of some rounds counts.
 
 use std::hint::black_box;
 use std::num::NonZero;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use ampoule_kernels::{
-    Attention, BLOCK_TOKENS, KvBlocks, KvElement, Processor, Span, attend, attend_whole, bytes_per_block, rows,
+    Attention, BLOCK_TOKENS, Buffer, KvBlocks, KvElement, Processor, Span, attend, attend_whole, bytes_per_block, rows,
 };
 
 const HEADS: usize = 32;
 const KEY_VALUE_HEADS: usize = 8;
 const ROUNDS: usize = 9;
+/// More than the second caches hold.
+const READ_BYTES: usize = 96 << 20;
 
 fn main() {
     // The first argument, if there is one, names what alone is measured.
@@ -48,91 +50,19 @@ fn main() {
 }
 
 /// The least time of some rounds.
-fn best(processor: &Processor, rounds: usize, mut work: impl FnMut()) -> Duration {
-    let clock = if processor.pool.threads() == 1 { libc::CLOCK_THREAD_CPUTIME_ID } else { libc::CLOCK_MONOTONIC };
+fn best(rounds: usize, mut work: impl FnMut()) -> Duration {
     work();
     let mut time = || {
-        let start = now(clock);
+        let start = Instant::now();
         work();
-        now(clock) - start
+        start.elapsed()
     };
     (0..rounds).map(|_| time()).min().expect("at least one round")
 }
 
-fn now(clock: libc::clockid_t) -> Duration {
-    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
-    // SAFETY: the kernel writes to the place that is borrowed here and to no other.
-    let outcome = unsafe { libc::clock_gettime(clock, &mut time) };
-    assert_eq!(outcome, 0, "a clock that there is");
-    Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
-}
-
-/// What a plain sum over much memory reads in a second, in GB.
-fn read_bandwidth(processor: &Processor) -> f64 {
-    let memory = vec![1_u64; 96 << 20 >> 3];
-    let pieces: Vec<&[u64]> = memory.chunks(1 << 14).collect();
-    let time = best(processor, 7, || {
-        processor.pool.for_each(pieces.len(), |index| {
-            black_box(pieces[index].iter().fold(0_u64, |sum, value| sum ^ value));
-        });
-    });
-    (memory.len() * 8) as f64 / time.as_secs_f64() / 1e9
-}
-
-/// What multiplications and additions alone reach, in GFLOP/s.
-fn multiplication_peak(processor: &Processor) -> f64 {
-    const COUNT: usize = 2_000_000;
-    let threads = processor.pool.threads();
-    let time = best(processor, 7, || {
-        processor.pool.for_each(threads, |_| {
-            black_box(chains(COUNT));
-        })
-    });
-    (threads * COUNT * CHAINS * LANES * 2) as f64 / time.as_secs_f64() / 1e9
-}
-
-const CHAINS: usize = 16;
-const LANES: usize = 16;
-
-/// So many rounds of sixteen sums of sixteen numbers that do not wait for each other.
-#[cfg(target_arch = "x86_64")]
-fn chains(count: usize) -> f32 {
-    use std::arch::x86_64::{_mm512_fmadd_ps, _mm512_reduce_add_ps, _mm512_set1_ps};
-
-    #[target_feature(enable = "avx512f")]
-    fn wide(count: usize) -> f32 {
-        let mut sums = [_mm512_set1_ps(1.0); CHAINS];
-        let (left, right) = (black_box(_mm512_set1_ps(0.999)), black_box(_mm512_set1_ps(0.001)));
-        for _ in 0..count {
-            for sum in &mut sums {
-                *sum = _mm512_fmadd_ps(*sum, left, right);
-            }
-        }
-        let mut total = 0.0;
-        for sum in sums {
-            total += _mm512_reduce_add_ps(sum);
-        }
-        total
-    }
-    if std::arch::is_x86_feature_detected!("avx512f") {
-        // SAFETY: the processor was just asked for the feature.
-        return unsafe { wide(count) };
-    }
-    plain(count)
-}
-
-#[cfg(not(target_arch = "x86_64"))]
-fn chains(count: usize) -> f32 {
-    plain(count)
-}
-
-fn plain(count: usize) -> f32 {
-    let mut sums = [1.0; CHAINS * LANES];
-    let (left, right) = (black_box(0.999), black_box(0.001));
-    for _ in 0..count {
-        sums = sums.map(|sum: f32| sum * left + right);
-    }
-    sums.into_iter().sum()
+/// The greatest of some rounds, in thousands of millions a second.
+fn limit(measure: impl Fn() -> f64) -> f64 {
+    (0..ROUNDS).map(|_| measure()).fold(0.0, f64::max) / 1e9
 }
 
 fn numbers(count: usize) -> Vec<f32> {
@@ -172,8 +102,10 @@ fn decode(processor: &Processor, element: KvElement, dimension: usize, heads: us
     let query = numbers(attention.heads * dimension);
     let mut into = query.clone();
     let span = [Span { rows: 0..1, position: TOKENS - 1, blocks: &table }];
-    let limit = read_bandwidth(processor);
-    let time = best(processor, ROUNDS, || {
+    let mut memory_read = Buffer::zeroed(READ_BYTES);
+    memory_read.fill(1);
+    let limit = limit(|| processor.read_bandwidth(&memory_read));
+    let time = best(ROUNDS, || {
         for layer in 0..LAYERS {
             attend(processor, &attention, layer, &memory, &query, &span, &mut into);
         }
@@ -182,7 +114,7 @@ fn decode(processor: &Processor, element: KvElement, dimension: usize, heads: us
     let rate = bytes as f64 / time.as_secs_f64() / 1e9;
     let part = 100.0 * rate / limit;
     let time = time.as_secs_f64() * 1e3;
-    println!("    decode, {heads} groups of {group} heads: {rate:.1} GB/s, {part:.0} % of plain reading, {time:.2} ms");
+    println!("    decode, {heads} groups of {group} heads: {rate:.1} GB/s, {part:.0} % of reading, {time:.2} ms");
 }
 
 fn prefill(processor: &Processor, element: KvElement, dimension: usize, rows: usize, position: usize) {
@@ -191,13 +123,13 @@ fn prefill(processor: &Processor, element: KvElement, dimension: usize, rows: us
     let query = numbers(rows * HEADS * dimension);
     let mut into = query.clone();
     let span = [Span { rows: 0..rows, position, blocks: &table }];
-    let limit = multiplication_peak(processor);
-    let time = best(processor, ROUNDS, || attend(processor, &attention, 0, &memory, &query, &span, &mut into));
+    let limit = limit(|| processor.peak_of_floats());
+    let time = best(ROUNDS, || attend(processor, &attention, 0, &memory, &query, &span, &mut into));
     let seen: usize = (position + 1..=position + rows).sum();
     let rate = (seen * HEADS * dimension * 4) as f64 / time.as_secs_f64() / 1e9;
     let part = 100.0 * rate / limit;
     let kept = &query[..rows * KEY_VALUE_HEADS * dimension];
-    let store = best(processor, ROUNDS, || memory.store(processor, 0, &span, kept, kept)).as_secs_f64() * 1e3;
+    let store = best(ROUNDS, || memory.store(processor, 0, &span, kept, kept)).as_secs_f64() * 1e3;
     println!(
         "  prefill, {element:?}, dimension {dimension}, {rows} rows at {position}: {rate:.0} GFLOP/s, {part:.0} % of the \
          peak, {:.1} ms; {store:.2} ms to store them",
@@ -211,9 +143,9 @@ fn encode(processor: &Processor, dimension: usize, length: usize) {
     let lengths = [length; 8];
     let rows = numbers(8 * length * HEADS * dimension);
     let mut into = rows.clone();
-    let limit = multiplication_peak(processor);
+    let limit = limit(|| processor.peak_of_floats());
     let work = || attend_whole(processor, &attention, &rows, &rows, &rows, &lengths, &mut into);
-    let rate = (8 * length * length * HEADS * dimension * 4) as f64 / best(processor, ROUNDS, work).as_secs_f64() / 1e9;
+    let rate = (8 * length * length * HEADS * dimension * 4) as f64 / best(ROUNDS, work).as_secs_f64() / 1e9;
     println!(
         "  whole, dimension {dimension}, length {length}: {rate:.0} GFLOP/s, {:.0} % of the peak",
         100.0 * rate / limit
@@ -229,7 +161,7 @@ fn single_rows(processor: &Processor) {
     let mut into = numbers(WIDTH);
     let (cosines, sines) = (vec![1.0; 32], vec![0.0; 32]);
     let mut report = |name: &str, passes: usize, work: &mut dyn FnMut(&mut [f32], &mut [f32])| {
-        let time = best(processor, ROUNDS, || {
+        let time = best(ROUNDS, || {
             for _ in 0..REPEATS {
                 work(black_box(&mut row), black_box(&mut into));
             }

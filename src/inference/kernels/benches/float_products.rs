@@ -1,14 +1,13 @@
-//! How fast products with floating-point weights are, beside what the processor could do: the peak of its arithmetic, from
-//! registers alone, and the rate at which it reads memory, both measured in between.
+//! How fast products with floating-point weights are, beside what the processor could do: the peak of its arithmetic in
+//! single precision, from registers alone, and the rate at which it reads memory, both measured in between.
 //!
 //! `cargo bench -p ampoule-kernels --bench float_products -- [threads] [format]`
 
-mod limits;
-
 use std::hint::black_box;
 use std::num::NonZero;
+use std::time::Instant;
 
-use ampoule_kernels::{Activations, Form, Format, Packed, Packing, Processor, Product, Target};
+use ampoule_kernels::{Activations, Buffer, Format, Packed, Packing, Processor, Product, Target};
 
 /// More than any cache holds.
 const WEIGHT_BYTES: usize = 640 << 20;
@@ -42,11 +41,11 @@ fn main() {
             .filter(|argument| argument.parse::<usize>().is_ok() == numeric)
             .all(|argument| argument == name)
     };
+    let mut memory = Buffer::zeroed(WEIGHT_BYTES);
+    memory.fill(1);
     for threads in [1, 2].into_iter().filter(|threads: &usize| chosen(&threads.to_string(), true)) {
         let processor = Processor::new(NonZero::new(threads).expect("at least one")).expect("threads start");
-        let (single, brain) = limits::peaks(&processor);
-        let (single, brain) = (single / 1e9, brain.map_or(f64::NAN, |brain| brain / 1e9));
-        println!("{threads} threads, {}: {single:.0} GFLOP/s, in bfloat16 {brain:.0}", processor.isa);
+        println!("{threads} threads, {}: {:.0} GFLOP/s", processor.isa, processor.peak_of_floats() / 1e9);
         println!("format   inputs outputs   rows   GFLOP/s  of peak      GB/s  of read   filling");
         for format in [Format::F32, Format::F16, Format::BF16] {
             if !chosen(&format!("{format:?}"), false) {
@@ -55,11 +54,11 @@ fn main() {
             for (inputs, outputs, rows) in DECODER {
                 let count = WEIGHT_BYTES.div_ceil(format.row_bytes(inputs) * outputs);
                 let weights: Vec<Packed> = (0..count).map(|_| matrix(format, inputs, outputs)).collect();
-                rows.iter().for_each(|&rows| report(&processor, &weights, rows));
+                rows.iter().for_each(|&rows| report(&processor, &memory, &weights, rows));
             }
             for (inputs, outputs, rows) in ENCODER {
                 let weights = [matrix(format, inputs, outputs)];
-                rows.iter().for_each(|&rows| report(&processor, &weights, rows));
+                rows.iter().for_each(|&rows| report(&processor, &memory, &weights, rows));
             }
         }
     }
@@ -83,7 +82,7 @@ fn matrix(format: Format, inputs: usize, outputs: usize) -> Packed {
     packing.finish()
 }
 
-fn report(processor: &Processor, weights: &[Packed], rows: usize) {
+fn report(processor: &Processor, memory: &[u8], weights: &[Packed], rows: usize) {
     let (format, inputs, outputs) = (weights[0].format(), weights[0].inputs(), weights[0].outputs());
     let forms = [format.form()].into_iter().collect();
     let mut activations = Activations::default();
@@ -96,22 +95,20 @@ fn report(processor: &Processor, weights: &[Packed], rows: usize) {
         if spent > MOST_SECONDS {
             break;
         }
-        let (single, brain) = limits::peaks(processor);
-        let best = if format.form() == Form::Brain { brain.unwrap_or(single).max(single) } else { single };
-        peak = peak.max(best);
+        peak = peak.max(processor.peak_of_floats());
         if round % ROUNDS_PER_READ == 0 {
-            read = read.max(limits::read(processor));
+            read = read.max(processor.read_bandwidth(memory));
         }
         let (mut fills, mut products, mut count) = (0.0, 0.0, 0.0);
         while products < ROUND_SECONDS {
-            let start = limits::seconds(processor);
+            let start = Instant::now();
             activations.fill(processor, forms, rows, inputs, |_, row| row.copy_from_slice(&values));
-            let filled = limits::seconds(processor);
+            let filled = Instant::now();
             let weights = next.next().expect("there are weights");
             let target = Target::Set(&mut target);
             processor.multiply(&activations, &mut [Product { weights, target }]);
-            products += limits::seconds(processor) - filled;
-            fills += filled - start;
+            products += filled.elapsed().as_secs_f64();
+            fills += (filled - start).as_secs_f64();
             count += 1.0;
         }
         black_box(&target);

@@ -113,8 +113,8 @@ fn report(processor: &Processor, matrices: &[Packed], rows: usize) {
             processor.multiply(&activations, &mut [Product { weights, target: Target::Set(&mut target) }]);
             seconds = seconds.min(start.elapsed().as_secs_f64());
             // Another matrix is read, lest the product finds its own in a cache.
-            bandwidth =
-                bandwidth.max(processor.read_bandwidth(&matrices[(index + matrices.len() / 2) % matrices.len()]));
+            bandwidth = bandwidth
+                .max(processor.read_bandwidth(matrices[(index + matrices.len() / 2) % matrices.len()].memory()));
             peak = peak.max(processor.peak_of_bytes());
         }
     }

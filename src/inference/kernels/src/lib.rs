@@ -3,8 +3,8 @@
 //!
 //! It is the one crate of the appliance's engine that holds `unsafe` code, and each block says what makes it sound.
 //!
-//! Every result is a function of its inputs' values and of their shape along the summed dimension, never of how many
-//! rows are computed at once, nor of the number of threads: a sum is taken by one thread, in ascending order.
+//! Every result is a function of its inputs' values and of what is summed, never of how many rows are computed at once,
+//! nor of the number of threads: the order of a sum follows from its length, and of attention from the tokens' positions.
 //!
 //! In reading order: [`Isa`] is what the processor offers and `simd` the one vocabulary of vectors that kernels are written
 //! in; [`Pool`] the threads and [`Buffer`] the memory; then the kernels, and in `limits` what they are measured against.

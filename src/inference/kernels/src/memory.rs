@@ -1,18 +1,21 @@
 //! Memory for weights and activations: aligned for vectors, zero at first, and in huge pages where the kernel has them.
 //!
-//! The first touch of a page of 4 KiB costs more than to hash it, so large pieces ask for pages of 2 MiB, are allocated once
-//! and reused.
+//! The first touch of a page costs more than to hash it, so large pieces are allocated once and reused, and come from the
+//! system: the allocator would write their zeros at once, page by page and before it can be told that huge ones are wanted.
 
 use std::alloc::{self, Layout};
 use std::fmt;
-use std::marker::PhantomData;
 use std::ops::{Deref, DerefMut};
 use std::ptr::NonNull;
 
-/// The width of the widest vector, and of a cache line.
+#[cfg(target_os = "linux")]
+use memmap2::Advice;
+use memmap2::MmapMut;
+
+/// The width of the widest vector, and of a cache line; pages begin at multiples of it.
 const ALIGNMENT: usize = 64;
-/// What a huge page holds on x86-64; pieces of at least that size are aligned to it.
-const HUGE_PAGE_BYTES: usize = 2 << 20;
+/// From this size on, memory comes from the system: one huge page.
+const LARGE_BYTES: usize = 2 << 20;
 
 /// Numbers whose bytes may be anything, zero included.
 ///
@@ -39,7 +42,8 @@ unsafe impl Plain for f32 {}
 pub struct Buffer<T: Plain> {
     pointer: NonNull<T>,
     length: usize,
-    owned: PhantomData<T>,
+    /// A large piece's memory; a small one's is the allocator's.
+    mapped: Option<MmapMut>,
 }
 
 // SAFETY: a buffer is the only owner of its memory, and `Plain` values may go to other threads.
@@ -48,23 +52,26 @@ unsafe impl<T: Plain> Send for Buffer<T> {}
 unsafe impl<T: Plain> Sync for Buffer<T> {}
 
 impl<T: Plain> Buffer<T> {
-    /// `length` zeros.  Pages are touched when they are first written.
+    /// `length` zeros.  Pages of a large piece are touched when they are first written.
     ///
     /// Ends the process when there is no such memory, as every allocation does: what a model takes is foreseen before.
     pub fn zeroed(length: usize) -> Buffer<T> {
-        let Some(layout) = layout::<T>(length) else {
-            return Buffer { pointer: NonNull::dangling(), length, owned: PhantomData };
-        };
+        let layout = layout::<T>(length);
+        if layout.size() == 0 {
+            return Buffer { pointer: NonNull::dangling(), length, mapped: None };
+        }
+        if layout.size() >= LARGE_BYTES {
+            let Ok(mut mapped) = MmapMut::map_anon(layout.size()) else { alloc::handle_alloc_error(layout) };
+            // It costs a fault for each 4 KiB where the system knows no huge pages, and nothing else.
+            #[cfg(target_os = "linux")]
+            let _ = mapped.advise(Advice::HugePage);
+            let pointer = NonNull::from(&mut mapped[..]).cast();
+            return Buffer { pointer, length, mapped: Some(mapped) };
+        }
         // SAFETY: the layout's size is not zero.
         let pointer = unsafe { alloc::alloc_zeroed(layout) };
         let Some(pointer) = NonNull::new(pointer) else { alloc::handle_alloc_error(layout) };
-        #[cfg(target_os = "linux")]
-        if layout.align() == HUGE_PAGE_BYTES {
-            // SAFETY: the range was just allocated and begins at a page; the advice changes no content.  A kernel
-            // without huge pages refuses, which costs speed alone.
-            let _ = unsafe { libc::madvise(pointer.as_ptr().cast(), layout.size(), libc::MADV_HUGEPAGE) };
-        }
-        Buffer { pointer: pointer.cast(), length, owned: PhantomData }
+        Buffer { pointer: pointer.cast(), length, mapped: None }
     }
 
     /// Makes room for at least `length` elements; what was there before is lost if there was not.
@@ -75,17 +82,16 @@ impl<T: Plain> Buffer<T> {
     }
 }
 
-/// How the memory of so many elements is asked for; `None` for no memory at all.
-fn layout<T>(length: usize) -> Option<Layout> {
+/// What the memory of so many elements is.
+fn layout<T>(length: usize) -> Layout {
     let layout = Layout::array::<T>(length).expect("a buffer is smaller than the address space");
-    let alignment = if layout.size() >= HUGE_PAGE_BYTES { HUGE_PAGE_BYTES } else { ALIGNMENT };
-    let layout = layout.align_to(alignment).expect("the size rounded up is smaller than the address space");
-    (layout.size() > 0).then_some(layout)
+    layout.align_to(ALIGNMENT).expect("the size rounded up is smaller than the address space")
 }
 
 impl<T: Plain> Drop for Buffer<T> {
     fn drop(&mut self) {
-        if let Some(layout) = layout::<T>(self.length) {
+        let layout = layout::<T>(self.length);
+        if self.mapped.is_none() && layout.size() > 0 {
             // SAFETY: `zeroed` allocated the memory with this very layout, and nothing else frees it.
             unsafe { alloc::dealloc(self.pointer.as_ptr().cast(), layout) };
         }
@@ -126,13 +132,29 @@ mod tests {
 
     #[test]
     fn memory_is_zero_aligned_and_writable() {
-        for length in [0, 1, 17, 1 << 10, (HUGE_PAGE_BYTES / 4) + 3] {
+        for length in [0, 1, 17, 1 << 10, LARGE_BYTES / 4 - 1, LARGE_BYTES / 4 + 3] {
             let mut buffer: Buffer<f32> = Buffer::zeroed(length);
             assert_eq!((buffer.len(), buffer.as_ptr().addr() % ALIGNMENT), (length, if length == 0 { 4 } else { 0 }));
             assert!(buffer.iter().all(|&value| value == 0.0));
             buffer.fill(1.5);
             assert_eq!(buffer.iter().filter(|&&value| value == 1.5).count(), length);
         }
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn large_memory_is_not_touched_before_it_is_written() {
+        let resident = || {
+            let pages = std::fs::read_to_string("/proc/self/statm").expect("this process's memory");
+            let pages: usize = pages.split(' ').nth(1).expect("resident pages").parse().expect("a number");
+            pages * 4096
+        };
+        const BYTES: usize = 256 << 20;
+        let before = resident();
+        let mut buffer: Buffer<u8> = Buffer::zeroed(BYTES);
+        assert!(resident() < before + BYTES / 2, "it was written");
+        buffer.fill(1);
+        assert!(resident() >= before + BYTES / 2, "it is not there");
     }
 
     #[test]

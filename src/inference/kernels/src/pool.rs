@@ -84,7 +84,8 @@ impl Pool {
         self.workers.len() + 1
     }
 
-    /// Calls `piece` for every number below `count`, on all threads, and returns when all calls have returned.
+    /// Calls `piece` for every number below `count`, on all threads, and returns when all calls have returned.  A piece must
+    /// not hand work to its own pool, which is busy with it.
     ///
     /// # Panics
     /// With what a piece has panicked with, once no thread is in a piece any more.

@@ -102,26 +102,6 @@ impl Product<'_> {
     }
 }
 
-/// Sums of some panels and a tile, each in one cache line.
-///
-/// A panel's begin half a page from the next one's: the processor takes a load for dependent on an earlier store whose
-/// address ends in the same twelve bits.
-#[repr(align(64))]
-pub(crate) struct Sums<const PANELS: usize>([[[f32; LANES]; TILE_ROWS + TILE_ROWS / 2]; PANELS]);
-
-impl<const PANELS: usize> Sums<PANELS> {
-    #[inline(always)]
-    pub(crate) fn new() -> Sums<PANELS> {
-        Sums([[[0.0; LANES]; TILE_ROWS + TILE_ROWS / 2]; PANELS])
-    }
-
-    /// Those of so many rows, for each panel.
-    #[inline(always)]
-    pub(crate) fn rows(&mut self, rows: usize) -> [&mut [[f32; LANES]]; PANELS] {
-        self.0.each_mut().map(|sums| &mut sums[..rows])
-    }
-}
-
 /// Some panels times one tile.
 struct Panels<'a, F> {
     product: &'a Prepared<'a>,

@@ -119,7 +119,8 @@ impl Packed {
         });
     }
 
-    pub(crate) fn panel_bytes(&self) -> &[u8] {
+    /// The memory that it takes, as the products read it.
+    pub fn memory(&self) -> &[u8] {
         &self.bytes
     }
 

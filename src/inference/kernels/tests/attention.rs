@@ -291,7 +291,7 @@ fn whole_sequences_that_are_long_are_right() {
 }
 
 #[test]
-fn a_copied_block_is_another_one() {
+fn a_block_that_holds_the_same_is_another_one() {
     for element in ELEMENTS {
         let (attention, processor) = (small(), processor(Isa::best(), 2));
         let sequence = Sequence::new(&attention, 20, 7);
@@ -304,7 +304,7 @@ fn a_copied_block_is_another_one() {
             bits(&into)
         };
         let original = result(&blocks, &[2, 0]);
-        blocks.copy(0, 3);
+        blocks.store(&processor, 0, &span(&[2, 3]), &sequence.key, &sequence.value);
         assert_eq!(result(&blocks, &[2, 3]), original);
         let other = [Span { rows: 0..1, position: 17, blocks: &[2, 3] }];
         blocks.store(&processor, 0, &other, &sequence.key[..10], &sequence.value[..10]);

@@ -4,8 +4,7 @@
 //! all      block × layer × head
 //! head     keys [dimension][16 tokens], scales | values [16 tokens][dimension, filled up to whole vectors], scales
 //! ```
-//! A block's layers stand together, so that a block is copied in one piece, and so do a layer's heads, so that a
-//! layer's pass over a block reads one stretch.
+//! A layer's heads stand together in a block, so that a layer's pass over it reads one stretch.
 
 use std::fmt;
 use std::ops::Range;
@@ -129,20 +128,6 @@ impl KvBlocks {
         }
     }
 
-    /// Makes one block hold what another does, in all layers.
-    ///
-    /// # Panics
-    /// When there is no such block.
-    pub fn copy(&mut self, from: u32, to: u32) {
-        let [from, to] = [from, to].map(|block| block as usize);
-        assert!(from < self.shape.blocks && to < self.shape.blocks, "a block that there is");
-        match &mut self.elements {
-            Elements::F32(elements) => self.shape.copy(elements, from, to),
-            Elements::F16(elements) => self.shape.copy(elements, from, to),
-            Elements::Q8(elements) => self.shape.copy(elements, from, to),
-        }
-    }
-
     /// # Panics
     /// Where [`super::attend`] does.
     pub(super) fn check(&self, layer: usize, attention: &Attention, spans: &[Span<'_>], rows: usize) {
@@ -165,11 +150,6 @@ impl Shape {
     /// How many elements a layer of a block has.
     fn layer_elements<E: Element>(&self) -> usize {
         self.heads * head_elements(E::SCALE_ROWS, self.dimension)
-    }
-
-    fn copy<E: Element>(&self, elements: &mut [E], from: usize, to: usize) {
-        let length = self.layers * self.layer_elements::<E>();
-        elements.copy_within(from * length..(from + 1) * length, to * length);
     }
 
     fn check_spans(&self, layer: usize, spans: &[Span<'_>], rows: usize) {

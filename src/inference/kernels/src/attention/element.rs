@@ -40,10 +40,7 @@ pub(super) trait Element: Plain + Default {
 /// Up to a vector of numbers, filled up with zeros and as large as an element can be.
 #[inline(always)]
 fn load<S: Simd, E: Element>(simd: S, part: &[f32]) -> S::F {
-    let numbers = match part.first_chunk() {
-        Some(whole) => simd.load(whole),
-        None => simd.load(&rows::padded(part, 0.0)),
-    };
+    let numbers = rows::load_part(simd, part);
     simd.max(simd.min(numbers, simd.splat(E::GREATEST)), simd.splat(-E::GREATEST))
 }
 

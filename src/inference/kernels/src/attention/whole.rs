@@ -3,7 +3,7 @@
 use super::softmax::STEP_TOKENS;
 use super::step::{Memory, Step};
 use crate::Isa;
-use crate::rows::padded;
+use crate::rows::load_part;
 use crate::simd::{Kernel, LANES, Simd};
 
 /// One head's keys and values of a sequence.
@@ -57,15 +57,6 @@ impl<'a> Whole<'a> {
     }
 }
 
-/// Up to a vector of numbers, filled up with zeros.
-#[inline(always)]
-fn load<S: Simd>(simd: S, numbers: &[f32]) -> S::F {
-    match numbers.first_chunk() {
-        Some(whole) => simd.load(whole),
-        None => simd.load(&padded(numbers, 0.0)),
-    }
-}
-
 /// A head's numbers from rows of all heads, to columns.
 struct Transpose<'a> {
     /// `[tokens, width]` without what stands before the head in the first row.
@@ -86,7 +77,7 @@ impl Kernel for Transpose<'_> {
                 let numbers = first..self.dimension.min(first + LANES);
                 let mut vectors = [simd.splat(0.0); LANES];
                 for (vector, row) in vectors.iter_mut().zip(rows.chunks(self.width)) {
-                    *vector = load(simd, &row[numbers.clone()]);
+                    *vector = load_part(simd, &row[numbers.clone()]);
                 }
                 let columns = self.into.as_chunks_mut::<STEP_TOKENS>().0[numbers].iter_mut();
                 for (column, vector) in columns.zip(simd.transpose(vectors)) {
@@ -118,7 +109,7 @@ impl Kernel for FillUp<'_> {
         for place in 0..vectors {
             let numbers = place * LANES..self.dimension.min((place + 1) * LANES);
             for (row, into) in self.rows.chunks(self.width).zip(into.chunks_exact_mut(vectors)) {
-                simd.store(load(simd, &row[numbers.clone()]), &mut into[place]);
+                simd.store(load_part(simd, &row[numbers.clone()]), &mut into[place]);
             }
         }
     }

@@ -9,7 +9,7 @@
 
 use std::marker::PhantomData;
 
-use super::{GROUP, PanelFormat, Weights};
+use super::{GROUP, Grouped, PanelFormat, Weights};
 use crate::activations::{Form, Tile};
 use crate::simd::{LANES, Portable, Simd};
 
@@ -61,50 +61,43 @@ impl<B: Block> PanelFormat for Blocks<B> {
 
     #[inline(always)]
     fn multiply<S: Simd>(simd: S, panels: &[u8], tile: Tile<'_>, sums: &mut [[f32; LANES]]) {
-        let panel_bytes = Self::panel_bytes(tile.inputs);
-        // With few rows memory is the limit, which is faster with one stream than with two.
-        if panels.len() > panel_bytes && tile.rows >= super::ROWS_FOR_TWO_PANELS {
-            let (first, second) = panels.split_at(panel_bytes);
-            let (first_sums, second_sums) = sums.split_at_mut(tile.rows);
-            return multiply::<B, S, 2>(simd, [first, second], tile, [first_sums, second_sums]);
-        }
-        for (panel, sums) in panels.chunks_exact(panel_bytes).zip(sums.chunks_exact_mut(tile.rows)) {
-            multiply::<B, S, 1>(simd, [panel], tile, [sums]);
-        }
+        super::multiply_one_or_two::<Self, S>(simd, panels, tile, sums);
     }
 }
 
-#[inline(always)]
-fn multiply<B: Block, S: Simd, const PANELS: usize>(
-    simd: S,
-    panels: [&[u8]; PANELS],
-    tile: Tile<'_>,
-    mut sums: [&mut [[f32; LANES]]; PANELS],
-) {
-    let rows = tile.rows;
-    for sums in &mut sums {
-        sums.fill([0.0; LANES]);
-    }
-    let panel_block = Blocks::<B>::BLOCK_BYTES * LANES;
-    for at in 0..tile.inputs / 32 {
-        let mut scales = [simd.splat(0.0); PANELS];
-        let mut weights = [[simd.splat_int(0); 8]; PANELS];
-        for ((panel, scales), weights) in panels.iter().zip(&mut scales).zip(&mut weights) {
-            let block = &panel[at * panel_block..][..panel_block];
-            super::prefetch_after(simd, block);
-            *scales = super::halves(simd, &block[..SCALES_BYTES]);
-            *weights = B::weights(simd, &block[SCALES_BYTES..]);
+impl<B: Block> Grouped for Blocks<B> {
+    #[inline(always)]
+    fn multiply_group<S: Simd, const PANELS: usize>(
+        simd: S,
+        panels: [&[u8]; PANELS],
+        tile: Tile<'_>,
+        mut sums: [&mut [[f32; LANES]]; PANELS],
+    ) {
+        let rows = tile.rows;
+        for sums in &mut sums {
+            sums.fill([0.0; LANES]);
         }
-        let quants = &tile.quants[at * rows..][..rows];
-        let row_scales = &tile.scales[at * rows..][..rows];
-        let starts = &tile.starts[at * rows..][..rows];
-        let mut row = 0;
-        while row + GROUP <= rows {
-            add_rows::<S, PANELS, GROUP>(simd, row, &weights, &scales, (quants, row_scales, starts), &mut sums);
-            row += GROUP;
-        }
-        for row in row..rows {
-            add_rows::<S, PANELS, 1>(simd, row, &weights, &scales, (quants, row_scales, starts), &mut sums);
+        let panel_block = Self::BLOCK_BYTES * LANES;
+        for at in 0..tile.inputs / 32 {
+            let mut scales = [simd.splat(0.0); PANELS];
+            let mut weights = [[simd.splat_int(0); 8]; PANELS];
+            for ((panel, scales), weights) in panels.iter().zip(&mut scales).zip(&mut weights) {
+                let block = &panel[at * panel_block..][..panel_block];
+                super::prefetch_after(simd, block);
+                *scales = super::halves(simd, &block[..SCALES_BYTES]);
+                *weights = B::weights(simd, &block[SCALES_BYTES..]);
+            }
+            let quants = &tile.quants[at * rows..][..rows];
+            let row_scales = &tile.scales[at * rows..][..rows];
+            let starts = &tile.starts[at * rows..][..rows];
+            let mut row = 0;
+            while row + GROUP <= rows {
+                add_rows::<S, PANELS, GROUP>(simd, row, &weights, &scales, (quants, row_scales, starts), &mut sums);
+                row += GROUP;
+            }
+            for row in row..rows {
+                add_rows::<S, PANELS, 1>(simd, row, &weights, &scales, (quants, row_scales, starts), &mut sums);
+            }
         }
     }
 }

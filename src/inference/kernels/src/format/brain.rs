@@ -60,11 +60,6 @@ impl Weights for Pairs {
     fn load<S: Simd>(simd: S, block: &Self::Block, place: usize) -> S::F {
         simd.of_bits(simd.load_bytes(&block[place]))
     }
-
-    #[inline(always)]
-    fn add<S: Simd>(simd: S, sums: S::F, weights: S::F, value: [u16; 2]) -> S::F {
-        simd.dot_brain(sums, simd.bits(weights), value)
-    }
 }
 
 impl Floating for Pairs {
@@ -96,11 +91,6 @@ impl Weights for Singles {
         } else {
             simd.of_bits(simd.shift_left::<16>(pairs))
         }
-    }
-
-    #[inline(always)]
-    fn add<S: Simd>(simd: S, sums: S::F, weights: S::F, value: f32) -> S::F {
-        simd.fma(weights, simd.splat(value), sums)
     }
 }
 

@@ -26,18 +26,35 @@ const MOST_BYTES: usize = size_of::<[[f32; LANES]; BLOCK_PLACES]>();
 /// What memory is fetched in.
 const LINE_BYTES: usize = 64;
 
-/// Sixteen lanes' weights, and how they are multiplied.
+/// Sixteen lanes' weights.
 pub(super) trait Weights {
     /// What the lanes have at the places of a block.
     type Block;
-    /// What a row has at one place: a number or a pair.
-    type Value: Copy;
+    /// What a row has at one place.
+    type Value: Value;
 
     /// What the lanes have at one place.
     fn load<S: Simd>(simd: S, block: &Self::Block, place: usize) -> S::F;
+}
 
+/// A number, or a pair of bfloat16.  Its function must be `#[inline(always)]`.
+pub(super) trait Value: Copy {
     /// Adds to each lane the product of its weight with a row's value.
-    fn add<S: Simd>(simd: S, sums: S::F, weights: S::F, value: Self::Value) -> S::F;
+    fn add<S: Simd>(self, simd: S, sums: S::F, weights: S::F) -> S::F;
+}
+
+impl Value for f32 {
+    #[inline(always)]
+    fn add<S: Simd>(self, simd: S, sums: S::F, weights: S::F) -> S::F {
+        simd.fma(weights, simd.splat(self), sums)
+    }
+}
+
+impl Value for [u16; 2] {
+    #[inline(always)]
+    fn add<S: Simd>(self, simd: S, sums: S::F, weights: S::F) -> S::F {
+        simd.dot_brain(sums, simd.bits(weights), self)
+    }
 }
 
 /// Weights as they stand in the panels of a format.
@@ -138,11 +155,6 @@ impl Weights for Expanded {
     #[inline(always)]
     fn load<S: Simd>(simd: S, block: &Self::Block, place: usize) -> S::F {
         simd.load(&block[place])
-    }
-
-    #[inline(always)]
-    fn add<S: Simd>(simd: S, sums: S::F, weights: S::F, value: f32) -> S::F {
-        simd.fma(weights, simd.splat(value), sums)
     }
 }
 
@@ -308,7 +320,7 @@ fn add_place<S: Simd, W: Weights, const ROWS: usize, const PANELS: usize, const 
     }
     for (row, totals) in rows.iter().zip(totals) {
         for (total, &weights) in totals.iter_mut().zip(&weights) {
-            *total = W::add(simd, *total, weights, row[place]);
+            *total = row[place].add(simd, *total, weights);
         }
     }
 }
@@ -332,7 +344,7 @@ fn add_rest<S: Simd, F: Floating>(
         for (row, sums) in rows.zip(sums) {
             let mut total = simd.load(sums);
             for (place, &value) in row[..places].iter().enumerate() {
-                total = F::add(simd, total, F::load(simd, block, place), value);
+                total = value.add(simd, total, F::load(simd, block, place));
             }
             simd.store(total, sums);
         }

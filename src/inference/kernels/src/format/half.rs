@@ -51,11 +51,6 @@ impl Weights for Half {
     fn load<S: Simd>(simd: S, block: &Self::Block, place: usize) -> S::F {
         simd.load_half(&block[place].map(u16::from_le_bytes))
     }
-
-    #[inline(always)]
-    fn add<S: Simd>(simd: S, sums: S::F, weights: S::F, value: f32) -> S::F {
-        simd.fma(weights, simd.splat(value), sums)
-    }
 }
 
 impl Floating for Half {

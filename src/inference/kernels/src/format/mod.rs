@@ -2,7 +2,7 @@
 //!
 //! A panel holds sixteen rows of a matrix `[outputs, inputs]`, one to a lane, in the order in which the product reads them:
 //! what is read is contiguous, and each lane sums one output from the first input to the last.  It takes no more bytes than
-//! the rows do in the file.
+//! the rows do in the file, but for what fills up the last panel and, of an odd number of bfloat16, the last pair.
 //!
 //! Whole numbers under scales are of two kinds: `blocks` have one scale to 32 inputs, `super_blocks` scales of the scales
 //! of 256.  Either kind has one kernel, and a format says how its numbers become the bytes that the kernel multiplies.
@@ -81,6 +81,32 @@ pub(crate) trait PanelFormat {
 
 /// From how many rows on two panels of bytes are multiplied at a time.
 const ROWS_FOR_TWO_PANELS: usize = 8;
+
+/// A format whose kernel takes one panel, or two side by side.
+trait Grouped: PanelFormat {
+    /// [`PanelFormat::multiply`] of so many panels, the sums of each apart.  Must be `#[inline(always)]`.
+    fn multiply_group<S: Simd, const PANELS: usize>(
+        simd: S,
+        panels: [&[u8]; PANELS],
+        tile: Tile<'_>,
+        sums: [&mut [[f32; LANES]]; PANELS],
+    );
+}
+
+/// [`PanelFormat::multiply`] of one panel or two.
+#[inline(always)]
+fn multiply_one_or_two<F: Grouped, S: Simd>(simd: S, panels: &[u8], tile: Tile<'_>, sums: &mut [[f32; LANES]]) {
+    let panel_bytes = F::panel_bytes(tile.inputs);
+    // With few rows memory is the limit, which is faster with one stream than with two.
+    if panels.len() > panel_bytes && tile.rows >= ROWS_FOR_TWO_PANELS {
+        let (first, second) = panels.split_at(panel_bytes);
+        let (first_sums, second_sums) = sums.split_at_mut(tile.rows);
+        return F::multiply_group(simd, [first, second], tile, [first_sums, second_sums]);
+    }
+    for (panel, sums) in panels.chunks_exact(panel_bytes).zip(sums.chunks_exact_mut(tile.rows)) {
+        F::multiply_group(simd, [panel], tile, [sums]);
+    }
+}
 
 /// Eight vectors for 32 inputs: lane `l` of vector `v` holds the inputs `4 * v` to `4 * v + 3` of output `l`.
 type Weights<S> = [<S as Simd>::I; 8];

@@ -44,11 +44,6 @@ impl Weights for Single {
     fn load<S: Simd>(simd: S, block: &Self::Block, place: usize) -> S::F {
         simd.of_bits(simd.load_bytes(&block[place]))
     }
-
-    #[inline(always)]
-    fn add<S: Simd>(simd: S, sums: S::F, weights: S::F, value: f32) -> S::F {
-        simd.fma(weights, simd.splat(value), sums)
-    }
 }
 
 impl Floating for Single {

@@ -6,9 +6,8 @@
 
 use std::marker::PhantomData;
 
-use super::{GROUP, PanelFormat, Weights};
-use crate::activations::{Form, PAIR, Tile};
-use crate::product::Sums;
+use super::{GROUP, Grouped, PanelFormat, Weights};
+use crate::activations::{Form, PAIR, TILE_ROWS, Tile};
 use crate::simd::{LANES, Portable, Simd};
 
 /// What a format with such blocks says about itself.  All functions that take vectors must be `#[inline(always)]`.
@@ -76,50 +75,70 @@ impl<B: SuperBlock> PanelFormat for SuperBlocks<B> {
 
     #[inline(always)]
     fn multiply<S: Simd>(simd: S, panels: &[u8], tile: Tile<'_>, sums: &mut [[f32; LANES]]) {
-        let panel_bytes = Self::panel_bytes(tile.inputs);
-        // With few rows memory is the limit, which is faster with one stream than with two.
-        if panels.len() > panel_bytes && tile.rows >= super::ROWS_FOR_TWO_PANELS {
-            let (first, second) = panels.split_at(panel_bytes);
-            let (first_sums, second_sums) = sums.split_at_mut(tile.rows);
-            return multiply::<B, S, 2>(simd, [first, second], tile, [first_sums, second_sums]);
+        super::multiply_one_or_two::<Self, S>(simd, panels, tile, sums);
+    }
+}
+
+impl<B: SuperBlock> Grouped for SuperBlocks<B> {
+    #[inline(always)]
+    fn multiply_group<S: Simd, const PANELS: usize>(
+        simd: S,
+        panels: [&[u8]; PANELS],
+        tile: Tile<'_>,
+        mut sums: [&mut [[f32; LANES]]; PANELS],
+    ) {
+        for sums in &mut sums {
+            sums.fill([0.0; LANES]);
         }
-        for (panel, sums) in panels.chunks_exact(panel_bytes).zip(sums.chunks_exact_mut(tile.rows)) {
-            multiply::<B, S, 1>(simd, [panel], tile, [sums]);
+        let rows = tile.rows;
+        let mut block_sums = Sums::<PANELS>::new();
+        let mut block_sums = block_sums.rows(rows);
+        let panel_block = B::BYTES * LANES;
+        for at in 0..tile.inputs / 256 {
+            let blocks = panels.map(|panel| &panel[at * panel_block..][..panel_block]);
+            for (block, sums) in blocks.iter().zip(&mut block_sums) {
+                begin::<B, S>(simd, block, &tile.pairs[4 * at * rows..][..4 * rows], sums);
+            }
+            for part in 0..8 {
+                let at = 8 * at + part;
+                let quants = &tile.quants[at * rows..][..rows];
+                let starts = &tile.starts[2 * at * rows..][..2 * rows];
+                add_part::<B, S, PANELS>(
+                    simd,
+                    blocks,
+                    part,
+                    quants,
+                    [&starts[..rows], &starts[rows..]],
+                    &mut block_sums,
+                );
+            }
+            let scales = &tile.scales[at * rows..][..rows];
+            for (sums, block_sums) in sums.iter_mut().zip(&block_sums) {
+                for ((total, sum), &scale) in sums.iter_mut().zip(&**block_sums).zip(scales) {
+                    simd.store(simd.fma(simd.load(sum), simd.splat(scale), simd.load(total)), total);
+                }
+            }
         }
     }
 }
 
-#[inline(always)]
-fn multiply<B: SuperBlock, S: Simd, const PANELS: usize>(
-    simd: S,
-    panels: [&[u8]; PANELS],
-    tile: Tile<'_>,
-    mut sums: [&mut [[f32; LANES]]; PANELS],
-) {
-    for sums in &mut sums {
-        sums.fill([0.0; LANES]);
+/// Sums of some panels and a tile, each in one cache line.
+///
+/// A panel's begin half a page from the next one's: the processor takes a load for dependent on an earlier store whose
+/// address ends in the same twelve bits.
+#[repr(align(64))]
+struct Sums<const PANELS: usize>([[[f32; LANES]; TILE_ROWS + TILE_ROWS / 2]; PANELS]);
+
+impl<const PANELS: usize> Sums<PANELS> {
+    #[inline(always)]
+    fn new() -> Sums<PANELS> {
+        Sums([[[0.0; LANES]; TILE_ROWS + TILE_ROWS / 2]; PANELS])
     }
-    let rows = tile.rows;
-    let mut block_sums = Sums::<PANELS>::new();
-    let mut block_sums = block_sums.rows(rows);
-    let panel_block = B::BYTES * LANES;
-    for at in 0..tile.inputs / 256 {
-        let blocks = panels.map(|panel| &panel[at * panel_block..][..panel_block]);
-        for (block, sums) in blocks.iter().zip(&mut block_sums) {
-            begin::<B, S>(simd, block, &tile.pairs[4 * at * rows..][..4 * rows], sums);
-        }
-        for part in 0..8 {
-            let at = 8 * at + part;
-            let quants = &tile.quants[at * rows..][..rows];
-            let starts = &tile.starts[2 * at * rows..][..2 * rows];
-            add_part::<B, S, PANELS>(simd, blocks, part, quants, [&starts[..rows], &starts[rows..]], &mut block_sums);
-        }
-        let scales = &tile.scales[at * rows..][..rows];
-        for (sums, block_sums) in sums.iter_mut().zip(&block_sums) {
-            for ((total, sum), &scale) in sums.iter_mut().zip(&**block_sums).zip(scales) {
-                simd.store(simd.fma(simd.load(sum), simd.splat(scale), simd.load(total)), total);
-            }
-        }
+
+    /// Those of so many rows, for each panel.
+    #[inline(always)]
+    fn rows(&mut self, rows: usize) -> [&mut [[f32; LANES]]; PANELS] {
+        self.0.each_mut().map(|sums| &mut sums[..rows])
     }
 }
 

@@ -71,9 +71,18 @@ impl<E: Each<OTHERS>, const OTHERS: usize> Kernel for Map<'_, E, OTHERS> {
     }
 }
 
+/// Up to a vector of numbers, filled up with zeros.
+#[inline(always)]
+pub(crate) fn load_part<S: Simd>(simd: S, part: &[f32]) -> S::F {
+    match part.first_chunk() {
+        Some(whole) => simd.load(whole),
+        None => simd.load(&padded(part, 0.0)),
+    }
+}
+
 /// Less than a vector, filled up.
 #[inline(always)]
-pub(crate) fn padded(rest: &[f32], with: f32) -> [f32; LANES] {
+pub(super) fn padded(rest: &[f32], with: f32) -> [f32; LANES] {
     let mut lanes = [with; LANES];
     lanes[..rest.len()].copy_from_slice(rest);
     lanes

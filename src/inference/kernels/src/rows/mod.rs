@@ -11,7 +11,7 @@ mod quantize;
 mod rotate;
 
 pub use activation::{gelu, gelu_tanh_times, gelu_times, silu_times, softcap};
-pub(crate) use map::padded;
+pub(crate) use map::load_part;
 pub use map::{add, scale};
 pub(crate) use narrow::{narrow, round_and_swap};
 pub use norm::{layer_norm, rms_norm, rms_norm_in_place};

@@ -2,7 +2,8 @@
 //!
 //! A vector has sixteen lanes of 32 bits everywhere: one register with AVX-512, two with AVX2, an array without either.
 //! The operations mean the same to the bit in all of them, fused multiplication and rounding to nearest even included,
-//! so that the portable form is the specification of the others and tests can hold them to it.
+//! so that the portable form is the specification of the others and tests can hold them to it.  One instruction differs:
+//! where a processor's own product of bfloat16 is used, subnormal numbers are zero to it.
 
 mod portable;
 #[cfg(target_arch = "x86_64")]
