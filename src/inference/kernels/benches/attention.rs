@@ -182,7 +182,9 @@ fn decode(processor: &Processor, element: KvElement, dimension: usize, heads: us
     let rate = bytes as f64 / time.as_secs_f64() / 1e9;
     let part = 100.0 * rate / limit;
     let time = time.as_secs_f64() * 1e3;
-    println!("    decode, {heads} groups of {group} heads: {rate:.1} GB/s, {part:.0} % of plain reading, {time:.2} ms");
+    println!(
+        "  decode, {element:?}, dimension {dimension}, {heads} groups of {group} heads: {rate:.1} GB/s, {part:.0} % of plain reading, {time:.2} ms"
+    );
 }
 
 fn prefill(processor: &Processor, element: KvElement, dimension: usize, rows: usize, position: usize) {
