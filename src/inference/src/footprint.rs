@@ -12,7 +12,7 @@ use ampoule_kernels::{BLOCK_TOKENS, KvElement, bytes_per_block};
 use crate::encoder::EncoderConfig;
 use crate::engine::EngineConfig;
 use crate::error::InferenceError;
-use crate::load::{gguf_header, missing, model_type};
+use crate::load::{gguf_header, kv_element, missing, model_type};
 use crate::model::Config;
 
 const FLOAT_BYTES: u64 = 4;
@@ -49,7 +49,7 @@ pub fn footprint(
     // Weights are packed as they are read, into as many bytes as they have in the file.
     let weights = tensors().map(|tensor| tensor.length).sum();
     let serving = match config {
-        Some(config) => decoder_parts(&config, context(config.context_length), engine),
+        Some(config) => decoder_parts(&config, kv_element(bundle.weights()), context(config.context_length), engine),
         None => {
             let config = EncoderConfig::from_files(|path| bundle.file(path))?;
             vec![encoder_part(&config, context(config.max_tokens))]
@@ -71,7 +71,7 @@ fn header_bytes(bundle: &VerifiedBundle) -> u64 {
     bundle.release().weights.iter().map(|weights| weights.header_length).sum()
 }
 
-fn decoder_parts(config: &Config, context: usize, engine: &EngineConfig) -> Vec<MemoryPart> {
+fn decoder_parts(config: &Config, element: KvElement, context: usize, engine: &EngineConfig) -> Vec<MemoryPart> {
     let [hidden, inner, heads, key_heads, width, vocabulary, context, running, budget, step] = [
         config.hidden_size,
         config.intermediate_size,
@@ -86,8 +86,6 @@ fn decoder_parts(config: &Config, context: usize, engine: &EngineConfig) -> Vec<
     ]
     .map(|size| size as u64);
     let (layers, key_value_heads) = (config.layers.len(), config.key_value_head_count);
-    // What a model is loaded with.
-    let element = KvElement::default();
     let of_block = bytes_per_block(element, layers, key_value_heads, config.head_dimension) as u64;
     let blocks = engine.blocks() as u64;
     // Blocks are touched when they are first written, and those that run can write no more than their contexts.
@@ -129,7 +127,7 @@ mod tests {
     fn bytes(context: usize, running: usize, budget: usize) -> [(u64, &'static str); 3] {
         let config = Config::from_hugging_face(CONFIG.as_bytes()).unwrap();
         let engine = EngineConfig { max_running: running, token_budget: budget, ..EngineConfig::default() };
-        let parts = decoder_parts(&config, context, &engine);
+        let parts = decoder_parts(&config, KvElement::F16, context, &engine);
         let parts: Vec<_> = parts.into_iter().map(|part| (part.bytes, part.lowered_by.unwrap())).collect();
         parts.try_into().unwrap()
     }

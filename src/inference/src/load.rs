@@ -23,7 +23,8 @@ use std::sync::Arc;
 
 use ampoule_bundle::statement::{AdapterBinding, KnownAnswers};
 use ampoule_bundle::{
-    AdmittedBundle, BundleError, BundleIdentity, GgufHeader, LoadError, TensorInfo, WeightFile, WeightHeader,
+    AdmittedBundle, BundleError, BundleIdentity, GgufHeader, LoadError, TensorInfo, TensorKind, WeightFile,
+    WeightHeader,
 };
 use ampoule_kernels::{KvElement, Processor};
 use serde::Deserialize;
@@ -228,8 +229,16 @@ fn load_decoder(
         embedding_dimension: None,
         quantisation,
     };
-    let generator = Generator::new(PackedDecoder::new(config, weights)?, processor(options)?, KvElement::default());
+    let decoder = PackedDecoder::new(config, weights)?;
+    let element = kv_element(bundle.weights());
+    let generator = Generator::new(decoder, processor(options)?, element);
     Ok((Model::Generator(Box::new(generator)), profile))
+}
+
+/// Keys and values are kept as exactly as the weights are stored.
+pub(crate) fn kv_element(weights: &[WeightFile]) -> KvElement {
+    let mut kinds = weights.iter().flat_map(|file| file.header.tensors()).map(|tensor| tensor.kind);
+    if kinds.all(|kind| kind == TensorKind::F32) { KvElement::F32 } else { KvElement::F16 }
 }
 
 fn processor(options: &LoadOptions) -> Result<Processor, InferenceError> {

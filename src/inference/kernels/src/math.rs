@@ -42,7 +42,7 @@ fn scaled<S: Simd>(simd: S, whole: S::I, fraction: S::F) -> S::F {
         power = simd.fma(power, fraction, simd.splat(*coefficient));
     }
     let scale = simd.shift_left::<23>(simd.add_int(whole, simd.splat_int(126)));
-    simd.mul(power, simd.from_bits(scale))
+    simd.mul(power, simd.of_bits(scale))
 }
 
 /// `1 / (1 + e^-x)` times another number, which is what gates are made of.

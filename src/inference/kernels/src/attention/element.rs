@@ -130,7 +130,7 @@ impl Element for i8 {
     #[inline(always)]
     fn scales<S: Simd>(simd: S, rows: &[[i8; LANES]]) -> S::F {
         let bytes = rows.as_flattened().first_chunk().expect("the scales of sixteen tokens");
-        simd.from_bits(simd.load_bytes(&bytes.map(|byte| byte as u8)))
+        simd.of_bits(simd.load_bytes(&bytes.map(|byte| byte as u8)))
     }
 
     #[inline(always)]
@@ -139,7 +139,7 @@ impl Element for i8 {
         let mut greatest = simd.splat(0.0);
         for part in numbers.chunks(LANES) {
             let numbers = simd.bits(load::<S, i8>(simd, part));
-            greatest = simd.max(simd.from_bits(simd.and(numbers, magnitude)), greatest);
+            greatest = simd.max(simd.of_bits(simd.and(numbers, magnitude)), greatest);
         }
         let (scale, factor) = rows::scale_of_bytes(simd.greatest(greatest));
         let bytes = &mut rows.as_flattened_mut()[token * size_of::<f32>()..][..size_of::<f32>()];

@@ -58,7 +58,7 @@ impl Weights for Pairs {
 
     #[inline(always)]
     fn load<S: Simd>(simd: S, block: &Self::Block, place: usize) -> S::F {
-        simd.from_bits(simd.load_bytes(&block[place]))
+        simd.of_bits(simd.load_bytes(&block[place]))
     }
 
     #[inline(always)]
@@ -92,9 +92,9 @@ impl Weights for Singles {
     fn load<S: Simd>(simd: S, block: &Self::Block, place: usize) -> S::F {
         let pairs = simd.load_bytes(&block[place / 2]);
         if place.is_multiple_of(2) {
-            simd.from_bits(simd.and(pairs, simd.splat_int(0xffff_0000_u32 as i32)))
+            simd.of_bits(simd.and(pairs, simd.splat_int(0xffff_0000_u32 as i32)))
         } else {
-            simd.from_bits(simd.shift_left::<16>(pairs))
+            simd.of_bits(simd.shift_left::<16>(pairs))
         }
     }
 

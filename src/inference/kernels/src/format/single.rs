@@ -42,7 +42,7 @@ impl Weights for Single {
 
     #[inline(always)]
     fn load<S: Simd>(simd: S, block: &Self::Block, place: usize) -> S::F {
-        simd.from_bits(simd.load_bytes(&block[place]))
+        simd.of_bits(simd.load_bytes(&block[place]))
     }
 
     #[inline(always)]

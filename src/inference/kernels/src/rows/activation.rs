@@ -94,7 +94,7 @@ impl Activation for Gelu {
     /// `max(x, 0) - |x|/2 · erfc(|x|/√2)`, in which nothing cancels out far below zero.
     #[inline(always)]
     fn of<S: Simd>(self, simd: S, values: S::F) -> S::F {
-        let magnitudes = simd.from_bits(simd.and(simd.bits(values), simd.splat_int(i32::MAX)));
+        let magnitudes = simd.of_bits(simd.and(simd.bits(values), simd.splat_int(i32::MAX)));
         let rest = math::erfc(simd, simd.mul(magnitudes, simd.splat(std::f32::consts::FRAC_1_SQRT_2)));
         let half = simd.mul(magnitudes, simd.splat(-0.5));
         simd.fma(half, rest, simd.max(values, simd.splat(0.0)))

@@ -26,7 +26,7 @@ impl Kernel for Quantize<'_> {
         let vectors = self.values.as_chunks::<LANES>().0;
         let mut greatest = simd.splat(0.0);
         for values in vectors {
-            greatest = simd.max(simd.from_bits(simd.and(simd.bits(simd.load(values)), magnitude)), greatest);
+            greatest = simd.max(simd.of_bits(simd.and(simd.bits(simd.load(values)), magnitude)), greatest);
         }
         let (scale, factor) = scale_of_bytes(simd.greatest(greatest));
         let factor = simd.splat(factor);

@@ -65,7 +65,6 @@ pub(crate) trait Simd: Copy + Send + Sync {
     fn fma(self, left: Self::F, right: Self::F, plus: Self::F) -> Self::F;
 
     fn splat_int(self, value: i32) -> Self::I;
-    fn load_int(self, values: &[i32; LANES]) -> Self::I;
     fn store_int(self, vector: Self::I, into: &mut [i32; LANES]);
     /// Wraps around.
     fn add_int(self, left: Self::I, right: Self::I) -> Self::I;
@@ -73,7 +72,6 @@ pub(crate) trait Simd: Copy + Send + Sync {
     fn add_bytes(self, left: Self::I, right: Self::I) -> Self::I;
     fn and(self, left: Self::I, right: Self::I) -> Self::I;
     fn or(self, left: Self::I, right: Self::I) -> Self::I;
-    fn xor(self, left: Self::I, right: Self::I) -> Self::I;
     /// Shifts each lane of 32 bits, zeros coming in.
     fn shift_left<const BITS: u32>(self, vector: Self::I) -> Self::I;
     /// Shifts each lane of 32 bits, zeros coming in.
@@ -86,11 +84,9 @@ pub(crate) trait Simd: Copy + Send + Sync {
     /// Nearest even; the value must be within the range of `i32`.
     fn round_to_int(self, vector: Self::F) -> Self::I;
     fn bits(self, vector: Self::F) -> Self::I;
-    fn from_bits(self, vector: Self::I) -> Self::F;
+    fn of_bits(self, vector: Self::I) -> Self::F;
 
     fn load_bytes(self, bytes: &[u8; 64]) -> Self::I;
-    /// Each byte becomes a lane.
-    fn widen_u8(self, bytes: &[u8; LANES]) -> Self::I;
     /// Each byte becomes a lane.
     fn widen_i8(self, bytes: &[i8; LANES]) -> Self::I;
     /// The lowest byte of each lane.

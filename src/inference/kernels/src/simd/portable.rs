@@ -80,11 +80,6 @@ impl Simd for Portable {
     }
 
     #[inline(always)]
-    fn load_int(self, values: &[i32; LANES]) -> Self::I {
-        *values
-    }
-
-    #[inline(always)]
     fn store_int(self, vector: Self::I, into: &mut [i32; LANES]) {
         *into = vector;
     }
@@ -110,11 +105,6 @@ impl Simd for Portable {
     #[inline(always)]
     fn or(self, left: Self::I, right: Self::I) -> Self::I {
         each(left, right, |left, right| left | right)
-    }
-
-    #[inline(always)]
-    fn xor(self, left: Self::I, right: Self::I) -> Self::I {
-        each(left, right, |left, right| left ^ right)
     }
 
     #[inline(always)]
@@ -148,18 +138,13 @@ impl Simd for Portable {
     }
 
     #[inline(always)]
-    fn from_bits(self, vector: Self::I) -> Self::F {
+    fn of_bits(self, vector: Self::I) -> Self::F {
         vector.map(|lane| f32::from_bits(lane as u32))
     }
 
     #[inline(always)]
     fn load_bytes(self, bytes: &[u8; 64]) -> Self::I {
         std::array::from_fn(|lane| i32::from_le_bytes(std::array::from_fn(|byte| bytes[4 * lane + byte])))
-    }
-
-    #[inline(always)]
-    fn widen_u8(self, bytes: &[u8; LANES]) -> Self::I {
-        bytes.map(i32::from)
     }
 
     #[inline(always)]

@@ -5,6 +5,16 @@ use proptest::prelude::*;
 use super::{Kernel, LANES, Simd};
 use crate::Isa;
 
+/// Lanes of whole numbers.
+#[inline(always)]
+fn integers<S: Simd>(simd: S, lanes: &[i32; LANES]) -> S::I {
+    let mut bytes = [0; 64];
+    for (bytes, lane) in bytes.as_chunks_mut().0.iter_mut().zip(lanes) {
+        *bytes = lane.to_le_bytes();
+    }
+    simd.load_bytes(&bytes)
+}
+
 /// Every operation once, on the same lanes; all results as bits.
 struct Everything {
     left: [f32; LANES],
@@ -55,17 +65,15 @@ impl Kernel for Everything {
         results.push(("add_bytes", int(s.add_bytes(a, b))));
         results.push(("and", int(s.and(a, b))));
         results.push(("or", int(s.or(a, b))));
-        results.push(("xor", int(s.xor(a, b))));
         results.push(("shift_left", int(s.shift_left::<5>(a))));
         results.push(("shift_right", int(s.shift_right::<11>(a))));
         results.push(("shift_right_by", int(s.shift_right_by(a, u32::from(self.signed[1].unsigned_abs()) & 31))));
         results.push(("to_float", float(s.to_float(a))));
         results.push(("round_to_int", int(s.round_to_int(left))));
-        results.push(("from_bits", float(s.from_bits(s.load_int(&[self.signed[0].into(); LANES])))));
+        results.push(("of_bits", float(s.of_bits(integers(s, &[self.signed[0].into(); LANES])))));
         let bytes = s.load_bytes(&self.bytes);
         results.push(("load_bytes", int(bytes)));
         let sixteen: [u8; LANES] = std::array::from_fn(|lane| self.bytes[lane]);
-        results.push(("widen_u8", int(s.widen_u8(&sixteen))));
         results.push(("widen_i8", int(s.widen_i8(&sixteen.map(|byte| byte as i8)))));
         let mut narrow = [0; LANES];
         s.narrow_to_bytes(a, &mut narrow);
@@ -79,14 +87,14 @@ impl Kernel for Everything {
         results.push(("store_brain", half.map(i32::from).to_vec()));
         results.push(("dot_bytes", int(s.dot_bytes(s.splat_int(-7), bytes, self.signed))));
         let signed = [self.signed[0].into(), i16::from(self.signed[1]) << 7];
-        let sums = s.load_int(&[7, -7, 1 << 20, 0, -1, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0, -99]);
+        let sums = integers(s, &[7, -7, 1 << 20, 0, -1, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0, -99]);
         results.push(("dot_pairs", int(s.dot_pairs(sums, s.widen_i8(&sixteen.map(|byte| byte as i8)), signed))));
         results.push(("dot_pairs", int(s.dot_pairs(sums, s.shift_right::<2>(bytes), signed))));
         let mut pairs = [0; LANES];
         for (pair, value) in pairs.iter_mut().zip(self.left) {
             *pair = ((value.to_bits() & 0xffff_0000) | (value * 0.75).to_bits() >> 16) as i32;
         }
-        results.push(("dot_brain", float(s.dot_brain(plus, s.load_int(&pairs), self.brains))));
+        results.push(("dot_brain", float(s.dot_brain(plus, integers(s, &pairs), self.brains))));
         results
     }
 }

@@ -115,12 +115,6 @@ impl<const VNNI: bool> Simd for Avx2<VNNI> {
     }
 
     #[inline(always)]
-    fn load_int(self, values: &[i32; LANES]) -> Self::I {
-        let from: *const __m256i = values.as_ptr().cast();
-        vector!([_mm256_loadu_si256(from), _mm256_loadu_si256(from.add(1))])
-    }
-
-    #[inline(always)]
     fn store_int(self, vector: Self::I, into: &mut [i32; LANES]) {
         let into: *mut __m256i = into.as_mut_ptr().cast();
         vector!({
@@ -147,11 +141,6 @@ impl<const VNNI: bool> Simd for Avx2<VNNI> {
     #[inline(always)]
     fn or(self, left: Self::I, right: Self::I) -> Self::I {
         both!(_mm256_or_si256(left, right))
-    }
-
-    #[inline(always)]
-    fn xor(self, left: Self::I, right: Self::I) -> Self::I {
-        both!(_mm256_xor_si256(left, right))
     }
 
     #[inline(always)]
@@ -188,7 +177,7 @@ impl<const VNNI: bool> Simd for Avx2<VNNI> {
     }
 
     #[inline(always)]
-    fn from_bits(self, vector: Self::I) -> Self::F {
+    fn of_bits(self, vector: Self::I) -> Self::F {
         both!(_mm256_castsi256_ps(vector))
     }
 
@@ -196,12 +185,6 @@ impl<const VNNI: bool> Simd for Avx2<VNNI> {
     fn load_bytes(self, bytes: &[u8; 64]) -> Self::I {
         let from: *const __m256i = bytes.as_ptr().cast();
         vector!([_mm256_loadu_si256(from), _mm256_loadu_si256(from.add(1))])
-    }
-
-    #[inline(always)]
-    fn widen_u8(self, bytes: &[u8; LANES]) -> Self::I {
-        let bytes = vector!(_mm_loadu_si128(bytes.as_ptr().cast()));
-        vector!([_mm256_cvtepu8_epi32(bytes), _mm256_cvtepu8_epi32(_mm_srli_si128::<8>(bytes))])
     }
 
     #[inline(always)]
@@ -240,7 +223,7 @@ impl<const VNNI: bool> Simd for Avx2<VNNI> {
             _mm256_cvtepu16_epi32(_mm_loadu_si128(from)),
             _mm256_cvtepu16_epi32(_mm_loadu_si128(from.add(1)))
         ]);
-        self.from_bits(self.shift_left::<16>(wide))
+        self.of_bits(self.shift_left::<16>(wide))
     }
 
     #[inline(always)]
@@ -287,8 +270,8 @@ impl<const VNNI: bool> Simd for Avx2<VNNI> {
     #[inline(always)]
     fn dot_brain(self, sums: Self::F, left: Self::I, right: [u16; 2]) -> Self::F {
         let [low, high] = right.map(|value| self.splat(f32::from_bits(u32::from(value) << 16)));
-        let left_low = self.from_bits(self.shift_left::<16>(left));
-        let left_high = self.from_bits(self.and(left, self.splat_int(0xffff_0000_u32 as i32)));
+        let left_low = self.of_bits(self.shift_left::<16>(left));
+        let left_high = self.of_bits(self.and(left, self.splat_int(0xffff_0000_u32 as i32)));
         self.fma(left_low, low, self.fma(left_high, high, sums))
     }
 

@@ -121,11 +121,6 @@ impl<const BRAIN: bool> Simd for Avx512<BRAIN> {
     }
 
     #[inline(always)]
-    fn load_int(self, values: &[i32; LANES]) -> Self::I {
-        vector!(_mm512_loadu_si512(values.as_ptr().cast()))
-    }
-
-    #[inline(always)]
     fn store_int(self, vector: Self::I, into: &mut [i32; LANES]) {
         vector!(_mm512_storeu_si512(into.as_mut_ptr().cast(), vector));
     }
@@ -148,11 +143,6 @@ impl<const BRAIN: bool> Simd for Avx512<BRAIN> {
     #[inline(always)]
     fn or(self, left: Self::I, right: Self::I) -> Self::I {
         vector!(_mm512_or_si512(left, right))
-    }
-
-    #[inline(always)]
-    fn xor(self, left: Self::I, right: Self::I) -> Self::I {
-        vector!(_mm512_xor_si512(left, right))
     }
 
     #[inline(always)]
@@ -186,18 +176,13 @@ impl<const BRAIN: bool> Simd for Avx512<BRAIN> {
     }
 
     #[inline(always)]
-    fn from_bits(self, vector: Self::I) -> Self::F {
+    fn of_bits(self, vector: Self::I) -> Self::F {
         vector!(_mm512_castsi512_ps(vector))
     }
 
     #[inline(always)]
     fn load_bytes(self, bytes: &[u8; 64]) -> Self::I {
         vector!(_mm512_loadu_si512(bytes.as_ptr().cast()))
-    }
-
-    #[inline(always)]
-    fn widen_u8(self, bytes: &[u8; LANES]) -> Self::I {
-        vector!(_mm512_cvtepu8_epi32(_mm_loadu_si128(bytes.as_ptr().cast())))
     }
 
     #[inline(always)]
@@ -261,8 +246,8 @@ impl<const BRAIN: bool> Simd for Avx512<BRAIN> {
             };
         }
         let [low, high] = right.map(|value| self.splat(f32::from_bits(u32::from(value) << 16)));
-        let left_low = self.from_bits(self.shift_left::<16>(left));
-        let left_high = self.from_bits(self.and(left, self.splat_int(0xffff_0000_u32 as i32)));
+        let left_low = self.of_bits(self.shift_left::<16>(left));
+        let left_high = self.of_bits(self.and(left, self.splat_int(0xffff_0000_u32 as i32)));
         self.fma(left_low, low, self.fma(left_high, high, sums))
     }
 
