@@ -21,6 +21,7 @@ mod known_answers;
 mod links;
 pub mod rewrap;
 mod source;
+pub mod quantize;
 mod weights;
 
 pub mod identities;
