@@ -1,5 +1,5 @@
-//! Takes the tensors of an encoder or an adapter while the bundle reads and hashes them.  Everything becomes f32, which is exact for the
-//! half-precision types.
+//! Takes the tensors of an encoder or an adapter while the bundle reads and hashes them.  Everything becomes f32, which is
+//! exact for the half-precision types and for blocks of quantised numbers.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
@@ -8,6 +8,7 @@ use ampoule_bundle::{TensorEntry, TensorKind, TensorSink};
 use candle_core::{Device, Tensor};
 
 use crate::error::InferenceError;
+use crate::model::Weight;
 use crate::numbers::Incoming;
 
 /// A sink for tensors by name.
@@ -24,6 +25,8 @@ impl TensorSink for DenseTensors {
     fn open(&self, tensor: TensorEntry<'_>, length: usize) -> Result<Incoming, InferenceError> {
         match tensor.kind {
             TensorKind::F32 | TensorKind::F16 | TensorKind::BF16 => Ok(Incoming::new(tensor.kind, length)),
+            // An encoder whose layers were quantised when it was sealed.
+            TensorKind::Q8_0 => Ok(Incoming::as_they_stand(length)),
             // No weights: checkpoints carry such tables as `position_ids`.
             TensorKind::I64 | TensorKind::I32 | TensorKind::U8 => Ok(Incoming::as_they_stand(length)),
             found => {
@@ -34,8 +37,13 @@ impl TensorSink for DenseTensors {
     }
 
     fn place(&self, tensor: TensorEntry<'_>, memory: Incoming) -> Result<(), InferenceError> {
-        let Incoming::Numbers(numbers) = memory else { return Ok(()) };
-        let tensor_value = Tensor::from_vec(numbers.into_values(), tensor.shape, &Device::Cpu)?;
+        let tensor_value = match memory {
+            Incoming::Numbers(numbers) => Tensor::from_vec(numbers.into_values(), tensor.shape, &Device::Cpu)?,
+            Incoming::Bytes(bytes) if tensor.kind == TensorKind::Q8_0 => {
+                Weight::from_bytes(tensor.name, tensor.kind, tensor.shape, &bytes)?.dequantize()?
+            }
+            Incoming::Bytes(_) => return Ok(()),
+        };
         let mut tensors = self.tensors.lock().unwrap_or_else(PoisonError::into_inner);
         match tensors.insert(tensor.name.to_owned(), tensor_value) {
             None => Ok(()),
@@ -78,10 +86,13 @@ mod tests {
         put(&sink, entry("position_ids", TensorKind::I64), &[0; 16]).unwrap();
         let twice = put(&sink, entry("a", TensorKind::F32), &[0; 8]).unwrap_err();
         assert!(matches!(twice, InferenceError::RepeatedTensor { .. }));
-        let quantised = put(&sink, entry("d", TensorKind::Q8_0), &[0; 34]).unwrap_err();
+        let quantised = put(&sink, entry("d", TensorKind::Q4_0), &[0; 18]).unwrap_err();
         assert!(matches!(quantised, InferenceError::UnsupportedTensorKind { .. }));
+        let blocks = [&half::f16::from_f32(0.5).to_le_bytes()[..], &[1, 0xfe], &[0; 30]].concat();
+        put(&sink, TensorEntry { name: "e", kind: TensorKind::Q8_0, shape: &[32] }, &blocks).unwrap();
         let tensors = sink.finish().unwrap();
         assert!(!tensors.contains_key("position_ids"));
+        assert_eq!(tensors["e"].to_vec1::<f32>().unwrap()[..3], [0.5, -1.0, 0.0]);
         for name in ["b", "c"] {
             assert_eq!(tensors[name].to_vec1::<f32>().unwrap(), values);
         }

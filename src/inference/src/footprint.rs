@@ -36,11 +36,10 @@ pub fn footprint(
     engine: &EngineConfig,
 ) -> Result<Footprint, InferenceError> {
     let tensors = || bundle.weights().iter().flat_map(|file| file.header.tensors());
-    let weights = tensors().map(loaded_bytes).sum();
     let threads = std::thread::available_parallelism().map_or(1, usize::from).min(bundle.weights().len()) as u64;
     // The bytes of a tensor as they are read and once more as they are converted.
     let reading = 2 * threads * tensors().map(|tensor| tensor.length).max().unwrap_or(0);
-    let (config, described) = match gguf_header(bundle.weights())? {
+    let (config, described) = match gguf_header(bundle.weights(), bundle.file("config.json").is_some())? {
         Some(header) => (Some(Config::from_gguf(header)?), header_bytes(bundle)),
         None => {
             let file = bundle.file("config.json").ok_or_else(|| missing("config.json"))?;
@@ -49,6 +48,7 @@ pub fn footprint(
             (decoder, bundle.files().map(|(_, bytes)| bytes.len() as u64).sum())
         }
     };
+    let weights = tensors().map(|tensor| loaded_bytes(tensor, config.is_none())).sum();
     let context = |own: usize| {
         let constraint = bundle.release().constraints.max_context_length.map(|tokens| tokens as usize);
         [constraint, context_length].into_iter().flatten().fold(own, usize::min)
@@ -76,9 +76,9 @@ fn part(what: &'static str, bytes: u64, lowered_by: Option<&'static str>) -> Mem
     MemoryPart { what, bytes, lowered_by }
 }
 
-/// What a tensor takes once it is loaded: half precision is widened, blocks stay as they are.
-fn loaded_bytes(tensor: &TensorInfo) -> u64 {
-    if tensor.kind.block_elements() > 1 { tensor.length } else { tensor.length.max(FLOAT_BYTES * elements(tensor)) }
+/// What a tensor takes once it is loaded: half precision is widened; blocks stay as they are, but for an encoder's.
+fn loaded_bytes(tensor: &TensorInfo, of_encoder: bool) -> u64 {
+    if tensor.kind.block_elements() > 1 && !of_encoder { tensor.length } else { tensor.length.max(FLOAT_BYTES * elements(tensor)) }
 }
 
 fn header_bytes(bundle: &VerifiedBundle) -> u64 {

@@ -35,6 +35,7 @@ impl SealingError {
     pub fn exit_code(&self) -> u8 {
         match self {
             SealingError::ImpossibleThreshold { .. }
+            | SealingError::EncoderFormat
             | SealingError::ExpiryPast { .. }
             | SealingError::KeyInTwoRoles { .. }
             | SealingError::LowerMinimum { .. }
@@ -42,6 +43,8 @@ impl SealingError {
             | SealingError::NothingNew { .. }
             | SealingError::NothingToChange
             | SealingError::NothingToRevoke
+            | SealingError::QuantizedAdapter
+            | SealingError::QuantizedAlready { .. }
             | SealingError::UnknownExclusion { .. }
             | SealingError::WrongCommand { .. } => 2,
             SealingError::Contract(_) | SealingError::ContractFileMissing { .. } => 78,

@@ -1,7 +1,7 @@
-//! The search of `Q4_K` and `Q5_K`: eight parts of 32 numbers, each on a grid `scale q - minimum` of its own, whose scales
-//! and minima have 6 bits and are multiples of two common numbers of half precision.
+//! The search of `Q4_K` and `Q5_K`: eight parts of 32 numbers, each on a grid `scale q - minimum` of its own, whose
+//! scales and minima have 6 bits and are multiples of two common numbers of half precision.
 
-use super::grid::{each, half, half_bytes, nearest, total, weights};
+use super::grid::{each, half, half_beyond, half_bytes, nearest, total, weights};
 
 const PARTS: usize = 8;
 /// The greatest number of 6 bits.
@@ -54,8 +54,10 @@ pub(super) fn search(values: &[f32; 256], most: f32) -> (Fit, [u8; 256]) {
     let plain = std::array::from_fn(|at| parts[at].plain(0.0));
     let ideal = std::array::from_fn(|at| parts[at].search());
     let mut best = Fit::under(common_of(&plain, MOST, MOST), &parts, &plain);
-    for (scale_end, minimum_end) in [(MOST, MOST), (62.0, MOST), (MOST, 62.0), (61.0, 61.0)] {
-        let next = Fit::under(common_of(&ideal, scale_end, minimum_end), &parts, &ideal);
+    let common = common_of(&ideal, MOST, MOST);
+    let beyond = Grid { scale: half_beyond(common.scale), minimum: half_beyond(common.minimum) };
+    for common in [common, beyond, common_of(&ideal, 62.0, MOST), common_of(&ideal, MOST, 62.0)] {
+        let next = Fit::under(common, &parts, &ideal);
         if next.error < best.error {
             best = next;
         }
@@ -155,7 +157,9 @@ impl Part<'_> {
         // Each step is to the best neighbour, until there is no better one; the errors fall, so that this ends.
         loop {
             let centre = best.1;
-            for (scale, minimum) in [(-1., -1.), (-1., 0.), (-1., 1.), (0., -1.), (0., 1.), (1., -1.), (1., 0.), (1., 1.)] {
+            for (scale, minimum) in
+                [(-1., -1.), (-1., 0.), (-1., 1.), (0., -1.), (0., 1.), (1., -1.), (1., 0.), (1., 1.)]
+            {
                 let grid = Grid {
                     scale: nearest(centre.scale + scale, 0.0, MOST),
                     minimum: nearest(centre.minimum + minimum, 0.0, MOST),
@@ -214,9 +218,9 @@ impl Fit {
     /// The first 16 bytes of a block.
     ///
     /// ```text
-    /// d f16 | dmin f16 | 12 bytes of scales s and minima m: bytes 0 to 3 hold s0 to s3 and 4 to 7 m0 to m3 in their lower
-    /// 6 bits; bytes 8 to 11 the lower 4 bits of s4 to s7 and, above them, of m4 to m7, whose upper 2 bits are in those
-    /// that bytes 0 to 7 have left
+    /// d f16 | dmin f16 | 12 bytes of scales s and minima m: bytes 0 to 3 hold s0 to s3 and 4 to 7 m0 to m3 in their
+    /// lower 6 bits; bytes 8 to 11 the lower 4 bits of s4 to s7 and, above them, of m4 to m7, whose upper 2 bits are in
+    /// those that bytes 0 to 7 have left
     /// ```
     pub(super) fn header(&self) -> [u8; 16] {
         let mut header = [0; 16];

@@ -44,10 +44,7 @@ fn affine(block: &[u8], quant: impl Fn(usize) -> u8) -> Vec<f32> {
     let packed = &block[4..16];
     let grid = |part: usize| match part {
         0..4 => (packed[part] & 63, packed[part + 4] & 63),
-        _ => (
-            packed[part + 4] & 15 | packed[part - 4] >> 6 << 4,
-            packed[part + 4] >> 4 | packed[part] >> 6 << 4,
-        ),
+        _ => (packed[part + 4] & 15 | packed[part - 4] >> 6 << 4, packed[part + 4] >> 4 | packed[part] >> 6 << 4),
     };
     let number = |at: usize| {
         let (scale, minimum) = grid(at / 32);

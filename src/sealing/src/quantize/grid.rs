@@ -8,7 +8,7 @@ const ROUNDING: f32 = 12_582_912.0;
 /// The nearest whole number from `least` to `most`.
 #[inline(always)]
 pub(super) fn nearest(value: f32, least: f32, most: f32) -> f32 {
-    // Written so that each line is one instruction, NaN included: `f32::clamp` treats it with care, and nothing here is NaN.
+    // Each line is one instruction; `f32::clamp` would take more, for NaN, which nothing is here.
     let value = if value < most { value } else { most };
     let value = if value > least { value } else { least };
     (value + ROUNDING) - ROUNDING
@@ -47,6 +47,12 @@ pub(super) fn weights<const N: usize>(values: &[f32; N]) -> [f32; N] {
 /// The nearest number of half precision.
 pub(super) fn half(value: f32) -> f32 {
     f16::from_f32(value).to_f32()
+}
+
+/// The number of half precision that comes after `half`, away from zero.  Among the smallest ones steps are wide, and
+/// the nearest scale may be far too small.
+pub(super) fn half_beyond(half: f32) -> f32 {
+    f16::from_bits(f16::from_f32(half).to_bits() + 1).to_f32()
 }
 
 /// The two bytes of a number of half precision.

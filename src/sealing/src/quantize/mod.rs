@@ -7,14 +7,16 @@
 //! Q5_K  256 numbers:  the same                5.5
 //! Q6_K  256 numbers:  d scale (q - 32)        6.5625   sixteen parts of 16, scale of 8 bits
 //! ```
-//! `d` and `dmin` are numbers of half precision.  What a block stands for is fixed by these formulas; which block stands
-//! best for some numbers is to be searched.  What is minimised is the squared error, each number weighing as its magnitude
-//! plus the root mean square of its part: greater weights do more to the result, and get the better places of the grid.
+//! `d` and `dmin` are numbers of half precision.  What a block stands for is fixed by these formulas (ggml's
+//! `ggml-common.h`); which block stands best for some numbers is to be searched.  What is minimised is the squared error,
+//! each number weighing as its magnitude plus the root mean square of its part: greater weights do more to the result,
+//! and get the better places of the grid.
 //!
-//! The search is of the family of Lloyd's algorithm: the grid that fits given quants best follows from a linear
-//! regression, the quants that fit a given grid best are the nearest ones, and both are taken in turns from several
-//! starting points.  Scales are rounded in between, as the format will, and every error is that of the finished block, as
-//! it will be decoded.  So a block is never worse than that of a plain rounding, which is one of the starting points.
+//! The search is of the family of Lloyd's algorithm (least squares quantization in PCM, 1982): the grid that fits given
+//! quants best follows from a linear regression, the quants that fit a given grid best are the nearest ones, and both
+//! are taken in turns from several starting points.  Scales are rounded in between, as the format will, and every error
+//! is that of the finished block, as it will be decoded.  So a block is never worse than that of a plain rounding, which
+//! is one of the starting points.
 //!
 //! A block is a function of its numbers alone: sums are taken in a fixed order, and the machine changes nothing.
 
@@ -32,6 +34,7 @@ mod decode;
 #[cfg(test)]
 mod tests;
 
+use ampoule_bundle::TensorKind;
 use half::f16;
 
 /// A block format that weights can be quantised to.
@@ -71,6 +74,28 @@ impl BlockFormat {
         match self {
             BlockFormat::Q8_0 | BlockFormat::Q4_0 => 32,
             BlockFormat::Q4K | BlockFormat::Q5K | BlockFormat::Q6K => 256,
+        }
+    }
+
+    /// Its name on the command line.
+    pub fn name(self) -> &'static str {
+        match self {
+            BlockFormat::Q8_0 => "q8_0",
+            BlockFormat::Q4_0 => "q4_0",
+            BlockFormat::Q4K => "q4_k",
+            BlockFormat::Q5K => "q5_k",
+            BlockFormat::Q6K => "q6_k",
+        }
+    }
+
+    /// The kind of a tensor in these blocks.
+    pub fn kind(self) -> TensorKind {
+        match self {
+            BlockFormat::Q8_0 => TensorKind::Q8_0,
+            BlockFormat::Q4_0 => TensorKind::Q4_0,
+            BlockFormat::Q4K => TensorKind::Q4K,
+            BlockFormat::Q5K => TensorKind::Q5K,
+            BlockFormat::Q6K => TensorKind::Q6K,
         }
     }
 

@@ -1,11 +1,11 @@
-//! `Q6_K`: sixteen parts of 16 numbers, each of whole numbers from -32 to 31 under a scale of 8 bits, which are under one of
-//! half precision.
+//! `Q6_K`: sixteen parts of 16 numbers, each of whole numbers from -32 to 31 under a scale of 8 bits, which are under
+//! one of half precision.
 //!
 //! ```text
 //! block of 210 bytes: 128 × lower 4 bits of two | 64 × upper 2 bits of four | 16 × i8 scale | d f16
 //! ```
 
-use super::grid::{half, half_bytes, nearest, weights};
+use super::grid::{half, half_beyond, half_bytes, nearest, weights};
 use super::symmetric::{Part, furthest};
 
 pub(super) const BLOCK_BYTES: usize = 210;
@@ -27,8 +27,9 @@ pub(super) fn quantize(values: &[f32; 256]) -> [u8; BLOCK_BYTES] {
     let plain = std::array::from_fn(|at| furthest(&values[at]) / -32.0);
     let ideal = std::array::from_fn(|at| parts[at].search(|scale| scale));
     let mut best = fit(&parts, &plain, half(furthest(&plain) / -128.0));
-    for end in [-128.0, -126.0, 127.0, 125.0] {
-        let next = fit(&parts, &ideal, half(furthest(&ideal) / end));
+    let common = [-128.0, -126.0, 127.0].map(|end| half(furthest(&ideal) / end));
+    for common in [common[0], half_beyond(common[0]), common[1], common[2]] {
+        let next = fit(&parts, &ideal, common);
         if next.error < best.error {
             best = next;
         }
