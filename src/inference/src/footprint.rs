@@ -78,7 +78,11 @@ fn part(what: &'static str, bytes: u64, lowered_by: Option<&'static str>) -> Mem
 
 /// What a tensor takes once it is loaded: half precision is widened; blocks stay as they are, but for an encoder's.
 fn loaded_bytes(tensor: &TensorInfo, of_encoder: bool) -> u64 {
-    if tensor.kind.block_elements() > 1 && !of_encoder { tensor.length } else { tensor.length.max(FLOAT_BYTES * elements(tensor)) }
+    if tensor.kind.block_elements() > 1 && !of_encoder {
+        tensor.length
+    } else {
+        tensor.length.max(FLOAT_BYTES * elements(tensor))
+    }
 }
 
 fn header_bytes(bundle: &VerifiedBundle) -> u64 {

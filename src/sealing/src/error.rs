@@ -10,8 +10,8 @@ use ampoule_bundle::trust::MinimumCounter;
 use ampoule_bundle::{BundleError, BundleName, BundlePath, KeyId, NotAFile, Timestamp, WeightHeaderError};
 use sigstore::errors::SigstoreError;
 
+use crate::conversion::ConversionError;
 use crate::oms::OmsError;
-use crate::quantize::NotQuantizable;
 
 /// Why a command of `ampoule-seal` did not do what was asked.
 #[derive(Debug, thiserror::Error)]
@@ -86,38 +86,9 @@ pub enum SealingError {
         /// Its name in the bundle.
         path: String,
     },
-    /// A tensor that a GGUF file cannot hold.
-    #[error(
-        "{tensor} is {found}, for which the quantised file has no place: only tensors of GGUF's kinds, of up to 4 dimensions, none of them 0, can be kept beside quantised ones"
-    )]
-    NoPlaceInGguf {
-        /// The tensor.
-        tensor: String,
-        /// Its kind and shape.
-        found: String,
-    },
-    /// Nothing says what the tensors are.
-    #[error("the folder has no config.json, which describes a quantised model: add it, or seal without --quantize")]
-    NoConfigToQuantize,
-    /// Numbers that no block can stand for.
-    #[error("{tensor} cannot be quantised")]
-    NotQuantizable {
-        /// The tensor.
-        tensor: String,
-        /// What is wrong with its numbers.
-        source: NotQuantizable,
-    },
-    /// A small thing that is added to a model.
-    #[error("an adapter is served in the precision that it was trained in: --quantize goes with the base")]
-    QuantizedAdapter,
-    /// A file whose tensors are what they are.
-    #[error(
-        "{path} is a GGUF file, and what is quantised are safetensors: seal it without --quantize, or take the folder that it was made from"
-    )]
-    QuantizedAlready {
-        /// The file.
-        path: PathBuf,
-    },
+    /// The model is not quantised.
+    #[error(transparent)]
+    Conversion(#[from] ConversionError),
     /// The contract is not strict JSON of its shape.
     #[error(transparent)]
     Contract(Box<BundleError>),
@@ -156,11 +127,6 @@ pub enum SealingError {
         /// The ending that decided.
         ending: &'static &'static str,
     },
-    /// An encoder in another format than the one that it is computed in.
-    #[error(
-        "this model is an encoder, and the only format that encoders are quantised to is q8_0: say --quantize q8_0"
-    )]
-    EncoderFormat,
     /// What is made would have expired before it exists.
     #[error("{what} would expire at {expires}, and it is {now}: give a later --expires")]
     ExpiryPast {

@@ -28,7 +28,7 @@ use ampoule_inference::Recording;
 
 use crate::content::Content;
 use crate::contract::Contract;
-use crate::conversion::{self, Quantization};
+use crate::conversion::{self, ConversionError, Quantization};
 use crate::describe;
 use crate::error::SealingError;
 use crate::files;
@@ -121,7 +121,7 @@ impl PackedBundle {
         let mut source = ModelSource::survey(&request.from, &request.leave_out, &request.contract.files())?;
         let notes = match &request.quantize {
             None => Vec::new(),
-            Some(_) if request.adapter.is_some() => return Err(SealingError::QuantizedAdapter),
+            Some(_) if request.adapter.is_some() => return Err(ConversionError::OfAdapter.into()),
             Some(quantization) => conversion::convert(&mut source, quantization)?,
         };
         let layout = weights::lay_out(&source.weights, request.shard_bytes)?;

@@ -8,6 +8,7 @@
 //! however that ends.  A piece of a tensor is in memory at a time, as it was and as it becomes, cut among the
 //! processor's cores; since a block is a function of its numbers alone, the same model gives the same file everywhere.
 
+mod error;
 mod header;
 mod plan;
 
@@ -27,6 +28,7 @@ use crate::progress::Progress;
 use crate::quantize::BlockFormat;
 use crate::source::{ModelSource, WeightFiles};
 use crate::weights::{check_length, read_safetensors};
+pub use error::ConversionError;
 use header::{ALIGNMENT_BYTES, Entry};
 use plan::{Form, Model};
 
@@ -63,15 +65,15 @@ struct Planned<'a> {
 pub(crate) fn convert(source: &mut ModelSource, quantization: &Quantization) -> Result<Vec<String>, SealingError> {
     let files = match &source.weights {
         WeightFiles::Safetensors(files) => files,
-        WeightFiles::Gguf(file) => return Err(SealingError::QuantizedAlready { path: file.path.to_path_buf() }),
+        WeightFiles::Gguf(file) => return Err(ConversionError::OfGguf { path: file.path.to_path_buf() }.into()),
     };
     let config = source.small_files.iter().find(|file| file.path.as_str() == "config.json");
-    let config = config.ok_or(SealingError::NoConfigToQuantize)?;
+    let config = config.ok_or(ConversionError::NoConfig)?;
     let description: Description = serde_json::from_slice(&config.content)
         .map_err(|source| SealingError::NotJson { path: config.from.clone(), source })?;
     let is_encoder = EncoderConfig::is_encoder(&description.model_type);
     if is_encoder && quantization.format != BlockFormat::Q8_0 {
-        return Err(SealingError::EncoderFormat);
+        return Err(ConversionError::EncoderFormat.into());
     }
 
     let (tensors, notes) = plan(files, quantization.format, is_encoder, description.tie_word_embeddings)?;
@@ -123,19 +125,19 @@ fn plan(
         notes.extend(said);
         Planned::of(file, info, form)
     });
-    let planned = planned.collect::<Result<_, _>>()?;
+    let planned = planned.collect::<Result<_, ConversionError>>()?;
     Ok((planned, notes))
 }
 
 impl<'a> Planned<'a> {
-    fn of(file: &'a OpenFile, info: TensorInfo, form: Form) -> Result<Planned<'a>, SealingError> {
+    fn of(file: &'a OpenFile, info: TensorInfo, form: Form) -> Result<Planned<'a>, ConversionError> {
         let kind = match form {
             Form::AsItStands => info.kind,
             Form::Single => TensorKind::F32,
             Form::Blocks(format) => format.kind(),
         };
         let number = kind.gguf_number().filter(|_| info.shape.len() <= 4 && !info.shape.contains(&0));
-        let number = number.ok_or_else(|| SealingError::NoPlaceInGguf {
+        let number = number.ok_or_else(|| ConversionError::NoPlaceInGguf {
             tensor: info.name.clone(),
             found: format!("{:?} {:?}", info.kind, info.shape),
         })?;
@@ -174,7 +176,7 @@ impl<'a> Planned<'a> {
                 }
                 Form::Blocks(format) => {
                     quantize(format, self.info.kind, &bytes, &mut converted)
-                        .map_err(|source| SealingError::NotQuantizable { tensor: self.info.name.clone(), source })?;
+                        .map_err(|source| ConversionError::NotQuantizable { tensor: self.info.name.clone(), source })?;
                     &converted
                 }
             };

@@ -35,7 +35,6 @@ impl SealingError {
     pub fn exit_code(&self) -> u8 {
         match self {
             SealingError::ImpossibleThreshold { .. }
-            | SealingError::EncoderFormat
             | SealingError::ExpiryPast { .. }
             | SealingError::KeyInTwoRoles { .. }
             | SealingError::LowerMinimum { .. }
@@ -43,8 +42,6 @@ impl SealingError {
             | SealingError::NothingNew { .. }
             | SealingError::NothingToChange
             | SealingError::NothingToRevoke
-            | SealingError::QuantizedAdapter
-            | SealingError::QuantizedAlready { .. }
             | SealingError::UnknownExclusion { .. }
             | SealingError::WrongCommand { .. } => 2,
             SealingError::Contract(_) | SealingError::ContractFileMissing { .. } => 78,
@@ -54,6 +51,7 @@ impl SealingError {
             },
             SealingError::NoKnownAnswers { .. } => 20,
             SealingError::KnownAnswersTwice | SealingError::KnownAnswersOfAdapter => 2,
+            SealingError::Conversion(error) => error.exit_code(),
             SealingError::Oms(error) => error.exit_code(),
             SealingError::NotABundleFile { .. } | SealingError::NotATrustDocument { .. } => 10,
             _ => 1,

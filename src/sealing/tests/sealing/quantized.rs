@@ -6,7 +6,7 @@ use std::path::Path;
 use ampoule_bundle::statement::AdapterBinding;
 use ampoule_bundle::{Digest, GgufHeader, GgufValue, SealedBundle, TensorKind};
 use ampoule_sealing::SealingError;
-use ampoule_sealing::conversion::Quantization;
+use ampoule_sealing::conversion::{ConversionError, Quantization};
 use ampoule_sealing::quantize::BlockFormat;
 use ampoule_sealing::seal::{SealRequest, seal};
 use half::{bf16, f16};
@@ -156,7 +156,7 @@ fn of_an_encoder_the_linear_layers_are_quantised_and_only_as_q8_0() {
     let kinds: Vec<_> = header.tensors.iter().map(|tensor| tensor.kind).collect();
     assert_eq!(kinds, [TensorKind::F32, TensorKind::Q8_0]);
     let refused = seal(&quantizing(&model, BlockFormat::Q4K), test_key(), &folder.path().join("b")).unwrap_err();
-    assert!(matches!(refused, SealingError::EncoderFormat), "{refused}");
+    assert!(matches!(refused, SealingError::Conversion(ConversionError::EncoderFormat)), "{refused}");
     assert_eq!(refused.exit_code(), 2);
 }
 
@@ -189,20 +189,23 @@ fn what_cannot_be_quantised_is_refused_by_name_and_nothing_is_left_behind() {
 
     std::fs::write(model.join("model.safetensors"), safetensors(&[("mask", "BOOL", &[1], &[1])])).unwrap();
     let refused = refusal(&quantizing(&model, BlockFormat::Q8_0));
-    assert!(matches!(&refused, SealingError::NoPlaceInGguf { tensor, .. } if tensor == "mask"), "{refused}");
+    assert!(
+        matches!(&refused, SealingError::Conversion(ConversionError::NoPlaceInGguf { tensor, .. }) if tensor == "mask"),
+        "{refused}"
+    );
 
     write_model(&model);
     let digest = Digest::of(b"base");
     let adapter = Some(AdapterBinding { base: digest, tokenizer: digest, chat_template: None });
     let refused = refusal(&SealRequest { adapter, ..quantizing(&model, BlockFormat::Q8_0) });
-    assert!(matches!(refused, SealingError::QuantizedAdapter), "{refused}");
+    assert!(matches!(refused, SealingError::Conversion(ConversionError::OfAdapter)), "{refused}");
 
     std::fs::remove_file(model.join("config.json")).unwrap();
     let refused = refusal(&quantizing(&model, BlockFormat::Q8_0));
-    assert!(matches!(refused, SealingError::NoConfigToQuantize), "{refused}");
+    assert!(matches!(refused, SealingError::Conversion(ConversionError::NoConfig)), "{refused}");
 
     let file = folder.path().join("model.gguf");
     std::fs::write(&file, gguf("output.weight", &[1.0])).unwrap();
     let refused = refusal(&quantizing(&file, BlockFormat::Q8_0));
-    assert!(matches!(refused, SealingError::QuantizedAlready { .. }), "{refused}");
+    assert!(matches!(refused, SealingError::Conversion(ConversionError::OfGguf { .. })), "{refused}");
 }
