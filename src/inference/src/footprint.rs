@@ -33,7 +33,7 @@ pub fn footprint(
     engine: &EngineConfig,
 ) -> Result<Footprint, InferenceError> {
     let tensors = || bundle.weights().iter().flat_map(|file| file.header.tensors());
-    let (config, described) = match gguf_header(bundle.weights())? {
+    let (config, described) = match gguf_header(bundle.weights(), bundle.file("config.json").is_some())? {
         Some(header) => (Some(Config::from_gguf(header)?), header_bytes(bundle)),
         None => {
             let file = bundle.file("config.json").ok_or_else(|| missing("config.json"))?;

@@ -101,7 +101,7 @@ impl LoadedModel {
             return Err(InferenceError::AnAdapter { name: bundle.identity().name.to_string() });
         }
         let file = |path: &str| bundle.file(path);
-        let (model, text, mut profile, case) = match gguf_header(bundle.weights())? {
+        let (model, text, mut profile, case) = match gguf_header(bundle.weights(), file("config.json").is_some())? {
             Some(header) => {
                 let text = TextProcessor::from_gguf(header)?;
                 let (decoder, profile) = load_decoder(Config::from_gguf(header)?, &bundle, options)?;
@@ -191,11 +191,13 @@ impl ReadyModel {
     }
 }
 
-/// The header of the bundle's GGUF file; `None` if its weights are safetensors.
-pub(crate) fn gguf_header(weights: &[WeightFile]) -> Result<Option<&GgufHeader>, InferenceError> {
+/// The header of the GGUF file that describes the model; `None` if the bundle's `config.json` does: its weights are
+/// safetensors, or a GGUF file of tensors alone, without a vocabulary, under the names that Hugging Face gives them.
+pub(crate) fn gguf_header(weights: &[WeightFile], has_config: bool) -> Result<Option<&GgufHeader>, InferenceError> {
     let headers: Vec<&WeightHeader> = weights.iter().map(|file| &file.header).collect();
     match headers[..] {
         [] => Err(InferenceError::NoWeights),
+        [WeightHeader::Gguf(header)] if has_config && !header.metadata.contains_key("tokenizer.ggml.model") => Ok(None),
         [WeightHeader::Gguf(header)] => Ok(Some(header)),
         _ if headers.iter().all(|header| matches!(header, WeightHeader::Safetensors(_))) => Ok(None),
         _ => Err(InferenceError::MixedWeights { found: headers.len() }),
