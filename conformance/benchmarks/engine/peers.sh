@@ -13,8 +13,8 @@ venv=$here/../../clients/venv.sh
 version=0.3.36
 mkdir -p "$peers"
 
-"$venv" "$here/requirements.txt" "$peers/python"
-"$venv" "$here/requirements-conversion.txt" "$peers/conversion"
+sh "$venv" "$here/requirements.txt" "$peers/python"
+sh "$venv" "$here/requirements-conversion.txt" "$peers/conversion"
 
 if [ ! -x "$peers/llama.cpp/bin/llama-server" ]; then
     archive=$peers/source/llama_cpp_python-$version.tar.gz

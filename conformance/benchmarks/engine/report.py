@@ -87,8 +87,7 @@ def table(found, part, metrics):
 
 def peaks(found):
     """The medians of what our side measured of the machine beside its own work."""
-    names = ["read_bytes_per_second", "int8_operations_per_second", "bf16_operations_per_second",
-             "f32_operations_per_second"]
+    names = ["read_bytes_per_second", "int8_operations_per_second", "f32_operations_per_second"]
     medians = {}
     for name in names:
         values = sorted(row["value"] for row in found.rows if row["part"] == "single" and row["metric"] == name)

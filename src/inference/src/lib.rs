@@ -6,6 +6,7 @@
 mod adapters;
 mod benchmark;
 mod dense;
+mod describe;
 mod footprint;
 mod known_answers;
 mod load;

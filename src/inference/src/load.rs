@@ -22,14 +22,11 @@ use std::num::NonZero;
 use std::sync::Arc;
 
 use ampoule_bundle::statement::{AdapterBinding, KnownAnswers};
-use ampoule_bundle::{
-    AdmittedBundle, BundleError, BundleIdentity, GgufHeader, LoadError, TensorInfo, TensorKind, WeightFile,
-    WeightHeader,
-};
+use ampoule_bundle::{AdmittedBundle, BundleIdentity, LoadError, TensorInfo, TensorKind, WeightFile};
 use ampoule_kernels::{KvElement, Processor};
-use serde::Deserialize;
 
 use crate::adapters::AdapterBase;
+use crate::describe::Description;
 use crate::encoder::{Case, Encoder, EncoderConfig, EncoderSink};
 use crate::engine::{EngineConfig, EngineHandle};
 use crate::error::InferenceError;
@@ -93,32 +90,19 @@ impl LoadedModel {
     /// Reads the bundle's configuration and tokenizer, and its weights while they are hashed.  Nothing of the weights is
     /// used before their digests have matched.
     pub fn load(bundle: AdmittedBundle, options: &LoadOptions) -> Result<LoadedModel, InferenceError> {
-        if bundle.is_locked() {
-            return Err(InferenceError::Bundle(BundleError::Locked));
-        }
-        // A site's key vouches for adapters only: whatever calls itself one must never be a base, whatever it holds.
-        if bundle.release().adapter.is_some() {
-            return Err(InferenceError::AnAdapter { name: bundle.identity().name.to_string() });
-        }
+        let description = Description::of(&bundle)?;
         let file = |path: &str| bundle.file(path);
-        let (model, text, mut profile, case) = match gguf_header(bundle.weights(), file("config.json").is_some())? {
-            Some(header) => {
-                let text = TextProcessor::from_gguf(header)?;
-                let (decoder, profile) = load_decoder(Config::from_gguf(header)?, &bundle, options)?;
-                (decoder, text, profile, Case::Kept)
+        let text = description.text(file)?;
+        let (model, mut profile, case) = match description.decoder()? {
+            Some(config) => {
+                let (decoder, profile) = load_decoder(config, &bundle, options)?;
+                (decoder, profile, Case::Kept)
             }
             None => {
-                let config = file("config.json").ok_or_else(|| missing("config.json"))?;
-                let text = TextProcessor::from_bundle_files(file)?;
-                if EncoderConfig::is_encoder(&model_type(config)?) {
-                    let config = EncoderConfig::from_files(file)?;
-                    let case = config.case;
-                    let (encoder, profile) = load_encoder(config, &bundle, options)?;
-                    (encoder, text, profile, case)
-                } else {
-                    let (decoder, profile) = load_decoder(Config::from_hugging_face(config)?, &bundle, options)?;
-                    (decoder, text, profile, Case::Kept)
-                }
+                let config = EncoderConfig::from_files(file)?;
+                let case = config.case;
+                let (encoder, profile) = load_encoder(config, &bundle, options)?;
+                (encoder, profile, case)
             }
         };
         let constraint = bundle.release().constraints.max_context_length.map(|tokens| tokens as usize);
@@ -191,30 +175,6 @@ impl ReadyModel {
     }
 }
 
-/// The header of the GGUF file that describes the model; `None` if the bundle's `config.json` does: its weights are
-/// safetensors, or a GGUF file of tensors alone, without a vocabulary, under the names that Hugging Face gives them.
-pub(crate) fn gguf_header(weights: &[WeightFile], has_config: bool) -> Result<Option<&GgufHeader>, InferenceError> {
-    let headers: Vec<&WeightHeader> = weights.iter().map(|file| &file.header).collect();
-    match headers[..] {
-        [] => Err(InferenceError::NoWeights),
-        [WeightHeader::Gguf(header)] if has_config && !header.metadata.contains_key("tokenizer.ggml.model") => Ok(None),
-        [WeightHeader::Gguf(header)] => Ok(Some(header)),
-        _ if headers.iter().all(|header| matches!(header, WeightHeader::Safetensors(_))) => Ok(None),
-        _ => Err(InferenceError::MixedWeights { found: headers.len() }),
-    }
-}
-
-pub(crate) fn model_type(config: &[u8]) -> Result<String, InferenceError> {
-    #[derive(Deserialize)]
-    struct Head {
-        #[serde(default)]
-        model_type: String,
-    }
-    let head: Result<Head, _> = serde_json::from_slice(config);
-    let malformed = |source| InferenceError::MalformedFile { path: "config.json".to_owned(), source };
-    head.map(|head| head.model_type).map_err(malformed)
-}
-
 fn load_decoder(
     config: Config,
     bundle: &AdmittedBundle,
@@ -260,8 +220,8 @@ fn load_encoder(
         architecture: config.model_type.clone(),
         parameters,
         context_length: config.max_tokens,
-        vocabulary_size: config.vocabulary_size,
-        embedding_dimension: Some(config.dimension),
+        vocabulary_size: config.transformer.vocabulary_size,
+        embedding_dimension: Some(config.transformer.hidden_size),
         quantisation,
     };
     Ok((Model::Encoder(Box::new(Encoder::new(config, weights, processor(options)?)?)), profile))

@@ -15,7 +15,9 @@ pub(crate) fn compute(model: &mut Model, vocabulary_size: usize) -> Result<(), I
     match model {
         Model::Generator(generator) => compute_in(generator.alone(PROBE_TOKENS, None), vocabulary_size),
         Model::Encoder(encoder) => {
-            let vectors = encoder.embed(&[&probe(vocabulary_size)]);
+            let mut tokens = probe(vocabulary_size);
+            tokens.truncate(encoder.config().max_tokens);
+            let vectors = encoder.embed(&[&tokens])?;
             require_numbers(&vectors.into_iter().next().unwrap_or_default())
         }
     }

@@ -3,12 +3,12 @@
 
 use std::sync::Arc;
 
-use ampoule_bundle::{AdmittedBundle, BundleError};
+use ampoule_bundle::AdmittedBundle;
 
-use crate::encoder::EncoderConfig;
+use crate::describe::Description;
 use crate::error::InferenceError;
-use crate::load::{LoadOptions, gguf_header, load_weights, missing, model_type};
-use crate::model::{Config, Decoder, WeightsSink};
+use crate::load::{LoadOptions, load_weights};
+use crate::model::{Decoder, WeightsSink};
 use crate::text::TextProcessor;
 use crate::{known_answers, proof};
 
@@ -27,23 +27,9 @@ impl TrainableModel {
     /// # Errors
     /// As [`crate::LoadedModel::load`] and [`crate::LoadedModel::prove`].
     pub fn load(bundle: &AdmittedBundle) -> Result<Option<TrainableModel>, InferenceError> {
-        if bundle.is_locked() {
-            return Err(InferenceError::Bundle(BundleError::Locked));
-        }
-        if bundle.release().adapter.is_some() {
-            return Err(InferenceError::AnAdapter { name: bundle.identity().name.to_string() });
-        }
-        let file = |path: &str| bundle.file(path);
-        let (config, text) = match gguf_header(bundle.weights())? {
-            Some(header) => (Config::from_gguf(header)?, TextProcessor::from_gguf(header)?),
-            None => {
-                let config = file("config.json").ok_or_else(|| missing("config.json"))?;
-                if EncoderConfig::is_encoder(&model_type(config)?) {
-                    return Ok(None);
-                }
-                (Config::from_hugging_face(config)?, TextProcessor::from_bundle_files(file)?)
-            }
-        };
+        let description = Description::of(bundle)?;
+        let Some(config) = description.decoder()? else { return Ok(None) };
+        let text = description.text(|path| bundle.file(path))?;
         let weights = load_weights(bundle, WeightsSink::new(&config), &LoadOptions::default())?;
         let decoder = Decoder::new(config, weights)?;
         proof::compute_trained(&decoder)?;

@@ -11,8 +11,7 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 
 use ampoule_inference::{
     EmbeddingRequest, EndOfSequence, EngineConfig, EngineHandle, EngineState, FinishReason, GenerationRequest,
-    InferenceError, LoadOptions, LoadedModel, ModelKind, Sampling, StopRules, SubmitError, TokenEvent, TokenMask,
-    Usage,
+    InferenceError, LoadOptions, LoadedModel, ModelKind, Sampling, StopRules, SubmitError, TokenMask, Usage,
 };
 use common::generation::{Completion, collect, forced};
 use serde::Deserialize;

@@ -3,7 +3,7 @@
 
 use std::time::Instant;
 
-use ampoule_inference::{Benchmark, HostLimits, InferenceError};
+use ampoule_inference::{HostLimits, InferenceError, ReadyModel};
 use serde::Serialize;
 
 /// What is measured.
@@ -19,6 +19,18 @@ pub struct Plan {
     pub rounds: usize,
 }
 
+impl Plan {
+    /// How many answers there are at once, at most.
+    pub fn sequences(&self) -> usize {
+        self.batches.iter().copied().max().unwrap_or(1)
+    }
+
+    /// How many pieces of work there are, each of which is told.
+    pub fn steps(&self) -> usize {
+        self.sequences() + self.rounds * (1 + self.batches.len())
+    }
+}
+
 /// What was found.
 #[derive(Debug, Clone, Serialize)]
 pub struct Measured {
@@ -32,17 +44,19 @@ pub struct Measured {
     pub prefill: Prefill,
     /// Answers, by how many at once.
     pub decode: Vec<Decode>,
-    /// The most memory that the process has had, in bytes.
+    /// The most memory that the process has had for the model and its work, in bytes.
     pub peak_memory_bytes: Option<u64>,
 }
 
 /// What the host does at most.
 #[derive(Debug, Clone, Copy, Serialize)]
 pub struct Peaks {
-    /// Bytes a second when weights are read and nothing is done with them.
+    /// Bytes a second when memory is read and nothing is done with it.
     pub read_bytes_per_second: f64,
     /// Multiplications and additions a second of bytes that are in registers.
     pub int8_operations_per_second: f64,
+    /// The same of numbers in single precision.
+    pub f32_operations_per_second: f64,
 }
 
 /// How fast a prompt is computed.
@@ -52,7 +66,8 @@ pub struct Prefill {
     pub tokens: usize,
     /// The median.
     pub tokens_per_second: f64,
-    /// The products' operations, as a fraction of the peak.
+    /// How long the products with weights take where arithmetic is at its peak, as a fraction of how long the prompt took.
+    /// More than 1 is possible for bfloat16, of which some processors multiply pairs.
     pub fraction_of_peak: f64,
 }
 
@@ -65,52 +80,65 @@ pub struct Decode {
     pub tokens: usize,
     /// The median, of all together.
     pub tokens_per_second: f64,
-    /// What is read of weights, as a fraction of the bandwidth.
+    /// What is read of weights, keys and values apart, as a fraction of the bandwidth.
     pub fraction_of_bandwidth: f64,
 }
 
-/// Measures a model.  `progress` is told each time that something was measured.
+/// Measures a model.  `progress` is told each time that a piece of the plan's work was done.
 ///
 /// # Errors
-/// A prompt and an answer that are longer than the model's context.
-pub fn measure(benchmark: &mut Benchmark, plan: &Plan, progress: impl Fn()) -> Result<Measured, InferenceError> {
-    // Once beforehand, so that memory is touched and the processor awake.
-    benchmark.prefill(plan.prompt)?;
+/// As [`ReadyModel::benchmark`], before anything is computed.
+pub fn measure(model: ReadyModel, plan: &Plan, progress: impl Fn()) -> Result<Measured, InferenceError> {
+    let mut benchmark = model.benchmark(plan.sequences(), plan.prompt, plan.generate)?;
+    // Every prompt once beforehand: what answers attend to is in memory then, and the processor is awake.
+    for sequence in 0..plan.sequences() {
+        benchmark.prefill(sequence)?;
+        progress();
+    }
     let mut limits = Vec::new();
     let mut prefill = Vec::new();
     let mut decode: Vec<Vec<f64>> = vec![Vec::new(); plan.batches.len()];
-    for _ in 0..plan.rounds {
+    let mut peak_memory = None;
+    for round in 0..plan.rounds {
         // The host may be busy at times: what is compared is measured in turns.
-        limits.push(benchmark.limits());
-        prefill.push(rate(plan.prompt, || benchmark.prefill(plan.prompt))?);
+        prefill.push(rate(plan.prompt, || benchmark.prefill(0))?);
         progress();
         for (index, &sequences) in plan.batches.iter().enumerate() {
-            let answer = || benchmark.decode(sequences, plan.prompt, plan.generate);
-            decode[index].push(rate(sequences * plan.generate, answer)?);
+            decode[index].push(rate(sequences * plan.generate, || benchmark.decode(sequences))?);
             progress();
         }
+        if round == 0 {
+            // To measure the host takes memory, too, which is none of the model's.
+            peak_memory = peak_memory_bytes();
+        }
+        limits.push(benchmark.limits());
     }
-    let of_limits = |value: fn(&HostLimits) -> f64| median(limits.iter().map(value).collect());
-    let peaks = Peaks {
-        read_bytes_per_second: of_limits(|limits| limits.read_bytes_per_second),
-        int8_operations_per_second: of_limits(|limits| limits.byte_operations_per_second),
+    let of_rounds = |value: fn(&HostLimits) -> f64| median(limits.iter().map(value).collect());
+    let limits = HostLimits {
+        read_bytes_per_second: of_rounds(|limits| limits.read_bytes_per_second),
+        byte_operations_per_second: of_rounds(|limits| limits.byte_operations_per_second),
+        float_operations_per_second: of_rounds(|limits| limits.float_operations_per_second),
     };
     let prompt_rate = median(prefill);
-    let fraction_of_peak = prompt_rate * benchmark.operations_per_token() as f64 / peaks.int8_operations_per_second;
+    let fraction_of_peak = benchmark.least_prefill_seconds(&limits) * prompt_rate / plan.prompt as f64;
     let decode = plan.batches.iter().zip(decode).map(|(&sequences, rates)| {
         let tokens_per_second = median(rates);
         let steps_per_second = tokens_per_second / sequences as f64;
-        let bytes_per_second = steps_per_second * benchmark.bytes_per_token() as f64;
-        let fraction_of_bandwidth = bytes_per_second / peaks.read_bytes_per_second;
+        let bytes_per_second = steps_per_second * benchmark.bytes_per_step() as f64;
+        let fraction_of_bandwidth = bytes_per_second / limits.read_bytes_per_second;
         Decode { sequences, tokens: plan.generate, tokens_per_second, fraction_of_bandwidth }
     });
     Ok(Measured {
         threads: benchmark.threads(),
         instructions: benchmark.instructions(),
-        peaks,
+        peaks: Peaks {
+            read_bytes_per_second: limits.read_bytes_per_second,
+            int8_operations_per_second: limits.byte_operations_per_second,
+            f32_operations_per_second: limits.float_operations_per_second,
+        },
         prefill: Prefill { tokens: plan.prompt, tokens_per_second: prompt_rate, fraction_of_peak },
         decode: decode.collect(),
-        peak_memory_bytes: peak_memory_bytes(),
+        peak_memory_bytes: peak_memory,
     })
 }
 
@@ -142,6 +170,12 @@ fn peak_memory_bytes() -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn every_piece_of_work_is_told_once() {
+        let plan = Plan { prompt: 8, generate: 4, batches: vec![1, 8, 2], rounds: 5 };
+        assert_eq!((plan.sequences(), plan.steps()), (8, 8 + 5 * 4));
+    }
 
     #[test]
     fn the_median_stands_in_the_middle() {

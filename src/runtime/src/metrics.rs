@@ -133,7 +133,7 @@ impl Metrics {
             token_utilization: gauge("ampoule_token_utilization_ratio", "Tokens held, as a share of the budget."),
             prefix_tokens: counter(
                 "ampoule_prefix_cache_tokens_total",
-                "Tokens of prompts that were found computed by an earlier request of the same key.",
+                "Tokens found computed by a request of the same key: of prompts, and of answers that are computed anew.",
             ),
             draft_tokens: counter(
                 "ampoule_draft_tokens_total",

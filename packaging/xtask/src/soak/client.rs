@@ -71,7 +71,7 @@ impl Ask {
             "model": "demo",
             "messages": [{ "role": "user", "content": content }],
             "max_tokens": self.tokens,
-            "temperature": if self.seed % 2 == 0 { 0.0 } else { 1.0 },
+            "temperature": if self.seed.is_multiple_of(2) { 0.0 } else { 1.0 },
             "seed": self.seed,
             "stream": self.streamed,
         })

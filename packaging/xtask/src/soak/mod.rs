@@ -114,8 +114,8 @@ fn ask_until(client: u64, server: &Server, counts: &Counts, ending: &AtomicBool)
             words: 1 + draw % 97,
             begins_alike: draw % 5 < 2,
             tokens: 1 + draw % 61,
-            streamed: draw % 4 != 0,
-            leaves_after: (draw % 3 == 0).then_some(draw % 7),
+            streamed: !draw.is_multiple_of(4),
+            leaves_after: draw.is_multiple_of(3).then_some(draw % 7),
             seed: draw,
         };
         let count = match ask.send(server.address(), server.key()) {

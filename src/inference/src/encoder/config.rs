@@ -20,10 +20,6 @@ pub struct EncoderConfig {
     pub transformer: Transformer,
     /// `model_type` of `config.json`.
     pub model_type: String,
-    /// How many components a vector has.
-    pub dimension: usize,
-    /// How many token ids there are.
-    pub vocabulary_size: usize,
     /// The longest input in tokens, specials included.
     pub max_tokens: usize,
     /// What is done to a text before it is tokenised.
@@ -49,7 +45,7 @@ pub struct Transformer {
     pub layers: usize,
     /// Heads of each layer; divides `hidden_size`.
     pub heads: usize,
-    /// Width of the hidden states.
+    /// Width of the hidden states, and so of a text's vector.
     pub hidden_size: usize,
     /// Width of the feed-forward network.
     pub intermediate_size: usize,
@@ -193,8 +189,6 @@ impl EncoderConfig {
             return Err(unsupported("max_seq_length", "0", "at least 1"));
         }
         Ok(EncoderConfig {
-            dimension: raw.hidden_size,
-            vocabulary_size: raw.vocab_size,
             max_tokens,
             case: if limits.do_lower_case { Case::Lowered } else { Case::Kept },
             pooling: around.pooling,
@@ -228,8 +222,19 @@ impl TransformerFile {
         if self.is_decoder || self.add_cross_attention {
             return Err(unsupported("is_decoder or add_cross_attention", "true", "false"));
         }
+        let sizes = [
+            ("vocab_size", self.vocab_size),
+            ("hidden_size", self.hidden_size),
+            ("num_attention_heads", self.num_attention_heads),
+            ("intermediate_size", self.intermediate_size),
+            ("max_position_embeddings", self.max_position_embeddings),
+            ("type_vocab_size", self.type_vocab_size),
+        ];
+        if let Some((field, _)) = sizes.into_iter().find(|(_, size)| *size == 0) {
+            return Err(unsupported(field, "0", "at least 1"));
+        }
         let heads = self.num_attention_heads;
-        if heads == 0 || self.hidden_size == 0 || !self.hidden_size.is_multiple_of(heads) {
+        if !self.hidden_size.is_multiple_of(heads) {
             let found = format!("{heads} for a hidden_size of {}", self.hidden_size);
             return Err(unsupported("num_attention_heads", &found, "a divisor of hidden_size"));
         }
@@ -355,7 +360,7 @@ mod tests {
     fn a_plain_transformer_is_pooled_by_the_mean() {
         let config = read(&[("config.json", CONFIG)]).unwrap();
         assert_eq!((config.pooling, config.normalisation), (Pooling::Mean, Normalisation::None));
-        assert_eq!((config.max_tokens, config.dimension, config.case), (32, 8, Case::Kept));
+        assert_eq!((config.max_tokens, config.transformer.hidden_size, config.case), (32, 8, Case::Kept));
     }
 
     #[test]
@@ -390,6 +395,25 @@ mod tests {
         for (config, message) in refused {
             let error = read(&[("config.json", &config)]).unwrap_err().to_string();
             assert!(error.contains(message), "{error}");
+        }
+    }
+
+    #[test]
+    fn sizes_of_nothing_are_refused_by_name() {
+        let sizes = [
+            "vocab_size",
+            "hidden_size",
+            "num_attention_heads",
+            "intermediate_size",
+            "max_position_embeddings",
+            "type_vocab_size",
+        ];
+        for name in sizes {
+            let mut config: serde_json::Value = serde_json::from_str(CONFIG).unwrap();
+            config[name] = 0.into();
+            let refused = read(&[("config.json", &config.to_string())]);
+            let by_name = matches!(&refused, Err(InferenceError::UnsupportedEncoder { field, .. }) if *field == name);
+            assert!(by_name, "{name}: {refused:?}");
         }
     }
 

@@ -10,6 +10,7 @@ mod sink;
 use ampoule_kernels::Processor;
 
 use crate::error::InferenceError;
+use crate::model::ModelError;
 use crate::packed::PackedWeights;
 use network::{Network, Scratch};
 
@@ -53,10 +54,17 @@ impl Encoder {
         &self.processor
     }
 
-    /// The vectors of several token sequences, none of them empty or longer than
-    /// [`EncoderConfig::max_tokens`], in their order.  A sequence's vector does not depend on its neighbours.
-    pub fn embed(&mut self, inputs: &[&[u32]]) -> Vec<Vec<f32>> {
-        let width = self.config.dimension;
+    /// The vectors of several token sequences, in their order.  A sequence's vector does not depend on its neighbours.
+    ///
+    /// # Errors
+    /// Refuses an empty sequence, one that is longer than [`EncoderConfig::max_tokens`], and a token outside of the
+    /// vocabulary, before anything is computed.
+    pub fn embed(&mut self, inputs: &[&[u32]]) -> Result<Vec<Vec<f32>>, ModelError> {
+        inputs.iter().try_for_each(|input| self.check(input))?;
+        if inputs.is_empty() {
+            return Ok(Vec::new());
+        }
+        let width = self.config.transformer.hidden_size;
         let mut hidden = self.network.forward(&self.processor, &mut self.scratch, inputs);
         let mut vectors = Vec::with_capacity(inputs.len());
         for input in inputs {
@@ -66,6 +74,21 @@ impl Encoder {
             self.config.normalisation.apply(&mut vector);
             vectors.push(vector);
         }
-        vectors
+        Ok(vectors)
+    }
+
+    fn check(&self, input: &[u32]) -> Result<(), ModelError> {
+        if input.is_empty() {
+            return Err(ModelError::EmptyInput);
+        }
+        let (found, limit) = (input.len(), self.config.max_tokens);
+        if found > limit {
+            return Err(ModelError::ContextExceeded { found, limit });
+        }
+        let vocabulary_size = self.config.transformer.vocabulary_size;
+        match input.iter().find(|&&token| token as usize >= vocabulary_size) {
+            Some(&found) => Err(ModelError::TokenOutOfRange { found, vocabulary_size }),
+            None => Ok(()),
+        }
     }
 }

@@ -94,14 +94,14 @@ impl Network {
     fn embed(&self, processor: &Processor, scratch: &mut Scratch, texts: &[&[u32]], count: usize) {
         let width = self.transformer.hidden_size;
         let tokens: Vec<(u32, usize)> = texts.iter().flat_map(|text| self.transformer.places(text)).collect();
-        let hidden = sized(&mut scratch.hidden, count * width);
-        processor.pool.for_each_chunk(hidden, width, |row, hidden| {
-            let (token, position) = tokens[row];
-            let mut other = vec![0.0; width];
-            self.words.row(token as usize, hidden);
-            self.positions.row(position, &mut other);
+        // No layer has mixed anything yet: the rows of the positions wait there.
+        let Scratch { hidden, mixed, .. } = scratch;
+        let positions = sized(mixed, count * width);
+        processor.pool.for_each_chunk(positions, width, |row, into| self.positions.row(tokens[row].1, into));
+        processor.pool.for_each_chunk(sized(hidden, count * width), width, |row, hidden| {
+            self.words.row(tokens[row].0 as usize, hidden);
             rows::add(processor.isa, hidden, &self.segment);
-            rows::add(processor.isa, hidden, &other);
+            rows::add(processor.isa, hidden, &positions[row * width..][..width]);
             self.norm.apply(processor, hidden);
         });
     }
@@ -232,8 +232,7 @@ impl LayerNorm {
     }
 
     fn apply(&self, processor: &Processor, row: &mut [f32]) {
-        let before = row.to_vec();
-        rows::layer_norm(processor.isa, &before, &self.weight, &self.bias, self.epsilon, row);
+        rows::layer_norm_in_place(processor.isa, row, &self.weight, &self.bias, self.epsilon);
     }
 }
 
@@ -241,10 +240,7 @@ impl HiddenActivation {
     fn apply(self, processor: &Processor, row: &mut [f32]) {
         match self {
             HiddenActivation::Gelu => rows::gelu(processor.isa, row),
-            HiddenActivation::GeluTanh => {
-                let (before, ones) = (row.to_vec(), vec![1.0; row.len()]);
-                rows::gelu_tanh_times(processor.isa, &before, &ones, row);
-            }
+            HiddenActivation::GeluTanh => rows::gelu_tanh(processor.isa, row),
             HiddenActivation::Relu => row.iter_mut().for_each(|value| *value = value.max(0.0)),
         }
     }

@@ -6,7 +6,7 @@ use ampoule_bundle::{TensorEntry, TensorKind, TensorSink};
 
 use crate::error::InferenceError;
 use crate::model::{self, ModelError};
-use crate::packed::{Finished, IncomingRows, PackedWeights, RowOrder, Tensor, format};
+use crate::packed::{Finished, IncomingRows, PackedWeights, RowOrder, Tensor, packed_format};
 
 /// Collects the tensors of an encoder, by the names that they have in their file.
 #[derive(Debug, Default)]
@@ -23,7 +23,12 @@ impl TensorSink for EncoderSink {
         if is_table_of_integers(tensor.kind) {
             return Ok(IncomingRows::vector(length));
         }
-        let format = format(tensor.name, tensor.kind)?;
+        let format = packed_format(tensor.name, tensor.kind)?;
+        // No configuration is known here that the shape could be held against, and rows of nothing cannot be packed.
+        if tensor.shape.contains(&0) {
+            let (name, found) = (tensor.name.to_owned(), tensor.shape.to_vec());
+            return Err(ModelError::EmptyTensor { name, found }.into());
+        }
         model::check_length(tensor.name, tensor.kind, tensor.shape, length)?;
         Ok(match *tensor.shape {
             [outputs, inputs] => IncomingRows::matrix(format, [outputs], inputs, RowOrder::AsInFile),

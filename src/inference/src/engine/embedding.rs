@@ -2,6 +2,7 @@
 //! with a thousand texts does not hold up one with a single text.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 
 use crate::encoder::Encoder;
 use crate::engine::handle::EmbeddingJob;
@@ -11,7 +12,7 @@ use crate::event::{Embeddings, Usage};
 
 /// The most tokens of one batch: enough to keep the cores busy, few enough that a batch stays well
 /// below a second.  A single longer text is a batch of its own.
-const BATCH_TOKENS: usize = 1024;
+pub(crate) const BATCH_TOKENS: usize = 1024;
 
 /// The encoder and open embedding requests.
 pub(crate) struct EmbeddingQueue {
@@ -68,7 +69,15 @@ impl EmbeddingQueue {
         let inputs: Vec<&[u32]> = batch.iter().map(|&index| progressing.job.request.inputs[index].as_slice()).collect();
         let tokens: u64 = inputs.iter().map(|input| input.len() as u64).sum();
         monitor.update(|stats| stats.prompt_tokens += tokens);
-        let vectors = self.encoder.embed(&inputs);
+        let vectors = match self.encoder.embed(&inputs) {
+            Ok(vectors) => vectors,
+            Err(error) => {
+                let source = Arc::new(InferenceError::from(error));
+                // The ticket may be gone, which is fine.
+                let _ = progressing.job.result.send(Err(InferenceError::StepFailed { source }));
+                return;
+            }
+        };
         for (index, vector) in batch.into_iter().zip(vectors) {
             progressing.vectors[index] = vector;
         }

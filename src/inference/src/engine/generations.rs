@@ -135,9 +135,10 @@ impl Generations {
         }
         self.announce_starts(&plan);
         let tokens: usize = plan.iter().map(|work| work.positions.len()).sum();
+        let of_prompts: usize = plan.iter().map(|work| work.positions.len() - work.logits.len()).sum();
         let prompt_tokens: usize = plan.iter().map(|work| self.prompt_tokens(work)).sum();
         let outcome = self.compute(&plan, monitor);
-        self.pace.learn(tokens, began.elapsed());
+        self.pace.learn(tokens, of_prompts, began.elapsed());
         monitor.update(|stats| {
             stats.steps += 1;
             stats.prompt_tokens += prompt_tokens as u64;
@@ -169,10 +170,8 @@ impl Generations {
             {
                 guess = &guess[..guess.len().min(context.saturating_sub(length))];
             }
-            if !guess.is_empty() {
-                let guess = guess.to_vec();
-                self.scheduler.draft(id, &guess);
-            }
+            let guess = guess.to_vec();
+            self.scheduler.draft(id, &guess);
         }
         generating.len()
     }

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 
 use ampoule_bundle::AdmittedBundle;
-use ampoule_kernels::Isa;
+use ampoule_kernels::{BLOCK_TOKENS, Isa};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 
 use crate::adapters::{AdapterBase, Adapters, IfTaken, LoadedAdapter, Registry};
@@ -102,7 +102,7 @@ impl EngineHandle {
             Model::Encoder(encoder) => encoder.processor().isa,
         };
         let (commands, receiver) = std::sync::mpsc::channel();
-        let monitor = Arc::new(Monitor::new(config.token_budget));
+        let monitor = Arc::new(Monitor::new(config.blocks() * BLOCK_TOKENS));
         let adapters = Arc::new(Registry::new(config.max_adapters));
         let channels = Channels { commands: receiver, monitor: Arc::clone(&monitor), adapters: Arc::clone(&adapters) };
         let work = match model {

@@ -1,14 +1,15 @@
 //! The engine: one thread owns the model, everybody else holds an [`EngineHandle`] and talks to it by messages.
 
 mod drafts;
-mod embedding;
+pub(crate) mod embedding;
 mod generations;
 mod handle;
 mod monitor;
 mod pace;
 mod worker;
 
-use crate::scheduler::BLOCK_TOKENS;
+use crate::engine::pace::Pace;
+use crate::scheduler::{BLOCK_TOKENS, LEAST_PIECE};
 
 pub use handle::EngineHandle;
 pub use monitor::{EngineState, EngineStats};
@@ -23,8 +24,9 @@ pub struct EngineConfig {
     /// For how many tokens there is memory, in whole blocks: those of the running generations, and as many more as were
     /// computed before and may be wanted again.
     pub token_budget: usize,
-    /// How many tokens one step computes at most, beside one per running generation; steps are kept smaller than that
-    /// while others generate, so that a long prompt does not stall them.
+    /// How many tokens one step computes at most, those of generations among them; more than 512 count as 512.  Steps are
+    /// kept smaller while others generate, so that a long prompt does not stall them, and larger only where each
+    /// generation would not get its token otherwise, and some prompt a piece.
     pub step_tokens: usize,
     /// How many tokens are guessed at most and computed together with the next one.
     pub draft_tokens: usize,
@@ -49,6 +51,12 @@ impl EngineConfig {
     /// How many blocks of keys and values there are.
     pub fn blocks(&self) -> usize {
         self.token_budget.div_ceil(BLOCK_TOKENS)
+    }
+
+    /// How many tokens a step computes at most: of prompts, and for each that generates its next one and those that are
+    /// guessed to follow it.
+    pub(crate) fn most_rows(&self) -> usize {
+        Pace::bound(self.step_tokens, self.max_running) + LEAST_PIECE
     }
 
     /// How many requests may be open, waiting or running, before the next is refused.

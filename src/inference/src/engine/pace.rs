@@ -4,9 +4,11 @@ use std::time::Duration;
 
 /// How long a step may take while others generate: well below what a reader takes for a stop.
 const TARGET: Duration = Duration::from_millis(100);
-/// The fewest and the most tokens of a step.
+/// How long one may take while nobody does.  Whoever comes next, or leaves, waits for its end.
+const IDLE_TARGET: Duration = Duration::from_secs(1);
+/// So many tokens of prompts a step has room for, however slow the host is.
 const FEWEST: usize = 16;
-/// The most: beyond, weights are read so rarely already that larger steps gain nothing.
+/// Beyond, weights are read so rarely already that larger steps gain nothing.
 const MOST: usize = 512;
 
 /// Sizes steps by how long those before have taken.
@@ -25,19 +27,25 @@ impl Pace {
 
     /// How many tokens the next step may compute, `generating` sequences' next ones among them.
     pub(crate) fn tokens(&self, generating: usize) -> usize {
+        let target = if generating == 0 { IDLE_TARGET } else { TARGET };
         let fitting = match self.seconds_per_token {
-            // Nobody waits between two tokens, or nothing is known: the largest step is the fastest.
-            _ if generating == 0 => self.most,
+            Some(seconds) => (target.as_secs_f64() / seconds) as usize,
+            None if generating == 0 => self.most,
             None => FEWEST,
-            Some(seconds) => (TARGET.as_secs_f64() / seconds) as usize,
         };
-        fitting.clamp(FEWEST.min(self.most), self.most).max(generating + FEWEST.min(self.most))
+        let fewest = FEWEST.min(self.most);
+        fitting.clamp(fewest, self.most).max(generating + fewest)
     }
 
-    /// Learns how long a step of so many tokens took.
-    pub(crate) fn learn(&mut self, tokens: usize, took: Duration) {
-        // A small step is bound by reading the weights, which says nothing about one more token.
-        if tokens < FEWEST {
+    /// The most tokens that [`Pace::tokens`] can give.
+    pub(super) fn bound(most: usize, generating: usize) -> usize {
+        most.clamp(1, MOST).max(generating + FEWEST)
+    }
+
+    /// Learns how long a step of so many tokens took, of which so many were of prompts.
+    pub(crate) fn learn(&mut self, tokens: usize, of_prompts: usize, took: Duration) {
+        // A step without them is bound by reading the weights, which says nothing about one more token.
+        if of_prompts < FEWEST {
             return;
         }
         let seconds = took.as_secs_f64() / tokens as f64;
@@ -54,16 +62,23 @@ mod tests {
     fn steps_are_small_where_tokens_are_slow_and_others_wait() {
         let mut pace = Pace::new(256);
         assert_eq!((pace.tokens(0), pace.tokens(2)), (256, 18));
-        pace.learn(100, Duration::from_millis(200));
+        pace.learn(100, 98, Duration::from_millis(200));
         assert_eq!((pace.tokens(0), pace.tokens(2)), (256, 50));
         for _ in 0..50 {
-            pace.learn(100, Duration::from_millis(10));
+            pace.learn(100, 90, Duration::from_millis(10));
         }
         assert_eq!(pace.tokens(2), 256);
         for _ in 0..50 {
-            pace.learn(100, Duration::from_secs(10));
+            pace.learn(100, 90, Duration::from_secs(2));
         }
-        assert_eq!(pace.tokens(2), 18);
+        assert_eq!((pace.tokens(0), pace.tokens(2)), (50, 18), "who comes next does not wait much longer than a second");
+    }
+
+    #[test]
+    fn generating_alone_tells_nothing_about_prompts() {
+        let mut pace = Pace::new(256);
+        pace.learn(64, 0, Duration::from_secs(1));
+        assert_eq!((pace.tokens(0), pace.tokens(2)), (256, 18));
     }
 
     #[test]

@@ -1,5 +1,6 @@
-//! The engine's thread.  It owns the model and everything about open requests; nothing is shared, so nothing is locked.
-//! One turn of the loop takes what was sent, forgets what nobody waits for, and computes one step of bounded size.
+//! The engine's thread.  It owns the model and everything about open requests; only what the monitor tells and the list of
+//! adapters are shared, behind locks that are held for as long as it takes to copy them.  One turn of the loop takes what
+//! was sent, forgets what nobody waits for, and computes one step of bounded size.
 
 use std::collections::BTreeSet;
 use std::panic::{AssertUnwindSafe, catch_unwind};

@@ -81,7 +81,7 @@ pub(crate) fn record(
                 }
             }
             Model::Encoder(encoder) => {
-                let vector = encoder.embed(&[&tokens]).into_iter().next().unwrap_or_default();
+                let vector = encoder.embed(&[&tokens])?.into_iter().next().unwrap_or_default();
                 let components_millionths = vector.iter().map(|&component| to_millionths(component)).collect();
                 answers.push(KnownAnswer::Embedding { input: tokens, components_millionths });
             }

@@ -93,7 +93,8 @@ impl Comparison {
 ///
 /// # Errors
 /// [`InferenceError::KnownAnswersMissed`] when a number differs by more than the tolerance, with all that differ;
-/// [`InferenceError::NoKnownAnswerTolerance`] and [`InferenceError::KnownAnswerOfOtherKind`] when nothing can be compared.
+/// [`InferenceError::NoKnownAnswerTolerance`] and [`InferenceError::KnownAnswerOfOtherKind`] when nothing can be compared;
+/// [`InferenceError::Model`] when the model cannot take an answer's tokens.
 pub(crate) fn replay(model: &mut Model, expected: &KnownAnswers) -> Result<(), InferenceError> {
     compare(expected, model.kind(), |answer, known, comparison| match (&mut *model, known) {
         (Model::Generator(generator), KnownAnswer::Generation { prompt, steps }) => {
@@ -101,7 +102,7 @@ pub(crate) fn replay(model: &mut Model, expected: &KnownAnswers) -> Result<(), I
             replay_generation(&mut sequence, prompt, steps, answer, comparison).map(Some)
         }
         (Model::Encoder(encoder), KnownAnswer::Embedding { input, components_millionths }) => {
-            let vectors = encoder.embed(&[input]);
+            let vectors = encoder.embed(&[input])?;
             for (component, &expected) in components_millionths.iter().enumerate() {
                 let found = vectors.first().and_then(|vector| vector.get(component)).copied().unwrap_or(f32::NAN);
                 comparison.compare(answer, 0, || format!("component {component}"), expected, found);

@@ -102,6 +102,7 @@ impl Weight {
             }
             TensorKind::Q8_0 => GgmlDType::Q8_0,
             TensorKind::Q4_0 => GgmlDType::Q4_0,
+            TensorKind::Q5_0 => GgmlDType::Q5_0,
             TensorKind::Q4K => GgmlDType::Q4K,
             TensorKind::Q5K => GgmlDType::Q5K,
             TensorKind::Q6K => GgmlDType::Q6K,

@@ -24,7 +24,7 @@ mod workspace;
 pub use adapter::PackedAdapter;
 pub use decoder::{PackedDecoder, SequenceStep};
 pub use generator::{Alone, Generator};
-pub(crate) use incoming::{Finished, IncomingRows, RowOrder, format};
+pub(crate) use incoming::{Finished, IncomingRows, RowOrder, packed_format};
 pub(crate) use linear::Linear;
 pub use sink::PackedSink;
 pub use weights::PackedWeights;

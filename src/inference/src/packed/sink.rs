@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use ampoule_bundle::{TensorEntry, TensorSink};
 
-use super::incoming::{Finished, IncomingRows, RowOrder, format};
+use super::incoming::{Finished, IncomingRows, RowOrder, packed_format};
 use super::weights::{FUSED, PackedWeights, Tensor};
 use crate::model::{self, Config, ModelError, OutputProjection};
 
@@ -66,7 +66,7 @@ impl TensorSink for PackedSink<'_> {
         let &[outputs, inputs] = shape else {
             return Ok(IncomingRows::vector(length));
         };
-        let format = format(&name, tensor.kind)?;
+        let format = packed_format(&name, tensor.kind)?;
         let order = match model::paired_rows(self.config, &name) {
             Some(heads) => RowOrder::Paired { half: outputs / heads / 2 },
             None => RowOrder::AsInFile,

@@ -10,8 +10,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-/// How many tokens' numbers a block holds.
-pub const BLOCK_TOKENS: usize = 16;
+pub use ampoule_kernels::BLOCK_TOKENS;
 
 /// What the numbers of a token depend on beside the tokens up to it, and who may profit from them: blocks are shared
 /// within a domain alone.

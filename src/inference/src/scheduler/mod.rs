@@ -191,6 +191,7 @@ impl Scheduler {
         if let Some(index) = self.running.iter().position(|&running| running == id) {
             self.running.remove(index);
             sequence.restart(&mut self.pool);
+            self.queue.settle(sequence.place, sequence.unused() as u64);
         } else {
             self.queue.remove(sequence.place);
         }

@@ -93,6 +93,13 @@ impl FairQueue {
         });
     }
 
+    /// Takes what a sequence that was admitted at this place did not use off its tenant's account.
+    pub(super) fn settle(&mut self, place: Place, unused: u64) {
+        if self.tenants.contains_key(&place.tenant) {
+            self.change(place.tenant, |tenant| tenant.account = tenant.account.saturating_sub(unused));
+        }
+    }
+
     /// Takes out the sequence at this place, which nobody wants any more.
     pub(super) fn remove(&mut self, place: Place) {
         self.change(place.tenant, |tenant| {

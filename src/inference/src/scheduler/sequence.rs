@@ -53,6 +53,11 @@ impl Sequence {
         self.length
     }
 
+    /// How many of the tokens that it was admitted for it does not have.
+    pub(super) fn unused(&self) -> usize {
+        self.limit - self.length
+    }
+
     /// How many tokens must be computed before the next one can be chosen; at least 1.
     pub(super) fn pending(&self) -> usize {
         self.length - self.computed
@@ -171,6 +176,8 @@ impl Sequence {
     /// Gives back all blocks: everything is to be computed anew.
     pub(super) fn restart(&mut self, pool: &mut BlockPool) {
         self.computed = 0;
+        // They were to follow the last token, which will not be the last one any more when they could be computed.
+        self.drafts.clear();
         self.withdraw(pool);
     }
 
@@ -203,6 +210,7 @@ impl Sequence {
     /// that it may write into are its own.
     pub(super) fn check(&self, pool: &BlockPool) {
         assert!(self.computed < self.length && self.length <= self.tokens.len() && self.length <= self.limit);
+        assert!(self.drafts.is_empty() || self.generates(), "drafted tokens follow the last one");
         for (index, &block) in self.blocks.iter().enumerate() {
             let full = index < self.computed / BLOCK_TOKENS;
             assert_eq!(pool.content(block), full.then(|| self.content(index)));

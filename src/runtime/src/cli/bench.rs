@@ -2,7 +2,12 @@
 
 use std::path::PathBuf;
 
+use ampoule_bundle::{Footprint, MemoryPart, VerifiedBundle};
+use ampoule_inference::model::ModelError;
+use ampoule_inference::scheduler::BLOCK_TOKENS;
+use ampoule_inference::{EngineConfig, HostLimits, InferenceError};
 use clap::Args;
+use clap::error::ErrorKind;
 
 use super::arguments::ConfigArguments;
 use super::output::Output;
@@ -26,7 +31,8 @@ Loads the bundle as `ampoule serve` does, with every signature, digest and known
 times its work alone: a prompt, and answers of one and of several requests at a time, in turns, so
 that a busy host disturbs all of them alike. Beside each figure stands the fraction of what this host
 does at most, measured in the same run: of its memory's bandwidth for answers, of its arithmetic for
-prompts. Serves nothing and changes nothing. Exits as `ampoule self-test` does.";
+prompts. That takes 1 GiB of memory beside the model's. Serves nothing and changes nothing. Exits as
+`ampoule self-test` does, and with 2 where a prompt and an answer are longer than the context.";
 
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
@@ -57,25 +63,28 @@ pub(super) fn run(arguments: &Arguments, output: &mut Output) -> Result<Exit, Er
     telemetry::start(LogLevel::Warn, LogFormat::Text);
     let layers = arguments.config.layers()?;
     let config = AdmissionConfig::require(&layers.merge())?;
+    let [prompt, generate, rounds] = [arguments.prompt, arguments.generate, arguments.rounds].map(|n| n as usize);
+    let batches = arguments.batch.iter().map(|&sequences| sequences as usize).collect();
+    let plan = Plan { prompt, generate, batches, rounds };
     let root = trust::open_for_serving(&config.trust_root, &config.supplements)?.0;
     let admission = Admission::of_site(&config)?;
     let name = arguments.candidate.display().to_string();
     let identity = IdentityFile::open(config.decryption_identity.as_deref())?;
     let verified = boot::verify(boot::open_bundle(&arguments.candidate)?, &root, &name)?;
     let verified = DecryptionIdentities::of(identity.as_ref())?.unlock(verified, &name)?;
-    let admission = admission.with_footprint(boot::foresee(&layers, &verified).ok());
+    let admission = admission.with_footprint(foresee(&verified, &plan).ok());
     let admitted = admission.admit_model(verified, &name)?;
     let settled = boot::settle(&layers, admitted.release(), |path| admitted.file(path))?;
     let ready = boot::prove(admitted, &RuntimeConfig::limits(&settled), &name)?;
     let model = format!("{} {}", ready.identity().name, ready.identity().version);
     let refused = |source| Error::from_inference(&name, source);
-    let mut benchmark = ready.benchmark().map_err(refused)?;
-    let [prompt, generate, rounds] = [arguments.prompt, arguments.generate, arguments.rounds].map(|n| n as usize);
-    let batches = arguments.batch.iter().map(|&sequences| sequences as usize).collect();
-    let plan = Plan { prompt, generate, batches, rounds };
-    let progress = Progress::of_steps("Measuring", (rounds * (1 + plan.batches.len())) as u64);
-    let measured = bench::measure(&mut benchmark, &plan, || progress.advance(1)).map_err(refused)?;
+    let progress = Progress::of_steps("Measuring", plan.steps() as u64);
+    let measured = bench::measure(ready, &plan, || progress.advance(1));
     progress.finish();
+    let measured = match measured {
+        Err(InferenceError::Model(ModelError::ContextExceeded { found, limit })) => return too_long(found, limit),
+        measured => measured.map_err(refused)?,
+    };
     if arguments.json {
         output.line(format_args!("{:#}", serde_json::json!(measured)))?;
     } else {
@@ -85,11 +94,47 @@ pub(super) fn run(arguments: &Arguments, output: &mut Output) -> Result<Exit, Er
     Ok(Exit::Ok)
 }
 
+/// Foresees what the model of a verified bundle takes while it is measured: keys and values for the plan's sequences, in the
+/// place of those for requests, and what the memory's bandwidth is measured with.
+fn foresee(verified: &VerifiedBundle, plan: &Plan) -> Result<Footprint, InferenceError> {
+    let (sequences, tokens) = (plan.sequences(), plan.prompt + plan.generate);
+    let engine = EngineConfig {
+        max_running: sequences,
+        token_budget: sequences * tokens.next_multiple_of(BLOCK_TOKENS),
+        draft_tokens: 0,
+        ..EngineConfig::default()
+    };
+    let mut footprint = ampoule_inference::footprint(verified, Some(tokens), &engine)?;
+    for part in &mut footprint.0 {
+        // The plan decides here, not the limits of serving.
+        part.lowered_by = part.lowered_by.map(|setting| match setting {
+            "limits.running_requests" => "--batch",
+            "limits.token_budget" => "--batch, --prompt, --generate",
+            _ => "--prompt, --generate",
+        });
+    }
+    let (what, bytes) = ("memory to measure the bandwidth with", HostLimits::MEMORY_BYTES as u64);
+    footprint.0.push(MemoryPart { what, bytes, lowered_by: None });
+    Ok(footprint)
+}
+
+/// Refuses a command line that asks for more than a sequence may have here.
+fn too_long(found: usize, limit: usize) -> Result<Exit, Error> {
+    let reason = format!(
+        "--prompt and --generate are {found} tokens together, but a request has at most {limit} here: lower one of them"
+    );
+    super::tell(&super::command().error(ErrorKind::ValueValidation, reason))
+}
+
 fn tell(model: &str, measured: &Measured, output: &mut Output) -> Result<(), Error> {
     let Measured { threads, instructions, peaks, prefill, decode, peak_memory_bytes } = measured;
     output.line(format_args!("{model} on {threads} threads with {instructions}"))?;
-    let (bandwidth, operations) = (peaks.read_bytes_per_second / 1e9, peaks.int8_operations_per_second / 1e9);
-    output.line(format_args!("  this host    reads {bandwidth:.1} GB/s, computes {operations:.0} Gop/s on bytes"))?;
+    let [bandwidth, bytes, floats] =
+        [peaks.read_bytes_per_second, peaks.int8_operations_per_second, peaks.f32_operations_per_second]
+            .map(|per_second| per_second / 1e9);
+    output.line(format_args!(
+        "  this host    reads {bandwidth:.1} GB/s, computes {bytes:.0} Gop/s on bytes and {floats:.0} on floats"
+    ))?;
     let (rate, share) = (prefill.tokens_per_second, 100.0 * prefill.fraction_of_peak);
     output.line(format_args!(
         "  prompt       {} tokens: {rate:.1} tokens/s, {share:.0} % of the arithmetic",
