@@ -158,7 +158,7 @@ def fractions(found, case, limits):
         used = decode / fastest
         lines.append(row("single", case, f"decode, {side}", "read bandwidth", f"{used:.0%}", "≥ 90%" if ours else "",
                          used >= 0.9 if ours else None))
-        kind = "bf16" if case.endswith("bf16") else "int8"
+        kind = "f32" if case.endswith("bf16") else "int8"
         used = prefill * operations / parts.PROMPT / limits[f"{kind}_operations_per_second"]
         bound = 0.55 if ours and ("q4_k_m" in case or "q4_0" in case) else None
         lines.append(row("single", case, f"prefill, {side}", f"{kind} peak", f"{used:.0%}",

@@ -71,7 +71,11 @@ mod tests {
         for _ in 0..50 {
             pace.learn(100, 90, Duration::from_secs(2));
         }
-        assert_eq!((pace.tokens(0), pace.tokens(2)), (50, 18), "who comes next does not wait much longer than a second");
+        assert_eq!(
+            (pace.tokens(0), pace.tokens(2)),
+            (50, 18),
+            "who comes next does not wait much longer than a second"
+        );
     }
 
     #[test]
