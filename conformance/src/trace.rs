@@ -14,17 +14,6 @@ const SENDING: [&str; 3] = ["sendto(", "sendmsg(", "sendmmsg("];
 /// Calls that open a file by its name, or make another program or process.
 const OPENING: [&str; 8] = ["open(", "openat(", "openat2(", "creat(", "execve(", "execveat(", "fork(", "vfork("];
 
-/// What libraries ask for: a tensor library before each product, and once to learn how many processors there are; the C
-/// library before it gives memory back, and before its threads share what it keeps.  That it is refused is no harm, and
-/// that it asks is no sign of an intruder.
-const ASKED_IN_VAIN: [&str; 5] = [
-    "\"/proc/cpuinfo\"",
-    "\"/proc/self/cgroup\"",
-    "\"/proc/sys/vm/overcommit_memory\"",
-    "\"/sys/devices/system/cpu/online\"",
-    "\"/proc/stat\"",
-];
-
 /// What a trace shows.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Trace {
@@ -47,12 +36,8 @@ pub(crate) fn egress(trace: &str) -> Trace {
 /// Judges a trace of files and programs.
 pub(crate) fn opened(trace: &str) -> Trace {
     judge(trace, |call, is_serving| {
-        let is_refused = call.contains(" = -1 EPERM");
-        let is_resumed = call.starts_with("<... open");
-        let asks =
-            ASKED_IN_VAIN.iter().any(|path| call.contains(path)) && (is_refused || call.ends_with("<unfinished ...>"));
         let opens = OPENING.iter().any(|name| call.starts_with(name));
-        is_serving && ((opens && !asks) || (is_resumed && !is_refused))
+        is_serving && (opens || call.starts_with("<... open"))
     })
 }
 
@@ -101,17 +86,11 @@ mod tests {
             "open(\"/tmp/x\", O_WRONLY|O_CREAT, 0666) = 6",
             "execve(\"/bin/sh\", [\"sh\"], []) = -1 EPERM (Operation not permitted)",
             "vfork( <unfinished ...>",
-            "openat(AT_FDCWD, \"/proc/cpuinfo\", O_RDONLY|O_CLOEXEC) = 9",
+            "openat(AT_FDCWD, \"/proc/cpuinfo\", O_RDONLY|O_CLOEXEC <unfinished ...>",
             "<... openat resumed>)              = 9",
         ] {
             assert_eq!(opened(&format!("{serving}8 {call}\n")).calls, [call]);
         }
-        let asked = "openat(AT_FDCWD, \"/proc/cpuinfo\", O_RDONLY";
-        let refused = "-1 EPERM (Operation not permitted)";
-        let in_vain = format!(
-            "{serving}8 {asked}) = {refused}\n8 {asked} <unfinished ...>\n8 <... openat resumed>) = {refused}\n"
-        );
-        assert_eq!(opened(&in_vain), Trace { accepted: 1, calls: Vec::new() });
     }
 
     #[test]

@@ -97,8 +97,8 @@ fn after_restart(site: &Site) -> anyhow::Result<()> {
     drop(server);
     let flags = site.flags();
     let arguments: Vec<&str> = ["serve"].into_iter().chain(flags.iter().map(String::as_str)).collect();
-    let mut command = site.command(&[&arguments[..], &["--set", "limits.running_requests=1"]].concat());
-    command.env("RAYON_NUM_THREADS", "1").env("CANDLE_NUM_THREADS", "1");
+    let settings = ["--set", "limits.running_requests=1", "--set", "inference.threads=1"];
+    let command = site.command(&[&arguments[..], &settings].concat());
     let server = site.serve_command(command, None)?;
     let after = answer(server.target())?;
     ensure!(after == before, "before {before}, after {after}");

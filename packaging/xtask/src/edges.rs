@@ -12,7 +12,7 @@ use crate::process;
 const ALLOWED: &[(&str, &[&str])] = &[
     ("ampoule-bundle", &[]),
     ("ampoule-sealing", &["ampoule-bundle", "ampoule-inference"]),
-    ("ampoule-inference", &["ampoule-bundle"]),
+    ("ampoule-inference", &["ampoule-bundle", "ampoule-kernels"]),
     ("ampoule-kernels", &[]),
     ("ampoule", &["ampoule-bundle", "ampoule-inference"]),
     ("ampoule-trainer", &["ampoule-bundle", "ampoule-inference", "ampoule-sealing"]),
@@ -23,7 +23,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
 /// Outside crates that a product crate must not reach, by any path.
 const BANNED: &[(&str, &[&str])] = &[
     ("ampoule-bundle", &["candle-core", "tokio", "hyper", "reqwest"]),
-    ("ampoule-kernels", &["candle-core", "tokio", "rayon"]),
+    ("ampoule-kernels", &["candle-core", "tokio", "rayon", "ampoule-bundle"]),
     (
         "ampoule",
         &["ampoule-trainer", "ampoule-sealing", "sigstore", "reqwest", "openssl-sys", "onig_sys", "aws-lc-sys"],

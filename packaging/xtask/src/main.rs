@@ -19,6 +19,7 @@ mod model_signing;
 mod mutants;
 mod process;
 mod reproducible;
+mod soak;
 mod systemd;
 mod test;
 mod tidy;
@@ -67,6 +68,8 @@ enum Command {
     },
     /// Measure what verification costs while a bundle is loaded, plain and encrypted.
     Load(load::Options),
+    /// Serve under mixed load with clients that leave, and hold the end against the beginning.
+    Soak(soak::Options),
     /// Count the lines of the bundle crate that its own tests reach; fewer than 95 % fail.
     Coverage {
         #[command(flatten)]
@@ -107,6 +110,7 @@ fn main() -> anyhow::Result<()> {
         Command::Fuzz(options) => fuzz::run(&options),
         Command::CrashSweep { options } => crash_sweep::run(Path::new(test::BINARY), &options),
         Command::Load(options) => load::run(&options),
+        Command::Soak(options) => soak::run(&options),
         Command::Coverage { options } => coverage::run(&options),
         Command::Mutants { options } => mutants::run(&options),
         Command::Deployment => {

@@ -13,7 +13,7 @@ use anyhow::{Context, bail};
 
 use crate::{
     airgap, alerts, bundle, clients, coverage, crash_sweep, dist, edges, fuzz, image, kubernetes, load, model_signing,
-    mutants, process, systemd, tidy, tools,
+    mutants, process, soak, systemd, tidy, tools,
 };
 
 /// The prefix with which a test says that it did not do its work.
@@ -97,6 +97,7 @@ pub(crate) fn run() -> anyhow::Result<()> {
 fn check_from_outside(venv: Option<&Path>, is_installed: &dyn Fn(&str) -> bool) -> anyhow::Result<Vec<String>> {
     let mut skips = Vec::new();
     step("load", || load::measure(&load::Options::short()))?;
+    step("soak", || soak::run(&soak::Options::short()))?;
     if let Some(venv) = venv {
         let seal = Path::new(BINARY).with_file_name("ampoule-seal");
         step("model signing", || model_signing::compare(venv, &seal, FOLDERS_COMPARED))?;

@@ -53,6 +53,28 @@ const SAFETENSORS_NAMES: [(TensorKind, &str); 15] = [
     (TensorKind::Bool, "BOOL"),
 ];
 
+/// The types that a GGUF file can hold, by their numbers there.
+const GGUF_NUMBERS: [(TensorKind, u32); 18] = [
+    (TensorKind::F32, 0),
+    (TensorKind::F16, 1),
+    (TensorKind::Q4_0, 2),
+    (TensorKind::Q4_1, 3),
+    (TensorKind::Q5_0, 6),
+    (TensorKind::Q5_1, 7),
+    (TensorKind::Q8_0, 8),
+    (TensorKind::Q2K, 10),
+    (TensorKind::Q3K, 11),
+    (TensorKind::Q4K, 12),
+    (TensorKind::Q5K, 13),
+    (TensorKind::Q6K, 14),
+    (TensorKind::I8, 24),
+    (TensorKind::I16, 25),
+    (TensorKind::I32, 26),
+    (TensorKind::I64, 27),
+    (TensorKind::F64, 28),
+    (TensorKind::BF16, 30),
+];
+
 impl TensorKind {
     /// How many elements one block holds; 1 for plain element types.
     #[must_use]
@@ -100,27 +122,13 @@ impl TensorKind {
 
     /// The type with this number in a GGUF tensor table.
     pub(crate) fn from_gguf(number: u32) -> Option<Self> {
-        Some(match number {
-            0 => Self::F32,
-            1 => Self::F16,
-            2 => Self::Q4_0,
-            3 => Self::Q4_1,
-            6 => Self::Q5_0,
-            7 => Self::Q5_1,
-            8 => Self::Q8_0,
-            10 => Self::Q2K,
-            11 => Self::Q3K,
-            12 => Self::Q4K,
-            13 => Self::Q5K,
-            14 => Self::Q6K,
-            24 => Self::I8,
-            25 => Self::I16,
-            26 => Self::I32,
-            27 => Self::I64,
-            28 => Self::F64,
-            30 => Self::BF16,
-            _ => return None,
-        })
+        GGUF_NUMBERS.iter().find(|(_, known)| *known == number).map(|(kind, _)| *kind)
+    }
+
+    /// The number that a GGUF tensor table gives this type, if it has one.
+    #[must_use]
+    pub fn gguf_number(self) -> Option<u32> {
+        GGUF_NUMBERS.iter().find(|(kind, _)| *kind == self).map(|(_, number)| *number)
     }
 
     /// The number of bytes of a tensor of this kind. `shape` is outermost first; blocks run along its last dimension.

@@ -8,6 +8,7 @@
 //! once and alone changes the list, so that a request sees an adapter wholly or not at all.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use ampoule_bundle::statement::AdapterBinding;
@@ -17,6 +18,7 @@ use crate::dense::DenseTensors;
 use crate::error::InferenceError;
 use crate::load::{LoadOptions, load_weights, missing};
 use crate::model::{Adapter, Config};
+use crate::packed::PackedAdapter;
 
 /// The adapters that may be asked for, by the names of their bundles.
 pub type Adapters = BTreeMap<String, Arc<LoadedAdapter>>;
@@ -28,7 +30,9 @@ pub struct LoadedAdapter {
     pub identity: BundleIdentity,
     /// The manifest of the bundle whose model it was held against.
     pub(crate) base: Digest,
-    pub(crate) adapter: Adapter,
+    /// A number that no other adapter of this process ever had: what was computed with one is not used for another.
+    pub(crate) number: u64,
+    pub(crate) adapter: PackedAdapter,
 }
 
 impl LoadedAdapter {
@@ -37,6 +41,8 @@ impl LoadedAdapter {
         self.identity.name.as_str()
     }
 }
+
+static LAST_NUMBER: AtomicU64 = AtomicU64::new(0);
 
 /// What happens when the name of a new adapter is one that may be asked for already.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -79,7 +85,9 @@ impl AdapterBase {
         let peft = bundle.file("adapter_config.json").ok_or_else(|| missing("adapter_config.json"))?;
         let tensors = load_weights(bundle, DenseTensors::default(), &LoadOptions::default())?;
         let adapter = Adapter::from_peft(config, peft, tensors.into_iter().collect())?;
-        Ok(LoadedAdapter { identity, base: self.identity.manifest, adapter })
+        let adapter = PackedAdapter::new(config, &adapter)?;
+        let number = LAST_NUMBER.fetch_add(1, Ordering::Relaxed) + 1;
+        Ok(LoadedAdapter { identity, base: self.identity.manifest, number, adapter })
     }
 }
 

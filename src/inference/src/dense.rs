@@ -1,4 +1,4 @@
-//! Takes the tensors of an encoder or an adapter while the bundle reads and hashes them.  Everything becomes f32, which is exact for the
+//! Takes the tensors of an adapter while the bundle reads and hashes them.  Everything becomes f32, which is exact for the
 //! half-precision types.
 
 use std::collections::HashMap;

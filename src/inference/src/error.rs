@@ -199,6 +199,19 @@ pub enum InferenceError {
         margin: f64,
     },
 
+    /// An encoder where a model that writes text is wanted.
+    #[error("the model turns texts into vectors: name one that writes text")]
+    NoGenerator,
+
+    /// A request is larger than all memory that there is for tokens.
+    #[error("a request of up to {tokens} tokens never fits: there is memory for {limit} (`limits.token_budget`)")]
+    NeverFits {
+        /// Prompt and longest answer.
+        tokens: usize,
+        /// For how many there is memory.
+        limit: usize,
+    },
+
     /// The operating system refused the engine a thread.
     #[error("the engine's thread cannot be started: {source}")]
     ThreadNotStarted {

@@ -2,29 +2,28 @@
 //! allocated: a model that does not fit is refused by name and not ended by the kernel in the middle of an answer.
 //!
 //! ```text
-//! peak = weights + the process itself + the greater of  what is read at a time while the weights are loaded
-//!                                                       cache + the widest pass + logits, while it serves
+//! peak = weights + the process itself + cache + the widest pass + logits
 //! ```
 
-use ampoule_bundle::{Footprint, MemoryPart, TensorInfo, VerifiedBundle};
+use ampoule_bundle::{Footprint, MemoryPart, VerifiedBundle};
 
-use crate::encoder::{EncoderConfig, Family};
+use ampoule_kernels::{BLOCK_TOKENS, KvElement, bytes_per_block};
+
+use crate::describe::Description;
+use crate::encoder::EncoderConfig;
 use crate::engine::EngineConfig;
+use crate::engine::embedding::BATCH_TOKENS;
 use crate::error::InferenceError;
-use crate::load::{elements, gguf_header, missing, model_type};
-use crate::model::Config;
+use crate::load::kv_element;
+use crate::model::{Config, RopeScaling};
 
 const FLOAT_BYTES: u64 = 4;
 /// Code, threads, connections and request bodies; measured on small models, with room.
 const PROCESS_BYTES: u64 = 96 << 20;
 /// A tokenizer's tables beside the file that they are made from; measured on files of 2 to 17 MiB.
 const TOKENIZER_FACTOR: u64 = 12;
-/// Copies of the scores that exist at one time: the product, what mask or cap make of it, and the softmax.
-const SCORES_AT_ONCE: u64 = 3;
-/// The fewest tokens that a sequence's cache has room for.
-const LEAST_CACHE_TOKENS: u64 = 64;
-/// The most tokens of one batch of texts that are embedded, unless a single one is longer.
-const EMBEDDING_BATCH_TOKENS: u64 = 1024;
+/// What is remembered of a token beside its keys and values: itself, and where its like is found to guess what follows.
+const TOKEN_BYTES: u64 = 64;
 
 /// Foresees what the model in `bundle` takes under these settings.
 ///
@@ -36,25 +35,20 @@ pub fn footprint(
     engine: &EngineConfig,
 ) -> Result<Footprint, InferenceError> {
     let tensors = || bundle.weights().iter().flat_map(|file| file.header.tensors());
-    let weights = tensors().map(loaded_bytes).sum();
-    let threads = std::thread::available_parallelism().map_or(1, usize::from).min(bundle.weights().len()) as u64;
-    // The bytes of a tensor as they are read and once more as they are converted.
-    let reading = 2 * threads * tensors().map(|tensor| tensor.length).max().unwrap_or(0);
-    let (config, described) = match gguf_header(bundle.weights())? {
-        Some(header) => (Some(Config::from_gguf(header)?), header_bytes(bundle)),
-        None => {
-            let file = bundle.file("config.json").ok_or_else(|| missing("config.json"))?;
-            let is_encoder = EncoderConfig::is_encoder(&model_type(file)?);
-            let decoder = if is_encoder { None } else { Some(Config::from_hugging_face(file)?) };
-            (decoder, bundle.files().map(|(_, bytes)| bytes.len() as u64).sum())
-        }
+    let description = Description::find(bundle.weights(), bundle.file("config.json"))?;
+    let config = description.decoder()?;
+    let described: u64 = match description {
+        Description::Header(_) => header_bytes(bundle),
+        Description::Files(_) => bundle.files().map(|(_, bytes)| bytes.len() as u64).sum(),
     };
     let context = |own: usize| {
         let constraint = bundle.release().constraints.max_context_length.map(|tokens| tokens as usize);
         [constraint, context_length].into_iter().flatten().fold(own, usize::min)
     };
+    // Weights are packed as they are read, into as many bytes as they have in the file.
+    let weights = tensors().map(|tensor| tensor.length).sum();
     let serving = match config {
-        Some(config) => decoder_parts(&config, context(config.context_length), engine),
+        Some(config) => decoder_parts(&config, kv_element(bundle.weights()), context(config.context_length), engine),
         None => {
             let config = EncoderConfig::from_files(|path| bundle.file(path))?;
             vec![encoder_part(&config, context(config.max_tokens))]
@@ -64,11 +58,7 @@ pub fn footprint(
         part("weights", weights, None),
         part("the process and its tokenizer", PROCESS_BYTES + TOKENIZER_FACTOR * described, None),
     ];
-    if reading > Footprint(serving.clone()).bytes() {
-        parts.push(part("the tensors that are read at a time", reading, None));
-    } else {
-        parts.extend(serving);
-    }
+    parts.extend(serving);
     Ok(Footprint(parts))
 }
 
@@ -76,63 +66,56 @@ fn part(what: &'static str, bytes: u64, lowered_by: Option<&'static str>) -> Mem
     MemoryPart { what, bytes, lowered_by }
 }
 
-/// What a tensor takes once it is loaded: half precision is widened, blocks stay as they are.
-fn loaded_bytes(tensor: &TensorInfo) -> u64 {
-    if tensor.kind.block_elements() > 1 { tensor.length } else { tensor.length.max(FLOAT_BYTES * elements(tensor)) }
-}
-
 fn header_bytes(bundle: &VerifiedBundle) -> u64 {
     bundle.release().weights.iter().map(|weights| weights.header_length).sum()
 }
 
-fn decoder_parts(config: &Config, context: usize, engine: &EngineConfig) -> Vec<MemoryPart> {
-    let [layers, hidden, inner, heads, key_heads, width, vocabulary, own, context, running, budget, chunk] = [
-        config.layers.len(),
+fn decoder_parts(config: &Config, element: KvElement, context: usize, engine: &EngineConfig) -> Vec<MemoryPart> {
+    let [hidden, inner, heads, key_heads, width, vocabulary, running, blocks, rows] = [
         config.hidden_size,
         config.intermediate_size,
         config.head_count,
         config.key_value_head_count,
         config.head_dimension,
         config.vocabulary_size,
-        config.context_length,
-        context,
         engine.max_running.max(1),
-        engine.token_budget,
-        engine.prefill_chunk.max(1),
+        engine.blocks(),
+        engine.most_rows(),
     ]
     .map(|size| size as u64);
-    // A cache grows in doublings, up to the model's own length, whatever the site allows of it.
-    let longest = (2 * context).min(own).max(LEAST_CACHE_TOKENS);
-    let (by_budget, by_requests) = ((2 * budget).max(LEAST_CACHE_TOKENS * running), running * longest);
-    let a_token = layers * 2 * key_heads * width * FLOAT_BYTES;
-    let lowered_by = if by_budget <= by_requests { "limits.token_budget" } else { "limits.running_requests" };
-    let cache = part("keys and values", a_token.saturating_mul(by_budget.min(by_requests)), Some(lowered_by));
-    let tokens = chunk.min(context).max(1);
-    let rows = tokens * (4 * hidden + 4 * heads * width + 4 * key_heads * width + 4 * inner);
-    let scores = SCORES_AT_ONCE * heads * tokens * context + tokens * context;
-    let pass = part("a pass over a piece of a prompt", FLOAT_BYTES * (rows + scores), Some("limits.context_tokens"));
-    // Logits of all that run, and the copies that sampling sorts.
-    let logits = part("logits", 4 * FLOAT_BYTES * vocabulary * running, Some("limits.running_requests"));
-    vec![cache, pass, logits]
+    let layers = config.layers.len();
+    let of_block = bytes_per_block(element, layers, config.key_value_head_count, config.head_dimension) as u64;
+    // One block more is for the proof of an adapter.
+    let of_blocks = (of_block + BLOCK_TOKENS as u64 * TOKEN_BYTES).saturating_mul(blocks + 1);
+    let of_row = 4 * hidden + 4 * heads * width + 3 * key_heads * width + 4 * inner;
+    // Logits of all rows that may end in a token, and the copies that sampling sorts.
+    let wanted = rows.min(running * (1 + engine.draft_tokens as u64)) + 4;
+    vec![
+        part("keys and values", of_blocks, Some("limits.token_budget")),
+        part("position encodings", rotary_bytes(config, context), Some("limits.context_tokens")),
+        part("a pass over a step", FLOAT_BYTES * rows * of_row, Some("limits.running_requests")),
+        part("logits", FLOAT_BYTES * vocabulary * wanted, Some("limits.running_requests")),
+    ]
+}
+
+/// Sine and cosine for each position and half of the rotated dimensions; twice for LongRoPE, which has others for longer
+/// sequences.
+fn rotary_bytes(config: &Config, context: usize) -> u64 {
+    let tables = config.ropes.iter().map(|rope| match rope.scaling {
+        RopeScaling::LongRope { .. } => 2 * rope.rotary_dimension as u64,
+        _ => rope.rotary_dimension as u64,
+    });
+    FLOAT_BYTES.saturating_mul(tables.sum()).saturating_mul(context as u64)
 }
 
 fn encoder_part(config: &EncoderConfig, context: usize) -> MemoryPart {
-    let [hidden, inner, heads] = match &config.family {
-        Family::Bert(bert) => [bert.hidden_size, bert.intermediate_size, bert.num_attention_heads],
-        Family::Roberta(roberta) => [roberta.hidden_size, roberta.intermediate_size, roberta.num_attention_heads],
-    }
-    .map(|size| size as u64);
-    let longest = context as u64;
-    let tokens = EMBEDDING_BATCH_TOKENS.max(longest);
-    // These sizes are as the file writes them, so a product may be beyond all memory.
-    let product = |factors: &[u64]| factors.iter().fold(FLOAT_BYTES, |product, factor| product.saturating_mul(*factor));
-    let of_passes = [
-        product(&[tokens, 8, hidden]),
-        product(&[tokens, 2, inner]),
-        product(&[SCORES_AT_ONCE, heads, tokens, longest]),
-    ];
-    let bytes = of_passes.into_iter().fold(0, u64::saturating_add);
-    part("a pass over a batch of texts", bytes, Some("limits.context_tokens"))
+    let [hidden, inner] =
+        [config.transformer.hidden_size, config.transformer.intermediate_size].map(|size| size as u64);
+    let tokens = (BATCH_TOKENS as u64).max(context as u64);
+    // Rows in single precision, and those of the products in another form beside them; these sizes are as the file writes
+    // them, so a product may be beyond all memory.
+    let of_token = hidden.saturating_mul(9).saturating_add(inner.saturating_mul(3)).saturating_mul(FLOAT_BYTES);
+    part("a pass over a batch of texts", of_token.saturating_mul(tokens), Some("limits.context_tokens"))
 }
 
 #[cfg(test)]
@@ -147,34 +130,38 @@ mod tests {
         "rms_norm_eps": 1e-5, "hidden_act": "silu", "tie_word_embeddings": true
     }"#;
 
-    fn bytes(context: usize, running: usize, budget: usize) -> [(u64, &'static str); 3] {
+    fn bytes(context: usize, running: usize, budget: usize) -> [(u64, &'static str); 4] {
         let config = Config::from_hugging_face(CONFIG.as_bytes()).unwrap();
         let engine = EngineConfig { max_running: running, token_budget: budget, ..EngineConfig::default() };
-        let parts = decoder_parts(&config, context, &engine);
+        let parts = decoder_parts(&config, KvElement::F16, context, &engine);
         let parts: Vec<_> = parts.into_iter().map(|part| (part.bytes, part.lowered_by.unwrap())).collect();
         parts.try_into().unwrap()
     }
 
     #[test]
-    fn the_cache_is_bounded_by_the_budget_or_by_what_the_requests_can_hold() {
-        // Two layers, keys and values, two heads of 16, four bytes each.
-        const A_TOKEN: u64 = 2 * 2 * 2 * 16 * 4;
+    fn the_cache_has_whole_blocks_for_the_budget() {
+        // Two layers, keys and values, two heads of 16, two bytes each.
+        const A_TOKEN: u64 = 2 * 2 * 2 * 16 * 2 + TOKEN_BYTES;
         let [cache, ..] = bytes(1024, 8, 4096);
-        assert_eq!(cache, (A_TOKEN * 2 * 4096, "limits.token_budget"));
-        let [cache, ..] = bytes(1024, 2, 65_536);
-        assert_eq!(cache, (A_TOKEN * 2 * 2048, "limits.running_requests"));
-        let [cache, ..] = bytes(4096, 2, 65_536);
-        assert_eq!(cache.0, A_TOKEN * 2 * 4096, "never beyond the model's own length");
-        let [cache, ..] = bytes(2, 1, 16);
-        assert_eq!(cache.0, A_TOKEN * 64, "a short sequence has room for some tokens");
+        assert_eq!(cache.0, A_TOKEN * (4096 + 16));
+        let [cache, ..] = bytes(2, 1, 1);
+        assert_eq!(cache.0, A_TOKEN * (16 + 16), "a short sequence takes a whole block");
     }
 
     #[test]
     fn each_part_is_lowered_by_the_setting_that_it_names() {
-        let [cache, pass, logits] = bytes(4096, 8, 8192);
-        assert!(bytes(4096, 8, 4096)[0].0 < cache.0 && cache.1 == "limits.token_budget");
-        assert!(bytes(1024, 8, 8192)[1].0 < pass.0 && pass.1 == "limits.context_tokens");
-        assert!(bytes(4096, 4, 8192)[2].0 < logits.0 && logits.1 == "limits.running_requests");
+        let all = bytes(4096, 1024, 8192);
+        assert!(bytes(4096, 1024, 4096)[0].0 < all[0].0 && all[0].1 == "limits.token_budget");
+        assert!(bytes(2048, 1024, 8192)[1].0 < all[1].0 && all[1].1 == "limits.context_tokens");
+        assert!(bytes(4096, 4, 8192)[2].0 < all[2].0 && all[2].1 == "limits.running_requests");
+        assert!(bytes(4096, 4, 8192)[3].0 < all[3].0 && all[3].1 == "limits.running_requests");
+    }
+
+    #[test]
+    fn a_step_has_no_more_rows_than_it_may_compute() {
+        // Of 1024 that generate each has a row, and what is guessed takes the place of prompts.
+        let [.., logits] = bytes(4096, 1024, 8192);
+        assert!(logits.0 < 4 * 1000 * 1100);
     }
 
     #[test]

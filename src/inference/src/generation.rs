@@ -69,11 +69,11 @@ impl Generation {
     /// Chooses the next token from `logits` and appends to `events` what became certain, the last event included.
     pub(crate) fn advance(
         &mut self,
-        mut logits: Vec<f32>,
+        logits: &mut [f32],
         events: &mut Vec<TokenEvent>,
     ) -> Result<Progress, InferenceError> {
-        let untouched = self.logprobs.map(|top| (top, logits.clone()));
-        let token = self.sampler.choose(&mut logits, self.mask.as_deref_mut())?;
+        let untouched = self.logprobs.map(|top| (top, logits.to_vec()));
+        let token = self.sampler.choose(logits, self.mask.as_deref_mut())?;
         if let Some(mask) = &mut self.mask {
             mask.accept(token);
         }

@@ -4,13 +4,17 @@
 //! engine turns a [`GenerationRequest`] into [`TokenEvent`]s.  Below stand the parts that it is made of.
 
 mod adapters;
+mod benchmark;
 mod dense;
+mod describe;
 mod footprint;
 mod known_answers;
 mod load;
 mod numbers;
+pub mod packed;
 mod profile;
 mod proof;
+mod trainable;
 
 mod engine;
 mod event;
@@ -29,6 +33,7 @@ pub mod text;
 mod error;
 
 pub use adapters::{Adapters, IfTaken, LoadedAdapter};
+pub use benchmark::{Benchmark, HostLimits};
 pub use engine::{EngineConfig, EngineHandle, EngineState, EngineStats};
 pub use error::{InferenceError, SubmitError};
 pub use event::{EmbeddingTicket, Embeddings, FinishReason, Ticket, TokenEvent, TokenLogprobs, Usage};
@@ -40,3 +45,4 @@ pub use request::{
     EmbeddingRequest, EndOfSequence, GenerationRequest, MAX_STOP_STRING_BYTES, MAX_STOP_STRINGS, Sampling, StopRules,
     TokenMask,
 };
+pub use trainable::TrainableModel;

@@ -18,21 +18,21 @@
 //! ```
 
 use std::fmt;
+use std::num::NonZero;
 use std::sync::Arc;
 
 use ampoule_bundle::statement::{AdapterBinding, KnownAnswers};
-use ampoule_bundle::{
-    AdmittedBundle, BundleError, BundleIdentity, GgufHeader, LoadError, TensorInfo, WeightFile, WeightHeader,
-};
-use serde::Deserialize;
+use ampoule_bundle::{AdmittedBundle, BundleIdentity, LoadError, TensorInfo, TensorKind, WeightFile};
+use ampoule_kernels::{KvElement, Processor};
 
 use crate::adapters::AdapterBase;
-use crate::dense::DenseTensors;
-use crate::encoder::{Case, Encoder, EncoderConfig};
+use crate::describe::Description;
+use crate::encoder::{Case, Encoder, EncoderConfig, EncoderSink};
 use crate::engine::{EngineConfig, EngineHandle};
 use crate::error::InferenceError;
 use crate::known_answers::{self, Recording};
-use crate::model::{Config, Decoder, WeightsSink};
+use crate::model::Config;
+use crate::packed::{Generator, PackedDecoder, PackedSink};
 use crate::profile::{ModelKind, ModelProfile};
 use crate::proof;
 use crate::text::TextProcessor;
@@ -42,6 +42,8 @@ use crate::text::TextProcessor;
 pub struct LoadOptions {
     /// A shorter context than the model's own; longer ones have no effect.
     pub context_length: Option<usize>,
+    /// How many threads compute; one for each core that the process may use, if absent.
+    pub threads: Option<NonZero<usize>>,
     /// Told, from several threads, how many more bytes of weights have been read.
     pub progress: Option<Arc<dyn Fn(u64) + Send + Sync>>,
 }
@@ -71,40 +73,36 @@ pub struct ReadyModel {
 
 /// What computes.
 pub(crate) enum Model {
-    Generator(Box<Decoder>),
+    Generator(Box<Generator>),
     Encoder(Box<Encoder>),
+}
+
+impl Model {
+    pub(crate) fn kind(&self) -> ModelKind {
+        match self {
+            Model::Generator(_) => ModelKind::Generator,
+            Model::Encoder(_) => ModelKind::Encoder,
+        }
+    }
 }
 
 impl LoadedModel {
     /// Reads the bundle's configuration and tokenizer, and its weights while they are hashed.  Nothing of the weights is
     /// used before their digests have matched.
     pub fn load(bundle: AdmittedBundle, options: &LoadOptions) -> Result<LoadedModel, InferenceError> {
-        if bundle.is_locked() {
-            return Err(InferenceError::Bundle(BundleError::Locked));
-        }
-        // A site's key vouches for adapters only: whatever calls itself one must never be a base, whatever it holds.
-        if bundle.release().adapter.is_some() {
-            return Err(InferenceError::AnAdapter { name: bundle.identity().name.to_string() });
-        }
+        let description = Description::of(&bundle)?;
         let file = |path: &str| bundle.file(path);
-        let (model, text, mut profile, case) = match gguf_header(bundle.weights())? {
-            Some(header) => {
-                let text = TextProcessor::from_gguf(header)?;
-                let (decoder, profile) = load_decoder(Config::from_gguf(header)?, &bundle, options)?;
-                (decoder, text, profile, Case::Kept)
+        let text = description.text(file)?;
+        let (model, mut profile, case) = match description.decoder()? {
+            Some(config) => {
+                let (decoder, profile) = load_decoder(config, &bundle, options)?;
+                (decoder, profile, Case::Kept)
             }
             None => {
-                let config = file("config.json").ok_or_else(|| missing("config.json"))?;
-                let text = TextProcessor::from_bundle_files(file)?;
-                if EncoderConfig::is_encoder(&model_type(config)?) {
-                    let config = EncoderConfig::from_files(file)?;
-                    let case = config.case;
-                    let (encoder, profile) = load_encoder(config, &bundle, options)?;
-                    (encoder, text, profile, case)
-                } else {
-                    let (decoder, profile) = load_decoder(Config::from_hugging_face(config)?, &bundle, options)?;
-                    (decoder, text, profile, Case::Kept)
-                }
+                let config = EncoderConfig::from_files(file)?;
+                let case = config.case;
+                let (encoder, profile) = load_encoder(config, &bundle, options)?;
+                (encoder, profile, case)
             }
         };
         let constraint = bundle.release().constraints.max_context_length.map(|tokens| tokens as usize);
@@ -132,10 +130,10 @@ impl LoadedModel {
 
     /// Makes sure that the model computes numbers, then replays the answers that the release statement records and
     /// compares them within its tolerance.  A release without any has nothing more to prove.
-    pub fn prove(self) -> Result<ReadyModel, InferenceError> {
-        proof::compute(&self.model, self.profile.vocabulary_size)?;
+    pub fn prove(mut self) -> Result<ReadyModel, InferenceError> {
+        proof::compute(&mut self.model, self.profile.vocabulary_size)?;
         if let Some(expected) = &self.known_answers {
-            known_answers::replay(&self.model, expected)?;
+            known_answers::replay(&mut self.model, expected)?;
         }
         Ok(ReadyModel { loaded: self })
     }
@@ -152,59 +150,29 @@ impl ReadyModel {
         &self.loaded.identity
     }
 
-    /// The tokenizer and the chat template, to be kept beside the model.
-    pub fn text_processor(&self) -> Arc<TextProcessor> {
-        Arc::clone(&self.loaded.text)
+    /// What computes.
+    pub(crate) fn into_model(self) -> Model {
+        self.loaded.model
     }
 
     /// Records what the model computes, for the release statement of its bundle.
     ///
     /// # Errors
     /// [`InferenceError::TooFewKnownAnswers`] when the model prefers no token clearly enough to be held to it.
-    pub fn record(&self, recording: &Recording) -> Result<KnownAnswers, InferenceError> {
-        let LoadedModel { model, text, profile, .. } = &self.loaded;
+    pub fn record(&mut self, recording: &Recording) -> Result<KnownAnswers, InferenceError> {
+        let LoadedModel { model, text, profile, .. } = &mut self.loaded;
         known_answers::record(model, text, profile.context_length, recording)
-    }
-
-    /// The model itself, to be trained beside; `None` for an encoder.
-    pub fn into_decoder(self) -> Option<Decoder> {
-        match self.loaded.model {
-            Model::Generator(decoder) => Some(*decoder),
-            Model::Encoder(_) => None,
-        }
     }
 
     /// Starts the engine's thread, which owns the model from then on.
     pub fn spawn(self, config: EngineConfig) -> Result<EngineHandle, InferenceError> {
         let LoadedModel { model, text, profile, case, identity, binding, .. } = self.loaded;
         let fit = match (&model, binding) {
-            (Model::Generator(decoder), Some(binding)) => Some((decoder.config().clone(), binding)),
+            (Model::Generator(generator), Some(binding)) => Some((generator.decoder.config().clone(), binding)),
             _ => None,
         };
         EngineHandle::start(model, text, profile, case, AdapterBase { identity, fit }, config)
     }
-}
-
-/// The header of the bundle's GGUF file; `None` if its weights are safetensors.
-pub(crate) fn gguf_header(weights: &[WeightFile]) -> Result<Option<&GgufHeader>, InferenceError> {
-    let headers: Vec<&WeightHeader> = weights.iter().map(|file| &file.header).collect();
-    match headers[..] {
-        [] => Err(InferenceError::NoWeights),
-        [WeightHeader::Gguf(header)] => Ok(Some(header)),
-        _ if headers.iter().all(|header| matches!(header, WeightHeader::Safetensors(_))) => Ok(None),
-        _ => Err(InferenceError::MixedWeights { found: headers.len() }),
-    }
-}
-
-pub(crate) fn model_type(config: &[u8]) -> Result<String, InferenceError> {
-    #[derive(Deserialize)]
-    struct Head {
-        #[serde(default)]
-        model_type: String,
-    }
-    let head: Result<Head, _> = serde_json::from_slice(config);
-    let malformed = |source| InferenceError::MalformedFile { path: "config.json".to_owned(), source };
-    head.map(|head| head.model_type).map_err(malformed)
 }
 
 fn load_decoder(
@@ -212,7 +180,7 @@ fn load_decoder(
     bundle: &AdmittedBundle,
     options: &LoadOptions,
 ) -> Result<(Model, ModelProfile), InferenceError> {
-    let weights = load_weights(bundle, WeightsSink::new(&config), options)?;
+    let weights = load_weights(bundle, PackedSink::new(&config), options)?;
     let (parameters, quantisation) = summary(bundle);
     let profile = ModelProfile {
         kind: ModelKind::Generator,
@@ -223,7 +191,21 @@ fn load_decoder(
         embedding_dimension: None,
         quantisation,
     };
-    Ok((Model::Generator(Box::new(Decoder::new(config, weights)?)), profile))
+    let decoder = PackedDecoder::new(config, weights)?;
+    let element = kv_element(bundle.weights());
+    let generator = Generator::new(decoder, processor(options)?, element);
+    Ok((Model::Generator(Box::new(generator)), profile))
+}
+
+/// Keys and values are kept as exactly as the weights are stored.
+pub(crate) fn kv_element(weights: &[WeightFile]) -> KvElement {
+    let mut kinds = weights.iter().flat_map(|file| file.header.tensors()).map(|tensor| tensor.kind);
+    if kinds.all(|kind| kind == TensorKind::F32) { KvElement::F32 } else { KvElement::F16 }
+}
+
+fn processor(options: &LoadOptions) -> Result<Processor, InferenceError> {
+    let threads = options.threads.unwrap_or_else(Processor::default_threads);
+    Processor::new(threads).map_err(|source| InferenceError::ThreadNotStarted { source })
 }
 
 fn load_encoder(
@@ -231,18 +213,18 @@ fn load_encoder(
     bundle: &AdmittedBundle,
     options: &LoadOptions,
 ) -> Result<(Model, ModelProfile), InferenceError> {
-    let tensors = load_weights(bundle, DenseTensors::default(), options)?;
+    let weights = load_weights(bundle, EncoderSink::default(), options)?;
     let (parameters, quantisation) = summary(bundle);
     let profile = ModelProfile {
         kind: ModelKind::Encoder,
         architecture: config.model_type.clone(),
         parameters,
         context_length: config.max_tokens,
-        vocabulary_size: config.vocabulary_size,
-        embedding_dimension: Some(config.dimension),
+        vocabulary_size: config.transformer.vocabulary_size,
+        embedding_dimension: Some(config.transformer.hidden_size),
         quantisation,
     };
-    Ok((Model::Encoder(Box::new(Encoder::new(config, tensors)?)), profile))
+    Ok((Model::Encoder(Box::new(Encoder::new(config, weights, processor(options)?)?)), profile))
 }
 
 pub(crate) fn load_weights<S>(

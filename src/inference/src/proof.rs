@@ -3,28 +3,35 @@
 
 use crate::error::InferenceError;
 use crate::load::Model;
-use crate::model::{Adapter, Decoder, KvCache, SequenceStep};
+use crate::model::Decoder;
+use crate::packed::Alone;
 
 /// How many tokens the first computation has: enough for attention to look back.
-const PROBE_TOKENS: usize = 3;
+pub(crate) const PROBE_TOKENS: usize = 3;
 
 /// Runs the vocabulary's first tokens through the model and refuses what is not a finite number, or the same number over
 /// and over: such weights would fail each request alone, with nobody told at the start.
-pub(crate) fn compute(model: &Model, vocabulary_size: usize) -> Result<(), InferenceError> {
+pub(crate) fn compute(model: &mut Model, vocabulary_size: usize) -> Result<(), InferenceError> {
     match model {
-        Model::Generator(decoder) => compute_with(decoder, None),
+        Model::Generator(generator) => compute_in(generator.alone(PROBE_TOKENS, None), vocabulary_size),
         Model::Encoder(encoder) => {
-            let vectors = encoder.embed(&[&probe(vocabulary_size)])?;
+            let mut tokens = probe(vocabulary_size);
+            tokens.truncate(encoder.config().max_tokens);
+            let vectors = encoder.embed(&[&tokens])?;
             require_numbers(&vectors.into_iter().next().unwrap_or_default())
         }
     }
 }
 
-/// The same for a decoder, alone or with an adapter.
-pub(crate) fn compute_with(decoder: &Decoder, adapter: Option<&Adapter>) -> Result<(), InferenceError> {
-    let (tokens, mut cache) = (probe(decoder.config().vocabulary_size), KvCache::new(decoder.config()));
-    let logits = decoder.forward(&mut [SequenceStep { tokens: &tokens, cache: &mut cache, adapter }])?;
-    require_numbers(&logits.first().map(|logits| logits.to_vec1::<f32>()).transpose()?.unwrap_or_default())
+/// The same in a sequence that has just begun, with or without an adapter.
+pub(crate) fn compute_in(mut sequence: Alone<'_>, vocabulary_size: usize) -> Result<(), InferenceError> {
+    require_numbers(&sequence.feed(&probe(vocabulary_size))?)
+}
+
+/// The same on the decoder that is trained.
+pub(crate) fn compute_trained(decoder: &Decoder) -> Result<(), InferenceError> {
+    let logits = decoder.forward_all(&probe(decoder.config().vocabulary_size), None)?;
+    require_numbers(&logits.flatten_all().and_then(|logits| logits.to_vec1())?)
 }
 
 fn probe(vocabulary_size: usize) -> Vec<u32> {

@@ -21,6 +21,9 @@ pub struct GenerationRequest {
     pub stop: StopRules,
     /// Ask for log-probabilities: `Some(n)` gives the chosen token's and those of the `n` most likely tokens.
     pub logprobs: Option<u8>,
+    /// On whose account it goes: tenants are served by fair shares, and what was computed for one is not used for another,
+    /// who could learn of it by the time that is saved.
+    pub tenant: u64,
     /// The adapter to compute with, one of [`crate::EngineHandle::adapters`]; the model alone if absent.
     pub adapter: Option<Arc<LoadedAdapter>>,
     /// Restricts each step to a set of tokens (structured output).
@@ -36,6 +39,7 @@ impl GenerationRequest {
             sampling: Sampling::default(),
             stop: StopRules::default(),
             logprobs: None,
+            tenant: 0,
             adapter: None,
             mask: None,
         }

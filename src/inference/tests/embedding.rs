@@ -4,14 +4,22 @@
 mod common;
 
 use std::collections::{BTreeMap, HashMap};
+use std::num::NonZero;
 use std::path::{Path, PathBuf};
 
-use ampoule_bundle::{SealedBundle, TrustRoot};
-use ampoule_inference::encoder::{Encoder, EncoderConfig, Normalisation, Pooling};
-use ampoule_inference::{
-    EmbeddingRequest, EngineConfig, EngineHandle, GenerationRequest, LoadOptions, LoadedModel, ModelKind, SubmitError,
+use ampoule_bundle::statement::{KnownAnswer, KnownAnswers};
+use ampoule_bundle::{
+    ReleaseStatement, SafetensorsHeader, SealedBundle, TensorEntry, TensorInfo, TensorKind, TensorMemory, TensorSink,
+    TrustRoot,
 };
-use candle_core::{Device, Tensor};
+use ampoule_inference::encoder::{Encoder, EncoderConfig, EncoderSink, Family, Normalisation, Pooling};
+use ampoule_inference::model::ModelError;
+use ampoule_inference::packed::PackedWeights;
+use ampoule_inference::{
+    EmbeddingRequest, EngineConfig, EngineHandle, GenerationRequest, InferenceError, LoadOptions, LoadedModel,
+    ModelKind, SubmitError,
+};
+use ampoule_kernels::Processor;
 use serde::Deserialize;
 
 #[derive(Deserialize)]
@@ -41,8 +49,24 @@ fn config(folder: &Path) -> EncoderConfig {
     EncoderConfig::from_files(|path| files.get(path).map(Vec::as_slice)).unwrap()
 }
 
-fn tensors(folder: &Path) -> HashMap<String, Tensor> {
-    candle_core::safetensors::load(folder.join("model.safetensors"), &Device::Cpu).unwrap()
+/// The folder's tensors, their names changed.
+fn weights(folder: &Path, rename: impl Fn(&str) -> String) -> PackedWeights {
+    let file = std::fs::read(folder.join("model.safetensors")).unwrap();
+    let sink = EncoderSink::default();
+    for tensor in SafetensorsHeader::parse(&file).unwrap().tensors() {
+        let tensor = TensorInfo { name: rename(&tensor.name), ..tensor.clone() };
+        let start = usize::try_from(tensor.offset).unwrap();
+        let end = start + usize::try_from(tensor.length).unwrap();
+        let mut memory = sink.open(tensor.entry(), end - start).unwrap();
+        memory.fill_from(&file[start..end]);
+        sink.place(tensor.entry(), memory).unwrap();
+    }
+    sink.finish().unwrap()
+}
+
+fn encoder(config: EncoderConfig, folder: &Path) -> Encoder {
+    let processor = Processor::new(NonZero::new(2).unwrap()).unwrap();
+    Encoder::new(config, weights(folder, str::to_owned), processor).unwrap()
 }
 
 fn rows(tokens: &[Vec<u32>]) -> Vec<&[u32]> {
@@ -85,7 +109,7 @@ fn every_pooling_equals_sentence_transformers() {
     ];
     for (mode, pooling) in modes {
         let plain = EncoderConfig { pooling, normalisation: Normalisation::None, ..config(&folder) };
-        let encoder = Encoder::new(plain, tensors(&folder)).unwrap();
+        let mut encoder = encoder(plain, &folder);
         let found = encoder.embed(&rows(&expected.token_ids)).unwrap();
         assert_close(&found, &expected.vectors[mode], 1e-4);
     }
@@ -97,23 +121,23 @@ fn roberta_counts_positions_from_its_padding() {
     let expected: TokenRows = expected("embedding/roberta/expected.json");
     let configured =
         EncoderConfig { pooling: Pooling::FirstToken, normalisation: Normalisation::UnitLength, ..config(&folder) };
-    assert_eq!((configured.max_tokens, configured.padding), (22, 1));
-    let encoder = Encoder::new(configured, tensors(&folder)).unwrap();
+    assert_eq!((configured.max_tokens, configured.transformer.family), (22, Family::Roberta { padding: 1 }));
+    let mut encoder = encoder(configured, &folder);
     assert_close(&encoder.embed(&rows(&expected.token_ids)).unwrap(), &expected.vectors, 1e-4);
 }
 
 #[test]
-fn filling_up_a_batch_changes_no_vector() {
+fn neighbours_do_not_change_a_bit() {
     for (folder, vocabulary) in [("embedding/bert", 79u32), ("embedding/roberta", 60)] {
         let folder = common::fixture(folder);
-        let encoder = Encoder::new(config(&folder), tensors(&folder)).unwrap();
+        let mut encoder = encoder(config(&folder), &folder);
         let inputs: Vec<Vec<u32>> = [3u32, 20, 1, 9]
             .iter()
             .map(|&length| (0..length).map(|at| 5 + at * 7 % (vocabulary - 5)).collect())
             .collect();
         let together = encoder.embed(&rows(&inputs)).unwrap();
         for (input, together) in inputs.iter().zip(together) {
-            assert_close(&[together], &encoder.embed(&[input]).unwrap(), 2e-5);
+            assert_eq!([together], *encoder.embed(&[input]).unwrap());
         }
     }
 }
@@ -121,9 +145,10 @@ fn filling_up_a_batch_changes_no_vector() {
 #[test]
 fn a_checkpoint_with_a_head_is_read_by_its_prefix() {
     let folder = common::fixture("embedding/bert");
-    let plain = Encoder::new(config(&folder), tensors(&folder)).unwrap();
-    let prefixed = tensors(&folder).into_iter().map(|(name, tensor)| (format!("bert.{name}"), tensor)).collect();
-    let prefixed = Encoder::new(config(&folder), prefixed).unwrap();
+    let mut plain = encoder(config(&folder), &folder);
+    let prefixed = weights(&folder, |name| format!("bert.{name}"));
+    let processor = Processor::new(NonZero::<usize>::MIN).unwrap();
+    let mut prefixed = Encoder::new(config(&folder), prefixed, processor).unwrap();
     assert_eq!(plain.embed(&[&[2, 9, 3]]).unwrap(), prefixed.embed(&[&[2, 9, 3]]).unwrap());
 }
 
@@ -149,7 +174,7 @@ fn many_texts_take_several_batches_and_keep_their_order() {
         (0..150u32).map(|n| (0..1 + n * 13 % 36).map(|at| 5 + (n + at * 3) % 70).collect()).collect();
     let together = embed(&engine, inputs.clone());
     for (input, together) in inputs.into_iter().zip(together) {
-        assert_close(&[together], &embed(&engine, vec![input]), 2e-6);
+        assert_eq!([together], *embed(&engine, vec![input]));
     }
 }
 
@@ -163,6 +188,76 @@ fn what_an_encoder_cannot_take_is_refused_at_once() {
     assert_eq!(refused(vec![vec![79]]), SubmitError::TokenOutOfRange { token: 79, vocabulary_size: 79 });
     let wrong = engine.submit(GenerationRequest::new(vec![1], 1)).unwrap_err();
     assert_eq!(wrong, SubmitError::WrongKind { required: ModelKind::Generator, found: ModelKind::Encoder });
+}
+
+#[test]
+fn what_has_no_vector_is_refused_before_anything_is_computed() {
+    for (folder, most, vocabulary) in [("embedding/bert", 36, 79), ("embedding/roberta", 22, 60)] {
+        let folder = common::fixture(folder);
+        let mut encoder = encoder(config(&folder), &folder);
+        let mut refused = |input: &[u32]| encoder.embed(&[&[5], input]).unwrap_err();
+        assert!(matches!(refused(&[]), ModelError::EmptyInput));
+        let too_long = refused(&vec![5; most + 1]);
+        assert!(
+            matches!(too_long, ModelError::ContextExceeded { found, limit } if (found, limit) == (most + 1, most)),
+            "{too_long}"
+        );
+        let unknown = refused(&[5, vocabulary]);
+        assert!(matches!(unknown, ModelError::TokenOutOfRange { found, .. } if found == vocabulary), "{unknown}");
+        assert!(encoder.embed(&[]).unwrap().is_empty());
+        assert_eq!(encoder.embed(&[&vec![5; most], &[vocabulary - 1]]).unwrap().len(), 2);
+    }
+}
+
+#[test]
+fn known_answers_to_what_has_no_vector_are_refused_by_name() {
+    let refused = |input: Vec<u32>| {
+        let answers = vec![KnownAnswer::Embedding { input, components_millionths: vec![0] }];
+        let known = KnownAnswers { tolerance_millionths: [("cpu".to_owned(), 1)].into(), answers };
+        let change = |release: &mut ReleaseStatement| release.known_answers = Some(known);
+        let bundle = common::admitted(&common::fixture("embedding/bert"), change);
+        match LoadedModel::load(bundle, &LoadOptions::default()).unwrap().prove().err() {
+            Some(InferenceError::Model(error)) => error,
+            other => panic!("{other:?}"),
+        }
+    };
+    assert!(matches!(refused(vec![]), ModelError::EmptyInput));
+    assert!(matches!(refused(vec![5; 37]), ModelError::ContextExceeded { found: 37, limit: 36 }));
+    assert!(matches!(refused(vec![5, 79]), ModelError::TokenOutOfRange { found: 79, vocabulary_size: 79 }));
+}
+
+/// Copies a folder with all that is below it.
+fn copy(from: &Path, to: &Path) {
+    for entry in std::fs::read_dir(from).unwrap().map(Result::unwrap) {
+        let target = to.join(entry.file_name());
+        if entry.file_type().unwrap().is_dir() {
+            std::fs::create_dir(&target).unwrap();
+            copy(&entry.path(), &target);
+        } else {
+            std::fs::copy(entry.path(), target).unwrap();
+        }
+    }
+}
+
+#[test]
+fn a_model_of_two_tokens_is_proved_with_two() {
+    let folder = tempfile::tempdir().unwrap();
+    copy(&common::fixture("embedding/bert"), folder.path());
+    std::fs::write(folder.path().join("sentence_bert_config.json"), r#"{"max_seq_length": 2}"#).unwrap();
+    let engine = engine(folder.path());
+    assert_eq!(engine.profile().context_length, 2);
+    assert_eq!(embed(&engine, vec![vec![2, 3]]).len(), 1);
+}
+
+#[test]
+fn tensors_that_hold_no_number_are_refused_by_name() {
+    for shape in [&[0, 1 << 50][..], &[4, 0], &[0, 0], &[0]] {
+        let tensor = TensorEntry { name: "empty", kind: TensorKind::F32, shape };
+        let refused = EncoderSink::default().open(tensor, 0).unwrap_err();
+        let by_name = matches!(&refused, InferenceError::Model(ModelError::EmptyTensor { name, found })
+            if name == "empty" && found == shape);
+        assert!(by_name, "{refused}");
+    }
 }
 
 /// The sealed all-MiniLM-L6-v2 and its root, where `cargo xtask bundle all-minilm-l6-v2` puts them.

@@ -7,14 +7,13 @@ mod common;
 
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::process::Command;
 use std::sync::mpsc::{Receiver, Sender, channel};
 
 use ampoule_inference::{
     EmbeddingRequest, EndOfSequence, EngineConfig, EngineHandle, EngineState, FinishReason, GenerationRequest,
-    InferenceError, LoadOptions, LoadedModel, ModelKind, Sampling, StopRules, SubmitError, Ticket, TokenEvent,
-    TokenLogprobs, TokenMask, Usage,
+    InferenceError, LoadOptions, LoadedModel, ModelKind, Sampling, StopRules, SubmitError, TokenMask, Usage,
 };
+use common::generation::{Completion, collect, forced};
 use serde::Deserialize;
 
 #[derive(Deserialize)]
@@ -37,48 +36,6 @@ fn spawn(folder: &Path, config: EngineConfig) -> EngineHandle {
 
 fn engine() -> EngineHandle {
     spawn(&common::fixture("engine/llama"), EngineConfig::default())
-}
-
-/// A request that runs for exactly `tokens` tokens, greedily.
-fn forced(prompt: &[u32], tokens: u32) -> GenerationRequest {
-    GenerationRequest {
-        sampling: Sampling::greedy(),
-        stop: StopRules { end_of_sequence: EndOfSequence::Ignored, ..StopRules::default() },
-        ..GenerationRequest::new(prompt.to_vec(), tokens)
-    }
-}
-
-/// A whole completion.
-#[derive(Debug, Default)]
-struct Completion {
-    started: bool,
-    tokens: Vec<u32>,
-    text: String,
-    logprobs: Vec<TokenLogprobs>,
-    end: Option<(FinishReason, Usage)>,
-    error: Option<InferenceError>,
-}
-
-fn collect(mut ticket: Ticket) -> Completion {
-    let mut completion = Completion::default();
-    while let Some(event) = ticket.blocking_next() {
-        assert!(completion.end.is_none() && completion.error.is_none(), "an event after the last");
-        match event {
-            TokenEvent::Started => {
-                assert!(!completion.started && completion.tokens.is_empty(), "it starts once, and first");
-                completion.started = true;
-            }
-            TokenEvent::Token { token, text, logprobs } => {
-                assert!(completion.started, "a token before the start");
-                completion.tokens.push(token);
-                completion.text.push_str(&text);
-                completion.logprobs.extend(logprobs);
-            }
-            TokenEvent::Finished { reason, usage } => completion.end = Some((reason, usage)),
-            TokenEvent::Failed(error) => completion.error = Some(error),
-        }
-    }
-    completion
 }
 
 fn complete(engine: &EngineHandle, request: GenerationRequest) -> Completion {
@@ -119,121 +76,6 @@ fn reproduce_transformers(engine: &EngineHandle) {
         let usage = Usage { prompt_tokens: case.prompt_ids.len() as u64, completion_tokens: case.tokens.len() as u64 };
         assert_eq!(found.end, Some((FinishReason::Length, usage)));
     }
-}
-
-/// A Llama large enough that its products are split over threads.
-fn larger_llama(folder: &Path) {
-    let small = common::fixture("engine/llama");
-    for file in ["tokenizer.json", "tokenizer_config.json", "generation_config.json"] {
-        std::fs::copy(small.join(file), folder.join(file)).unwrap();
-    }
-    let text = std::fs::read(small.join("config.json")).unwrap();
-    let mut config: serde_json::Value = serde_json::from_slice(&text).unwrap();
-    for (field, value) in [("hidden_size", 128), ("head_dim", 32), ("intermediate_size", 384)] {
-        config[field] = value.into();
-    }
-    std::fs::write(folder.join("config.json"), config.to_string()).unwrap();
-    let mut shapes = vec![("model.embed_tokens.weight".to_owned(), vec![264, 128])];
-    shapes.push(("model.norm.weight".to_owned(), vec![128]));
-    for layer in 0..2 {
-        let parts = [
-            ("input_layernorm", vec![128]),
-            ("post_attention_layernorm", vec![128]),
-            ("self_attn.q_proj", vec![128, 128]),
-            ("self_attn.k_proj", vec![64, 128]),
-            ("self_attn.v_proj", vec![64, 128]),
-            ("self_attn.o_proj", vec![128, 128]),
-            ("mlp.gate_proj", vec![384, 128]),
-            ("mlp.up_proj", vec![384, 128]),
-            ("mlp.down_proj", vec![128, 384]),
-        ];
-        shapes.extend(parts.map(|(name, shape)| (format!("model.layers.{layer}.{name}.weight"), shape)));
-    }
-    let mut state = 0x2545_f491_4f6c_dd1du64;
-    let mut random = move || {
-        // xorshift64: any fixed noise will do.
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        (state >> 40) as f32 / (1 << 23) as f32 - 1.0
-    };
-    let tensors: BTreeMap<String, (Vec<usize>, Vec<u8>)> = shapes
-        .into_iter()
-        .map(|(name, shape)| {
-            let scale = if shape.len() == 1 { 0.2 } else { 4.0 / (shape[1] as f32).sqrt() };
-            let offset = if shape.len() == 1 { 1.0 } else { 0.0 };
-            let values = (0..shape.iter().product()).flat_map(|_| (offset + scale * random()).to_le_bytes()).collect();
-            (name, (shape, values))
-        })
-        .collect();
-    let views = tensors.iter().map(|(name, (shape, bytes))| {
-        (name, safetensors::tensor::TensorView::new(safetensors::Dtype::F32, shape.clone(), bytes).unwrap())
-    });
-    let bytes = safetensors::serialize(views, None).unwrap();
-    std::fs::write(folder.join("model.safetensors"), bytes).unwrap();
-}
-
-/// Five requests of different lengths and ways of sampling.
-fn five_requests() -> Vec<GenerationRequest> {
-    let request = |prompt: Vec<u32>, seed, temperature, top_p| GenerationRequest {
-        sampling: Sampling { temperature, top_p, seed, frequency_penalty: 0.2, ..Sampling::default() },
-        logprobs: Some(5),
-        ..forced(&prompt, 20)
-    };
-    vec![
-        request((0..200).map(|n| n * 7 % 256).collect(), 1, 1.0, 1.0),
-        request(vec![5], 2, 0.7, 0.9),
-        request((0..33).map(|n| n * 5 % 256).collect(), 3, 1.3, 0.95),
-        request((0..300).map(|n| n * 3 % 256).collect(), 4, 0.0, 1.0),
-        request((0..129).map(|n| n * 11 % 256).collect(), 5, 1.0, 0.8),
-    ]
-}
-
-/// Everything that a completion consists of, floating-point numbers by their bits.
-fn bits(completion: &Completion) -> String {
-    let of = |logprobs: &TokenLogprobs| {
-        let top: Vec<(u32, u32)> = logprobs.top.iter().map(|(token, value)| (*token, value.to_bits())).collect();
-        format!("{:x} {top:x?}", logprobs.logprob.to_bits())
-    };
-    let logprobs: Vec<String> = completion.logprobs.iter().map(of).collect();
-    format!("{:?} {:?} {logprobs:?}", completion.tokens, completion.text)
-}
-
-#[test]
-fn a_request_alone_and_among_others_gives_the_same_bits() {
-    let folder = tempfile::tempdir().unwrap();
-    larger_llama(folder.path());
-    let engine = spawn(folder.path(), EngineConfig::default());
-    let alone: Vec<String> = five_requests().into_iter().map(|request| bits(&complete(&engine, request))).collect();
-    let tickets: Vec<Ticket> = five_requests().into_iter().map(|request| engine.submit(request).unwrap()).collect();
-    let together: Vec<String> = tickets.into_iter().map(|ticket| bits(&collect(ticket))).collect();
-    assert_eq!(alone, together);
-    // The same with other limits on what a step computes.
-    let narrow = EngineConfig { max_running: 2, step_tokens: 1, ..EngineConfig::default() };
-    let engine = spawn(folder.path(), narrow);
-    let tickets: Vec<Ticket> = five_requests().into_iter().map(|request| engine.submit(request).unwrap()).collect();
-    let narrow: Vec<String> = tickets.into_iter().map(|ticket| bits(&collect(ticket))).collect();
-    assert_eq!(alone, narrow);
-    // Read by `one_and_two_threads_give_the_same_bits`, which runs this test in processes of its own.
-    for line in alone {
-        println!("answer {line}");
-    }
-}
-
-#[test]
-fn one_and_two_threads_give_the_same_bits() {
-    let answers = |threads: &str| -> Vec<String> {
-        let test = ["--exact", "a_request_alone_and_among_others_gives_the_same_bits", "--nocapture"];
-        let mut command = Command::new(std::env::current_exe().unwrap());
-        command.args(test).env("RAYON_NUM_THREADS", threads).env("CANDLE_NUM_THREADS", threads);
-        let output = command.output().unwrap();
-        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-        let lines = String::from_utf8(output.stdout).unwrap();
-        lines.lines().filter_map(|line| line.find("answer ").map(|at| line[at..].to_owned())).collect()
-    };
-    let one = answers("1");
-    assert_eq!(one.len(), 5, "{one:?}");
-    assert_eq!(one, answers("2"));
 }
 
 #[test]

@@ -120,6 +120,7 @@ fn prepare(
     sandbox: Loading,
     trial: Option<&Trial>,
 ) -> Result<Prepared, Error> {
+    sandbox.let_libraries_ask();
     let Opened { site, active, previous } = opened;
     let attempt = |candidate| make_ready(layers, &site, candidate).map_err(|error| explain(error, config));
     let ready = match (attempt(active), trial, previous) {
@@ -337,6 +338,7 @@ pub fn prove(admitted: AdmittedBundle, limits: &Limits, name: &str) -> Result<Re
     let told = Arc::clone(&progress);
     let options = LoadOptions {
         context_length: limits.context_tokens,
+        threads: limits.threads,
         progress: Some(Arc::new(move |bytes| told.advance(bytes))),
     };
     let loaded = LoadedModel::load(admitted, &options).map_err(refused)?;
@@ -413,6 +415,8 @@ impl Prepared {
         let metrics_address = metrics_listener.as_ref().map(|(_, address)| address.to_string());
         let admin_socket = self.admin.as_ref().map(|admin| admin.socket.path().display().to_string());
         let name = self.served;
+        // Its parts are as many as there are processors, which it asks for.
+        let metrics = Metrics::new();
         let sandbox = self.sandbox.map(Loading::close).transpose()?.unwrap_or_default();
         let engine = self.running.engine.clone();
         let server = Server::new(ServerParts {
@@ -429,15 +433,15 @@ impl Prepared {
             keys: self.keys,
             limits: self.http_limits,
             sandbox,
-            metrics: Metrics::new(),
+            metrics,
             clock: jiff::Timestamp::now,
         });
         tracing::info!(%address, metrics_address, admin_socket, model = name, config_digest = %self.config_digest, "serving");
         listening(address);
-        let metrics = metrics_listener.map(|(listener, _)| listener);
+        let metrics_listener = metrics_listener.map(|(listener, _)| listener);
         // It ends with the runtime, as everything does that runs as long as the process.
         drop(tokio::spawn(expiry::watch(self.running.expiry, self.keeping, jiff::Timestamp::now)));
-        let listeners = Listeners { api: listener, metrics, admin: self.admin };
+        let listeners = Listeners { api: listener, metrics: metrics_listener, admin: self.admin };
         let Ended { cut_off } = server.run(listeners, shutdown).await?;
         engine.drain();
         engine.ended().await;

@@ -171,16 +171,16 @@ impl KeyStore {
         Ok((store, key))
     }
 
-    /// Who presents this key, if anybody.
+    /// Who presents this key, if anybody, and the number of the entry, which is its own as long as this process lives.
     ///
     /// Every entry is compared, each in constant time over the hashes, so that the answer's timing tells neither
     /// which entry came close nor how many there are before it (THREATS C42).
-    pub fn authenticate(&self, presented: &[u8]) -> Option<&KeyEntry> {
+    pub fn authenticate(&self, presented: &[u8]) -> Option<(u64, &KeyEntry)> {
         let hash = KeyHash::of(presented);
         let mut found = None;
-        for entry in &self.entries {
+        for (number, entry) in (0..).zip(&self.entries) {
             if entry.sha256.equals(&hash) {
-                found = Some(entry);
+                found = Some((number, entry));
             }
         }
         found
@@ -353,13 +353,13 @@ mod tests {
         assert_ne!(alice.reveal(), bob.reveal());
 
         let store = KeyStore::load(&path).unwrap();
-        assert_eq!(store.authenticate(alice.reveal().as_bytes()).unwrap().name, "alice");
+        assert_eq!(store.authenticate(alice.reveal().as_bytes()).unwrap().1.name, "alice");
         assert!(store.authenticate(&alice.reveal().as_bytes()[1..]).is_none());
 
         revoke(&path, "alice").unwrap();
         let store = KeyStore::load(&path).unwrap();
         assert!(store.authenticate(alice.reveal().as_bytes()).is_none());
-        assert_eq!(store.authenticate(bob.reveal().as_bytes()).unwrap().name, "bob");
+        assert_eq!(store.authenticate(bob.reveal().as_bytes()).unwrap().1.name, "bob");
     }
 
     #[test]

@@ -7,6 +7,7 @@
 pub mod adapters;
 pub mod admin_socket;
 pub mod admission;
+pub mod bench;
 pub mod boot;
 pub mod cli;
 pub mod client;

@@ -47,6 +47,10 @@ struct Instruments {
     token_budget: Gauge,
     token_utilization: Gauge,
     cancelled: Counter,
+    prefix_tokens: Counter,
+    draft_tokens: Counter,
+    draft_tokens_right: Counter,
+    preemptions: Counter,
     prompt_tokens: Counter,
     generation_tokens: Counter,
     queue_time: Histogram,
@@ -127,6 +131,19 @@ impl Metrics {
             tokens_held: gauge("ampoule_tokens_held", "Tokens for which running requests hold cache memory."),
             token_budget: gauge("ampoule_token_budget", "Tokens for which there is cache memory."),
             token_utilization: gauge("ampoule_token_utilization_ratio", "Tokens held, as a share of the budget."),
+            prefix_tokens: counter(
+                "ampoule_prefix_cache_tokens_total",
+                "Tokens found computed by a request of the same key: of prompts, and of answers that are computed anew.",
+            ),
+            draft_tokens: counter(
+                "ampoule_draft_tokens_total",
+                "Tokens that were guessed and computed together with the one before them.",
+            ),
+            draft_tokens_right: counter("ampoule_draft_tokens_accepted_total", "Guessed tokens that were right."),
+            preemptions: counter(
+                "ampoule_preemptions_total",
+                "Times that a running request had to wait again for lack of cache memory.",
+            ),
             cancelled: counter("ampoule_requests_cancelled_total", "Requests that ended because their client left."),
             prompt_tokens: counter("ampoule_prompt_tokens_total", "Prompt tokens of requests that the engine took."),
             generation_tokens: counter("ampoule_generation_tokens_total", "Tokens that were generated."),
@@ -242,6 +259,10 @@ impl Metrics {
         self.0.token_budget.set(engine.token_budget as f64);
         self.0.token_utilization.set(engine.tokens_held as f64 / (engine.token_budget as f64).max(1.0));
         self.0.cancelled.absolute(engine.cancelled);
+        self.0.prefix_tokens.absolute(engine.prompt_tokens_found);
+        self.0.draft_tokens.absolute(engine.draft_tokens);
+        self.0.draft_tokens_right.absolute(engine.draft_tokens_right);
+        self.0.preemptions.absolute(engine.preemptions);
         self.0.recorder.handle().render() + &adapters::render(moment)
     }
 

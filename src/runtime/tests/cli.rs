@@ -27,6 +27,7 @@ fn the_help_texts_are_pinned() {
         ("help-export.txt", &["export", "--help"]),
         ("help-prune.txt", &["prune", "--help"]),
         ("help-self-test.txt", &["self-test", "--help"]),
+        ("help-bench.txt", &["bench", "--help"]),
         ("help-state.txt", &["state", "--help"]),
         ("help-state-show.txt", &["state", "show", "--help"]),
         ("help-state-init.txt", &["state", "init", "--help"]),

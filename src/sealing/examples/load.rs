@@ -226,6 +226,7 @@ fn request(from: &Path, layer_bytes: usize, encrypt_to: Vec<Recipient>) -> Outco
         contract: Contract::default(),
         adapter: None,
         known_answers: None,
+        quantize: None,
         encrypt_to,
         shard_bytes: layer_bytes as u64,
     })

@@ -44,7 +44,8 @@ impl PackedBundle {
             }
         }
         assembly.encrypt_model_signature(&inside.to_payload(), recipients, key)?;
-        assembly.into_bundle(self.release, encryption(recipients, inside.subject), self.left_out)
+        let bundle = assembly.into_bundle(self.release, encryption(recipients, inside.subject))?;
+        Ok(PackedBundle { left_out: self.left_out, notes: self.notes, ..bundle })
     }
 }
 
@@ -129,7 +130,6 @@ impl Assembly {
         mut self,
         release: ReleaseStatement,
         encryption: Encryption,
-        left_out: Vec<(String, &'static str)>,
     ) -> Result<PackedBundle, SealingError> {
         let descriptor = ModelDescriptor::new(release.name.clone(), release.version.clone());
         let config = ModelConfig::new(descriptor, ModelProperties::default(), &self.layers).to_bytes();
@@ -138,7 +138,7 @@ impl Assembly {
         self.weights.sort_by(|left, right| left.path.cmp(&right.path));
         let oms_root = OmsStatement::about(&release.name, manifest.layers()).subject;
         let release = ReleaseStatement { oms_root, weights: self.weights, encryption: Some(encryption), ..release };
-        Ok(PackedBundle { manifest, config, release, contents, left_out })
+        Ok(PackedBundle { manifest, config, release, contents, left_out: Vec::new(), notes: Vec::new() })
     }
 }
 

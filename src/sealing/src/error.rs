@@ -10,6 +10,7 @@ use ampoule_bundle::trust::MinimumCounter;
 use ampoule_bundle::{BundleError, BundleName, BundlePath, KeyId, NotAFile, Timestamp, WeightHeaderError};
 use sigstore::errors::SigstoreError;
 
+use crate::conversion::ConversionError;
 use crate::oms::OmsError;
 
 /// Why a command of `ampoule-seal` did not do what was asked.
@@ -85,6 +86,9 @@ pub enum SealingError {
         /// Its name in the bundle.
         path: String,
     },
+    /// The model is not quantised.
+    #[error(transparent)]
+    Conversion(#[from] ConversionError),
     /// The contract is not strict JSON of its shape.
     #[error(transparent)]
     Contract(Box<BundleError>),

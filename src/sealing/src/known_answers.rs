@@ -61,7 +61,7 @@ impl PackedBundle {
         let options =
             LoadOptions { progress: Some(Arc::new(move |bytes| told.advance(bytes))), ..LoadOptions::default() };
         let ready = LoadedModel::load(admitted, &options).and_then(LoadedModel::prove);
-        let recorded = ready.and_then(|ready| ready.record(recording));
+        let recorded = ready.and_then(|mut ready| ready.record(recording));
         recorded.map_err(|error| SealingError::NoKnownAnswers { reason: error.to_string() })
     }
 }

@@ -1,7 +1,8 @@
 //! The write side of the sealed format: pack, digest, sign.  Used at the vendor's and, for adapters, at the site.
 //!
 //! The modules in reading order: [`seal`] is the straight line; `source` decides what goes in, `links` how far the folder's
-//! links may lead, `weights` lays the tensors out, [`contract`] is what the vendor states beyond identity, `encrypt` makes
+//! links may lead, `weights` lays the tensors out, [`conversion`] and
+//! [`quantize`] make them smaller before, [`contract`] is what the vendor states beyond identity, `encrypt` makes
 //! age files of the layers and [`rewrap`] opens them to others, [`keys`] sign, [`countersign`] adds another key's
 //! signatures, [`trust`] says whose count; [`diff`] makes updates small, [`export`] and
 //! `inspect` look at the result; [`release`] signs the appliance's own files; [`oms`] signs and verifies plain model
@@ -12,6 +13,7 @@ pub mod seal;
 
 mod content;
 pub mod contract;
+pub mod conversion;
 pub mod countersign;
 mod describe;
 mod encrypt;
@@ -19,6 +21,7 @@ mod finite;
 mod folder;
 mod known_answers;
 mod links;
+pub mod quantize;
 pub mod rewrap;
 mod source;
 mod weights;

@@ -93,7 +93,7 @@ fn assemble(
     assembly.encrypt_model_signature(inside.payload(), request.recipients, key)?;
     let release = ReleaseStatement { issued_at: request.issued_at, ..opened.release().clone() };
     let plaintext_root = release.encryption.as_ref().map_or(release.oms_root, |encryption| encryption.plaintext_root);
-    assembly.into_bundle(release, encryption(request.recipients, plaintext_root), Vec::new())
+    assembly.into_bundle(release, encryption(request.recipients, plaintext_root))
 }
 
 /// The new header of a layer, and the length of the old one; the bundle was opened, so one of the identities fits.

@@ -1,7 +1,7 @@
 //! Seals a model: the straight line from a folder to a signed bundle.
 //!
 //! ```text
-//! ModelSource ─lay out─► WeightLayout ─digest─► Layer* ─► ModelConfig ─► Manifest ─► ReleaseStatement   (pack)
+//! ModelSource (─quantise─►) ─lay out─► WeightLayout ─digest─► Layer* ─► ModelConfig ─► Manifest ─► ReleaseStatement   (pack)
 //! PackedBundle ─sign three statements─► Attestation* ─► the canonical .bundle file ─► VerifiedBundle     (write)
 //! ```
 //!
@@ -28,6 +28,7 @@ use ampoule_inference::Recording;
 
 use crate::content::Content;
 use crate::contract::Contract;
+use crate::conversion::{self, ConversionError, Quantization};
 use crate::describe;
 use crate::error::SealingError;
 use crate::files;
@@ -74,6 +75,8 @@ pub struct SealRequest {
     pub contract: Contract,
     /// For an adapter: what it belongs to.
     pub adapter: Option<AdapterBinding>,
+    /// Whether and how its matrices are quantised first.
+    pub quantize: Option<Quantization>,
     /// How many of its answers to record for the sites to reproduce, if any.
     pub known_answers: Option<Recording>,
     /// Who can open the layers; nobody but these then. Empty leaves them plain.
@@ -90,6 +93,7 @@ pub struct PackedBundle {
     /// In the manifest's order.
     pub(crate) contents: Vec<Arc<dyn Source>>,
     pub(crate) left_out: Vec<(String, &'static str)>,
+    pub(crate) notes: Vec<String>,
 }
 
 /// Packs and signs `request` and writes the bundle to `out`.
@@ -114,7 +118,12 @@ impl PackedBundle {
     /// # Errors
     /// Anything in the folder that cannot be sealed, by name; nothing is written.
     pub fn pack(request: &SealRequest) -> Result<PackedBundle, SealingError> {
-        let source = ModelSource::survey(&request.from, &request.leave_out, &request.contract.files())?;
+        let mut source = ModelSource::survey(&request.from, &request.leave_out, &request.contract.files())?;
+        let notes = match &request.quantize {
+            None => Vec::new(),
+            Some(_) if request.adapter.is_some() => return Err(ConversionError::OfAdapter.into()),
+            Some(quantization) => conversion::convert(&mut source, quantization)?,
+        };
         let layout = weights::lay_out(&source.weights, request.shard_bytes)?;
         let mut files = small_files(source.small_files)?;
         if let Some(index) = &layout.index {
@@ -140,7 +149,7 @@ impl PackedBundle {
         let contents = in_manifest_order(&manifest, contents);
         let oms_root = OmsStatement::about(&request.name, manifest.layers()).predicate.root();
         let release = release_statement(request, oms_root, header_digests);
-        Ok(PackedBundle { manifest, config, release, contents, left_out: source.left_out })
+        Ok(PackedBundle { manifest, config, release, contents, left_out: source.left_out, notes })
     }
 
     /// Signs the three statements with `key`; two of them where the third is encrypted among the layers.
@@ -186,6 +195,11 @@ impl PackedBundle {
     /// Files of the folder that stayed outside, each with the reason.
     pub fn left_out(&self) -> &[(String, &'static str)] {
         &self.left_out
+    }
+
+    /// What the vendor must be told about tensors that were not quantised as was asked.
+    pub fn notes(&self) -> &[String] {
+        &self.notes
     }
 
     /// The length in bytes of all files together.

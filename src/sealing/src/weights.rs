@@ -85,7 +85,7 @@ fn lay_out_safetensors(files: &[OpenFile], shard_bytes: u64) -> Result<WeightLay
     Ok(WeightLayout { format: "safetensors", architecture: None, layers, index })
 }
 
-fn read_safetensors(file: &OpenFile) -> Result<SafetensorsHeader, SealingError> {
+pub(crate) fn read_safetensors(file: &OpenFile) -> Result<SafetensorsHeader, SealingError> {
     let defect = |source| SealingError::WeightHeader { path: file.path.to_path_buf(), source };
     let needed_bytes = SafetensorsHeader::needed_bytes(&file.read(0, file.length.min(8))?).map_err(defect)?;
     let bytes = file.read(0, needed_bytes.min(file.length))?;
@@ -129,7 +129,7 @@ fn write_shard(name: &str, tensors: Vec<PlacedTensor>, metadata: &Metadata) -> R
     let pieces = join(tensors.into_iter().map(|tensor| tensor.piece));
     let content = Content { head: header.clone(), pieces };
     let path = BundlePath::try_from(name).expect("shard names are bundle paths");
-    check_length(&path, content.length())?;
+    check_length(path.as_str(), content.length())?;
     let made = SafetensorsHeader::parse_prefix(&header, content.length());
     let made = made.map_err(|source| SealingError::WeightHeader { path: PathBuf::from(name), source })?;
     let tensors = made.tensors().to_vec();
@@ -169,7 +169,7 @@ fn lay_out_gguf(file: &OpenFile) -> Result<WeightLayout, SealingError> {
     let header_bytes = usize::try_from(parsed.length()).expect("it lies within what was read");
     // Named by what it is, and not by what it was called here, so that a copy elsewhere gives the same bundle.
     let path = BundlePath::try_from("model.gguf").expect("a fixed, valid path");
-    check_length(&path, file.length)?;
+    check_length(path.as_str(), file.length)?;
     let pieces = vec![Piece { offset: 0, length: file.length, file: file.clone() }];
     let content = Content { head: Vec::new(), pieces };
     let architecture = architecture_of(&parsed);
@@ -184,10 +184,10 @@ fn architecture_of(header: &GgufHeader) -> Option<String> {
     }
 }
 
-fn check_length(path: &BundlePath, found_bytes: u64) -> Result<(), SealingError> {
+pub(crate) fn check_length(path: &str, found_bytes: u64) -> Result<(), SealingError> {
     if found_bytes > MAX_WEIGHT_LAYER_BYTES {
         return Err(SealingError::WeightFileTooLong {
-            path: path.to_string(),
+            path: path.to_owned(),
             found_bytes,
             limit_bytes: MAX_WEIGHT_LAYER_BYTES,
         });

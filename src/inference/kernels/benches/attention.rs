@@ -1,7 +1,8 @@
 //! How fast attention and the functions on rows are, beside what the machine can do: memory read at once for decoding,
 //! multiplications at once for prompts.
 //!
-//! `cargo bench -p ampoule-kernels --bench attention`.  Machines are shared: the best of some rounds counts.
+//! `cargo bench -p ampoule-kernels --bench attention [decode | prefill | whole | rows]`.  Machines are shared: the
+//! best of some rounds counts.
 
 use std::hint::black_box;
 use std::num::NonZero;
@@ -18,26 +19,34 @@ const ROUNDS: usize = 9;
 const READ_BYTES: usize = 96 << 20;
 
 fn main() {
+    // The first argument, if there is one, names what alone is measured.
+    let wanted = std::env::args().skip(1).find(|argument| !argument.starts_with('-'));
+    let measured = |name: &str| wanted.as_deref().is_none_or(|wanted| wanted == name);
     let all = std::thread::available_parallelism().map_or(1, NonZero::get);
     for threads in if all == 1 { vec![1] } else { vec![1, all] } {
         let processor = Processor::new(NonZero::new(threads).expect("at least one")).expect("threads start");
         println!("{threads} threads, {}", processor.isa);
-        for element in [KvElement::F32, KvElement::F16, KvElement::Q8] {
-            for dimension in [64, 128] {
-                println!("  {element:?}, dimension {dimension}");
-                for group in [1, 4, 8] {
-                    decode(&processor, element, dimension, KEY_VALUE_HEADS, group);
+        let elements = [KvElement::F32, KvElement::F16, KvElement::Q8];
+        for (element, dimension) in elements.into_iter().flat_map(|element| [(element, 64), (element, 128)]) {
+            if measured("decode") {
+                for (heads, group) in [(KEY_VALUE_HEADS, 1), (KEY_VALUE_HEADS, 4), (KEY_VALUE_HEADS, 8), (3, 4)] {
+                    decode(&processor, element, dimension, heads, group);
                 }
-                decode(&processor, element, dimension, 3, 4);
+            }
+            if measured("prefill") {
                 prefill(&processor, element, dimension, 512, 0);
                 prefill(&processor, element, dimension, 256, 3840);
             }
         }
-        for (dimension, length) in [(32, 32), (32, 128), (32, 256), (64, 512)] {
-            encode(&processor, dimension, length);
+        if measured("whole") {
+            for (dimension, length) in [(32, 32), (32, 64), (32, 128), (32, 256), (64, 512)] {
+                encode(&processor, dimension, length);
+            }
         }
     }
-    single_rows(&Processor::new(NonZero::<usize>::MIN).expect("threads start"));
+    if measured("rows") {
+        single_rows(&Processor::new(NonZero::<usize>::MIN).expect("threads start"));
+    }
 }
 
 /// The least time of some rounds.
@@ -105,7 +114,10 @@ fn decode(processor: &Processor, element: KvElement, dimension: usize, heads: us
     let rate = bytes as f64 / time.as_secs_f64() / 1e9;
     let part = 100.0 * rate / limit;
     let time = time.as_secs_f64() * 1e3;
-    println!("    decode, {heads} groups of {group} heads: {rate:.1} GB/s, {part:.0} % of reading, {time:.2} ms");
+    println!(
+        "  decode, {element:?}, dimension {dimension}, {heads} groups of {group} heads: {rate:.1} GB/s, {part:.0} % of \
+         reading, {time:.2} ms"
+    );
 }
 
 fn prefill(processor: &Processor, element: KvElement, dimension: usize, rows: usize, position: usize) {
@@ -122,8 +134,8 @@ fn prefill(processor: &Processor, element: KvElement, dimension: usize, rows: us
     let kept = &query[..rows * KEY_VALUE_HEADS * dimension];
     let store = best(ROUNDS, || memory.store(processor, 0, &span, kept, kept)).as_secs_f64() * 1e3;
     println!(
-        "    prefill, {rows} rows at {position}: {rate:.0} GFLOP/s, {part:.0} % of the peak, \
-         {:.1} ms; {store:.2} ms to store them",
+        "  prefill, {element:?}, dimension {dimension}, {rows} rows at {position}: {rate:.0} GFLOP/s, {part:.0} % of the \
+         peak, {:.1} ms; {store:.2} ms to store them",
         time.as_secs_f64() * 1e3,
     );
 }
@@ -136,7 +148,9 @@ fn encode(processor: &Processor, dimension: usize, length: usize) {
     let mut into = rows.clone();
     let limit = limit(|| processor.peak_of_floats());
     let work = || attend_whole(processor, &attention, &rows, &rows, &rows, &lengths, &mut into);
-    let rate = (8 * length * length * HEADS * dimension * 4) as f64 / best(ROUNDS, work).as_secs_f64() / 1e9;
+    // Short sequences take less than a machine is left alone for: they have as many more rounds.
+    let time = best(ROUNDS * 2048 / length, work);
+    let rate = (8 * length * length * HEADS * dimension * 4) as f64 / time.as_secs_f64() / 1e9;
     println!(
         "  whole, dimension {dimension}, length {length}: {rate:.0} GFLOP/s, {:.0} % of the peak",
         100.0 * rate / limit

@@ -24,12 +24,19 @@ impl Processor {
         Ok(Processor { isa: Isa::best(), pool: Pool::new(threads)? })
     }
 
-    /// How many threads compute best here: one for each core that this process may use, affinity and the quota of its
-    /// control group respected.  Two threads of one core share the units that the kernels keep busy.
+    /// How many threads compute best here: one for each core that this process may use, but no more than the quota of its
+    /// control group lets run.  Two threads of one core share the units that the kernels keep busy.
     pub fn default_threads() -> NonZero<usize> {
         let allowed = thread::available_parallelism().map_or(1, NonZero::get);
-        NonZero::new(allowed / threads_per_core()).unwrap_or(NonZero::<usize>::MIN)
+        let cores = allowed_processors().map_or(allowed, |processors| processors / threads_per_core());
+        NonZero::new(cores.min(allowed)).unwrap_or(NonZero::<usize>::MIN)
     }
+}
+
+/// On how many processors, threads of cores, this process may run; `None` if the system does not tell.
+fn allowed_processors() -> Option<usize> {
+    let processors = rustix::thread::sched_getaffinity(None).ok()?;
+    usize::try_from(processors.count()).ok()
 }
 
 /// How many threads a core runs at once, asked of the processor itself: in an empty root there is no /proc.

@@ -1,6 +1,6 @@
-//! Attention against the plain softmax in double precision over what is kept of keys and values, at odd sizes: within the
-//! rounding of single precision, and to the bit the same for any instruction set, number of threads, crowd, cut of the
-//! prompt and choice of blocks.
+//! Attention against the plain softmax in double precision over what is kept of keys and values, at odd sizes: within
+//! the rounding of single precision, and to the bit the same for any instruction set, number of threads, crowd, cut of
+//! the prompt and choice of blocks.
 
 mod common;
 

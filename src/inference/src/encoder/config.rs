@@ -4,8 +4,6 @@
 //! A field that this runtime does not honour is refused if it would change the result: vectors that are slightly wrong
 //! are worse than none, because nobody sees it.
 
-use candle_nn::Activation;
-use candle_transformers::models::{bert, xlm_roberta};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
@@ -19,17 +17,11 @@ const SUPPORTED_MODEL_TYPES: &str = "bert, roberta, xlm-roberta";
 #[derive(Debug, Clone)]
 pub struct EncoderConfig {
     /// The transformer.
-    pub family: Family,
+    pub transformer: Transformer,
     /// `model_type` of `config.json`.
     pub model_type: String,
-    /// How many components a vector has.
-    pub dimension: usize,
-    /// How many token ids there are.
-    pub vocabulary_size: usize,
     /// The longest input in tokens, specials included.
     pub max_tokens: usize,
-    /// The token that fills up shorter sequences of a batch.
-    pub padding: u32,
     /// What is done to a text before it is tokenised.
     pub case: Case,
     /// How hidden states become a vector.
@@ -38,13 +30,52 @@ pub struct EncoderConfig {
     pub normalisation: Normalisation,
 }
 
-/// Which implementation runs the transformer.
-#[derive(Debug, Clone)]
+/// The transformer's sizes, and what sets it apart.
+#[derive(Debug, Clone, Copy)]
+pub struct Transformer {
+    /// How positions are counted.
+    pub family: Family,
+    /// How many token ids there are.
+    pub vocabulary_size: usize,
+    /// Rows of the table of positions.
+    pub positions: usize,
+    /// Rows of the table of segments; all tokens are of the first.
+    pub segments: usize,
+    /// How many layers there are.
+    pub layers: usize,
+    /// Heads of each layer; divides `hidden_size`.
+    pub heads: usize,
+    /// Width of the hidden states, and so of a text's vector.
+    pub hidden_size: usize,
+    /// Width of the feed-forward network.
+    pub intermediate_size: usize,
+    /// The feed-forward network's nonlinearity.
+    pub activation: HiddenActivation,
+    /// Epsilon of every norm.
+    pub epsilon: f64,
+}
+
+/// How positions are counted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Family {
-    /// BERT and what is built alike, such as MiniLM, BGE and E5.
-    Bert(bert::Config),
-    /// RoBERTa and XLM-RoBERTa: positions are counted from the padding id on.
-    Roberta(xlm_roberta::Config),
+    /// From 0: BERT and what is built alike, such as MiniLM, BGE and E5.
+    Bert,
+    /// From the padding id on: RoBERTa and XLM-RoBERTa.
+    Roberta {
+        /// The token that fills up texts.
+        padding: u32,
+    },
+}
+
+/// The feed-forward network's nonlinearity.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum HiddenActivation {
+    /// GELU by the error function.
+    Gelu,
+    /// GELU by the hyperbolic tangent.
+    GeluTanh,
+    /// `max(x, 0)`.
+    Relu,
 }
 
 /// What is done to a text before it is tokenised.
@@ -158,23 +189,20 @@ impl EncoderConfig {
             return Err(unsupported("max_seq_length", "0", "at least 1"));
         }
         Ok(EncoderConfig {
-            dimension: raw.hidden_size,
-            vocabulary_size: raw.vocab_size,
             max_tokens,
-            padding,
             case: if limits.do_lower_case { Case::Lowered } else { Case::Kept },
             pooling: around.pooling,
             normalisation: around.normalisation,
-            family: raw.family(padding)?,
+            transformer: raw.transformer(padding)?,
             model_type: raw.model_type,
         })
     }
 
     /// What stands before the encoder's tensors in a checkpoint that has a head.
     pub(crate) fn tensor_prefix(&self) -> &'static str {
-        match self.family {
-            Family::Bert(_) => "bert.",
-            Family::Roberta(_) => "roberta.",
+        match self.transformer.family {
+            Family::Bert => "bert.",
+            Family::Roberta { .. } => "roberta.",
         }
     }
 }
@@ -194,8 +222,19 @@ impl TransformerFile {
         if self.is_decoder || self.add_cross_attention {
             return Err(unsupported("is_decoder or add_cross_attention", "true", "false"));
         }
+        let sizes = [
+            ("vocab_size", self.vocab_size),
+            ("hidden_size", self.hidden_size),
+            ("num_attention_heads", self.num_attention_heads),
+            ("intermediate_size", self.intermediate_size),
+            ("max_position_embeddings", self.max_position_embeddings),
+            ("type_vocab_size", self.type_vocab_size),
+        ];
+        if let Some((field, _)) = sizes.into_iter().find(|(_, size)| *size == 0) {
+            return Err(unsupported(field, "0", "at least 1"));
+        }
         let heads = self.num_attention_heads;
-        if heads == 0 || self.hidden_size == 0 || !self.hidden_size.is_multiple_of(heads) {
+        if !self.hidden_size.is_multiple_of(heads) {
             let found = format!("{heads} for a hidden_size of {}", self.hidden_size);
             return Err(unsupported("num_attention_heads", &found, "a divisor of hidden_size"));
         }
@@ -205,52 +244,26 @@ impl TransformerFile {
         Ok(())
     }
 
-    fn family(&self, padding: u32) -> Result<Family, InferenceError> {
-        if self.model_type != "bert" {
-            return Ok(Family::Roberta(self.roberta(padding)?));
-        }
-        Ok(Family::Bert(bert::Config {
-            vocab_size: self.vocab_size,
+    fn transformer(&self, padding: u32) -> Result<Transformer, InferenceError> {
+        Ok(Transformer {
+            family: if self.model_type == "bert" { Family::Bert } else { Family::Roberta { padding } },
+            vocabulary_size: self.vocab_size,
+            positions: self.max_position_embeddings,
+            segments: self.type_vocab_size,
+            layers: self.num_hidden_layers,
+            heads: self.num_attention_heads,
             hidden_size: self.hidden_size,
-            num_hidden_layers: self.num_hidden_layers,
-            num_attention_heads: self.num_attention_heads,
             intermediate_size: self.intermediate_size,
-            hidden_act: match self.activation()? {
-                Activation::GeluPytorchTanh => bert::HiddenAct::GeluApproximate,
-                Activation::Relu => bert::HiddenAct::Relu,
-                _ => bert::HiddenAct::Gelu,
-            },
-            max_position_embeddings: self.max_position_embeddings,
-            type_vocab_size: self.type_vocab_size,
-            layer_norm_eps: self.layer_norm_eps,
-            pad_token_id: padding as usize,
-            ..bert::Config::default()
-        }))
-    }
-
-    fn roberta(&self, padding: u32) -> Result<xlm_roberta::Config, InferenceError> {
-        Ok(xlm_roberta::Config {
-            hidden_size: self.hidden_size,
-            layer_norm_eps: self.layer_norm_eps,
-            attention_probs_dropout_prob: 0.0,
-            hidden_dropout_prob: 0.0,
-            num_attention_heads: self.num_attention_heads,
-            position_embedding_type: "absolute".to_owned(),
-            intermediate_size: self.intermediate_size,
-            hidden_act: self.activation()?,
-            num_hidden_layers: self.num_hidden_layers,
-            vocab_size: self.vocab_size,
-            max_position_embeddings: self.max_position_embeddings,
-            type_vocab_size: self.type_vocab_size,
-            pad_token_id: padding,
+            activation: self.activation()?,
+            epsilon: self.layer_norm_eps,
         })
     }
 
-    fn activation(&self) -> Result<Activation, InferenceError> {
+    fn activation(&self) -> Result<HiddenActivation, InferenceError> {
         match self.hidden_act.as_str() {
-            "gelu" => Ok(Activation::Gelu),
-            "gelu_new" | "gelu_pytorch_tanh" => Ok(Activation::GeluPytorchTanh),
-            "relu" => Ok(Activation::Relu),
+            "gelu" => Ok(HiddenActivation::Gelu),
+            "gelu_new" | "gelu_pytorch_tanh" => Ok(HiddenActivation::GeluTanh),
+            "relu" => Ok(HiddenActivation::Relu),
             other => Err(unsupported("hidden_act", other, "gelu, gelu_new, gelu_pytorch_tanh, relu")),
         }
     }
@@ -347,7 +360,7 @@ mod tests {
     fn a_plain_transformer_is_pooled_by_the_mean() {
         let config = read(&[("config.json", CONFIG)]).unwrap();
         assert_eq!((config.pooling, config.normalisation), (Pooling::Mean, Normalisation::None));
-        assert_eq!((config.max_tokens, config.dimension, config.case), (32, 8, Case::Kept));
+        assert_eq!((config.max_tokens, config.transformer.hidden_size, config.case), (32, 8, Case::Kept));
     }
 
     #[test]
@@ -382,6 +395,25 @@ mod tests {
         for (config, message) in refused {
             let error = read(&[("config.json", &config)]).unwrap_err().to_string();
             assert!(error.contains(message), "{error}");
+        }
+    }
+
+    #[test]
+    fn sizes_of_nothing_are_refused_by_name() {
+        let sizes = [
+            "vocab_size",
+            "hidden_size",
+            "num_attention_heads",
+            "intermediate_size",
+            "max_position_embeddings",
+            "type_vocab_size",
+        ];
+        for name in sizes {
+            let mut config: serde_json::Value = serde_json::from_str(CONFIG).unwrap();
+            config[name] = 0.into();
+            let refused = read(&[("config.json", &config.to_string())]);
+            let by_name = matches!(&refused, Err(InferenceError::UnsupportedEncoder { field, .. }) if *field == name);
+            assert!(by_name, "{name}: {refused:?}");
         }
     }
 

@@ -1,46 +1,47 @@
-//! Encoders of the BERT family: token sequences in, one vector each out.  The transformer is candle's; what makes its
-//! hidden states a sentence's vector (pooling, normalisation, the longest input) is read from the model's own files,
-//! as sentence-transformers reads it.
+//! Encoders of the BERT family: token sequences in, one vector each out.  What makes the transformer's hidden states a
+//! sentence's vector (pooling, normalisation, the longest input) is read from the model's own files, as
+//! sentence-transformers reads it.
 
 mod config;
+mod network;
 mod pooling;
+mod sink;
 
-use std::collections::HashMap;
-
-use candle_core::{DType, Device, Tensor};
-use candle_nn::VarBuilder;
-use candle_transformers::models::bert::BertModel;
-use candle_transformers::models::xlm_roberta::XLMRobertaModel;
+use ampoule_kernels::Processor;
 
 use crate::error::InferenceError;
+use crate::model::ModelError;
+use crate::packed::PackedWeights;
+use network::{Network, Scratch};
 
-pub use config::{Case, EncoderConfig, Family};
+pub use config::{Case, EncoderConfig, Family, HiddenActivation, Transformer};
 pub use pooling::{Normalisation, Pooling};
+pub use sink::EncoderSink;
 
-/// An encoder with its weights.
+/// An encoder with its weights, and what it computes with.
+#[derive(Debug)]
 pub struct Encoder {
     config: EncoderConfig,
     network: Network,
-}
-
-enum Network {
-    Bert(BertModel),
-    Roberta(XLMRobertaModel),
+    processor: Processor,
+    scratch: Scratch,
 }
 
 impl Encoder {
     /// Builds the encoder from its configuration and its tensors, by their Hugging Face names.
-    pub fn new(config: EncoderConfig, tensors: HashMap<String, Tensor>) -> Result<Encoder, InferenceError> {
+    ///
+    /// # Errors
+    /// Names the first tensor that is missing or misshapen.
+    pub fn new(
+        config: EncoderConfig,
+        mut weights: PackedWeights,
+        processor: Processor,
+    ) -> Result<Encoder, InferenceError> {
         // A checkpoint that was saved with a head on top names the encoder's own tensors with a prefix.
         let prefix = config.tensor_prefix();
-        let prefixed = tensors.keys().any(|name| name.starts_with(prefix));
-        let root = VarBuilder::from_tensors(tensors, DType::F32, &Device::Cpu);
-        let root = if prefixed { root.pp(prefix.trim_end_matches('.')) } else { root };
-        let network = match &config.family {
-            Family::Bert(bert) => Network::Bert(BertModel::load(root, bert)?),
-            Family::Roberta(roberta) => Network::Roberta(XLMRobertaModel::new(roberta, root)?),
-        };
-        Ok(Encoder { config, network })
+        let prefix = if weights.any_begins(prefix) { prefix } else { "" };
+        let network = Network::take(config.transformer, &mut weights, prefix)?;
+        Ok(Encoder { config, network, processor, scratch: Scratch::default() })
     }
 
     /// What it was built from.
@@ -48,31 +49,46 @@ impl Encoder {
         &self.config
     }
 
-    /// The vectors of several token sequences, none of them empty or longer than
-    /// [`EncoderConfig::max_tokens`], in their order.
+    /// What computes.
+    pub fn processor(&self) -> &Processor {
+        &self.processor
+    }
+
+    /// The vectors of several token sequences, in their order.  A sequence's vector does not depend on its neighbours.
     ///
-    /// The sequences are filled up to the longest and the filling is masked out of attention and pooling, so that a
-    /// sequence's vector does not depend on its neighbours (beyond the rounding of the last bits).
-    pub fn embed(&self, inputs: &[&[u32]]) -> Result<Vec<Vec<f32>>, InferenceError> {
-        let longest = inputs.iter().map(|input| input.len()).max().unwrap_or(0);
-        if longest == 0 {
-            return Ok(vec![Vec::new(); inputs.len()]);
+    /// # Errors
+    /// Refuses an empty sequence, one that is longer than [`EncoderConfig::max_tokens`], and a token outside of the
+    /// vocabulary, before anything is computed.
+    pub fn embed(&mut self, inputs: &[&[u32]]) -> Result<Vec<Vec<f32>>, ModelError> {
+        inputs.iter().try_for_each(|input| self.check(input))?;
+        if inputs.is_empty() {
+            return Ok(Vec::new());
         }
-        let shape = (inputs.len(), longest);
-        let fill = |with: &dyn Fn(&[u32], usize) -> u32| -> Vec<u32> {
-            inputs.iter().flat_map(|input| (0..longest).map(|at| with(input, at))).collect()
-        };
-        let padding = self.config.padding;
-        let tokens = fill(&|input, at| input.get(at).copied().unwrap_or(padding));
-        let mask = fill(&|input, at| u32::from(at < input.len()));
-        let tokens = Tensor::from_vec(tokens, shape, &Device::Cpu)?;
-        let mask = Tensor::from_vec(mask, shape, &Device::Cpu)?;
-        let segments = tokens.zeros_like()?;
-        let hidden = match &self.network {
-            Network::Bert(network) => network.forward(&tokens, &segments, Some(&mask))?,
-            Network::Roberta(network) => network.forward(&tokens, &mask, &segments, None, None, None)?,
-        };
-        let pooled = self.config.pooling.pool(&hidden, &mask.to_dtype(DType::F32)?)?;
-        Ok(self.config.normalisation.apply(&pooled)?.to_vec2::<f32>()?)
+        let width = self.config.transformer.hidden_size;
+        let mut hidden = self.network.forward(&self.processor, &mut self.scratch, inputs);
+        let mut vectors = Vec::with_capacity(inputs.len());
+        for input in inputs {
+            let (own, rest) = hidden.split_at(input.len() * width);
+            hidden = rest;
+            let mut vector = self.config.pooling.pool(own, width);
+            self.config.normalisation.apply(&mut vector);
+            vectors.push(vector);
+        }
+        Ok(vectors)
+    }
+
+    fn check(&self, input: &[u32]) -> Result<(), ModelError> {
+        if input.is_empty() {
+            return Err(ModelError::EmptyInput);
+        }
+        let (found, limit) = (input.len(), self.config.max_tokens);
+        if found > limit {
+            return Err(ModelError::ContextExceeded { found, limit });
+        }
+        let vocabulary_size = self.config.transformer.vocabulary_size;
+        match input.iter().find(|&&token| token as usize >= vocabulary_size) {
+            Some(&found) => Err(ModelError::TokenOutOfRange { found, vocabulary_size }),
+            None => Ok(()),
+        }
     }
 }

@@ -1,7 +1,5 @@
 //! From one hidden state per token to one vector per text, as sentence-transformers' `Pooling` and `Normalize` do it.
 
-use candle_core::{D, Result, Tensor};
-
 /// How the hidden states of a text become one vector.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Pooling {
@@ -25,28 +23,37 @@ pub enum Normalisation {
 }
 
 impl Pooling {
-    /// `hidden` is `[batch, tokens, width]`, `mask` is `[batch, tokens]` of 1 and 0; gives `[batch, width]`.
-    pub(crate) fn pool(self, hidden: &Tensor, mask: &Tensor) -> Result<Tensor> {
-        let mask = mask.unsqueeze(2)?;
-        let counts = || mask.sum(1)?.clamp(1e-9, f64::MAX);
-        let sum = || hidden.broadcast_mul(&mask)?.sum(1);
+    /// `hidden` is `[tokens, width]`, of at least one token; gives `[width]`.
+    pub(crate) fn pool(self, hidden: &[f32], width: usize) -> Vec<f32> {
+        let tokens = hidden.len() / width;
+        let fold = |with: fn(f32, f32) -> f32| {
+            let mut pooled = hidden[..width].to_vec();
+            for state in hidden[width..].chunks_exact(width) {
+                pooled.iter_mut().zip(state).for_each(|(pooled, &value)| *pooled = with(*pooled, value));
+            }
+            pooled
+        };
+        let mean_over = |count: f32| {
+            let mut sum = fold(|sum, value| sum + value);
+            sum.iter_mut().for_each(|sum| *sum /= count);
+            sum
+        };
         match self {
-            Pooling::FirstToken => hidden.narrow(1, 0, 1)?.squeeze(1)?.contiguous(),
-            Pooling::Mean => sum()?.broadcast_div(&counts()?),
-            Pooling::MeanOverRoot => sum()?.broadcast_div(&counts()?.sqrt()?),
-            // What is masked moves far below any state of a text.
-            Pooling::Max => hidden.broadcast_add(&((mask.clone() - 1.0)? * 1e9)?)?.max(1),
+            Pooling::FirstToken => hidden[..width].to_vec(),
+            Pooling::Mean => mean_over(tokens as f32),
+            Pooling::MeanOverRoot => mean_over((tokens as f32).sqrt()),
+            Pooling::Max => fold(f32::max),
         }
     }
 }
 
 impl Normalisation {
-    pub(crate) fn apply(self, vectors: &Tensor) -> Result<Tensor> {
+    pub(crate) fn apply(self, vector: &mut [f32]) {
         match self {
-            Normalisation::None => Ok(vectors.clone()),
+            Normalisation::None => {}
             Normalisation::UnitLength => {
-                let lengths = vectors.sqr()?.sum_keepdim(D::Minus1)?.sqrt()?.clamp(1e-12, f64::MAX)?;
-                vectors.broadcast_div(&lengths)
+                let length = vector.iter().map(|value| value * value).sum::<f32>().sqrt().max(1e-12);
+                vector.iter_mut().for_each(|value| *value /= length);
             }
         }
     }
@@ -54,16 +61,11 @@ impl Normalisation {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used)]
-
-    use candle_core::Device;
-
     use super::*;
 
     #[test]
-    fn what_is_masked_does_not_count() {
-        let hidden = Tensor::new(&[[[1.0f32, -4.0], [3.0, -2.0], [900.0, 900.0]]], &Device::Cpu).unwrap();
-        let mask = Tensor::new(&[[1.0f32, 1.0, 0.0]], &Device::Cpu).unwrap();
+    fn every_token_counts_once() {
+        let hidden = [1.0, -4.0, 3.0, -2.0];
         let root = 2f32.sqrt();
         let cases = [
             (Pooling::FirstToken, [1.0, -4.0]),
@@ -72,15 +74,15 @@ mod tests {
             (Pooling::Max, [3.0, -2.0]),
         ];
         for (pooling, expected) in cases {
-            let pooled = pooling.pool(&hidden, &mask).unwrap();
-            assert_eq!(pooled.to_vec2::<f32>().unwrap(), [expected], "{pooling:?}");
+            assert_eq!(pooling.pool(&hidden, 2), expected, "{pooling:?}");
         }
     }
 
     #[test]
     fn unit_length_divides_by_the_length() {
-        let vectors = Tensor::new(&[[3.0f32, 4.0], [0.0, 0.0]], &Device::Cpu).unwrap();
-        let scaled = Normalisation::UnitLength.apply(&vectors).unwrap().to_vec2::<f32>().unwrap();
-        assert_eq!(scaled, [[0.6, 0.8], [0.0, 0.0]]);
+        let (mut vector, mut zero) = ([3.0f32, 4.0], [0.0, 0.0]);
+        Normalisation::UnitLength.apply(&mut vector);
+        Normalisation::UnitLength.apply(&mut zero);
+        assert_eq!((vector, zero), ([0.6, 0.8], [0.0, 0.0]));
     }
 }

@@ -2,19 +2,21 @@
 //! with a thousand texts does not hold up one with a single text.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 
+use crate::encoder::Encoder;
 use crate::engine::handle::EmbeddingJob;
+use crate::engine::monitor::Monitor;
 use crate::error::InferenceError;
 use crate::event::{Embeddings, Usage};
-use crate::load::Model;
 
-/// The most tokens of one batch, filling included: enough to keep the cores busy, few enough that a batch stays well
+/// The most tokens of one batch: enough to keep the cores busy, few enough that a batch stays well
 /// below a second.  A single longer text is a batch of its own.
-const BATCH_TOKENS: usize = 1024;
+pub(crate) const BATCH_TOKENS: usize = 1024;
 
-/// Open embedding requests.
-#[derive(Debug, Default)]
+/// The encoder and open embedding requests.
 pub(crate) struct EmbeddingQueue {
+    encoder: Encoder,
     jobs: VecDeque<Progressing>,
 }
 
@@ -22,12 +24,16 @@ pub(crate) struct EmbeddingQueue {
 #[derive(Debug)]
 struct Progressing {
     job: EmbeddingJob,
-    /// The inputs that are left, shortest last: neighbours of like length need little filling.
+    /// The inputs that are left, shortest last.
     left: Vec<usize>,
     vectors: Vec<Vec<f32>>,
 }
 
 impl EmbeddingQueue {
+    pub(crate) fn new(encoder: Encoder) -> EmbeddingQueue {
+        EmbeddingQueue { encoder, jobs: VecDeque::new() }
+    }
+
     pub(crate) fn push(&mut self, job: EmbeddingJob) {
         let inputs = &job.request.inputs;
         let mut left: Vec<usize> = (0..inputs.len()).collect();
@@ -46,35 +52,40 @@ impl EmbeddingQueue {
         (running, self.jobs.len() - running)
     }
 
-    /// Drops requests whose ticket is gone; says how many.
-    pub(crate) fn forget_abandoned(&mut self) -> u64 {
+    /// Drops requests whose ticket is gone.
+    pub(crate) fn forget_abandoned(&mut self, monitor: &Monitor) {
         let before = self.jobs.len();
         self.jobs.retain(|progressing| !progressing.job.result.is_closed());
-        (before - self.jobs.len()) as u64
+        let cancelled = (before - self.jobs.len()) as u64;
+        if cancelled > 0 {
+            monitor.update(|stats| stats.cancelled += cancelled);
+        }
     }
 
-    /// Computes one batch of the request whose turn it is; says how many tokens it had.
-    pub(crate) fn step(&mut self, model: &Model) -> u64 {
-        let Model::Encoder(encoder) = model else { return 0 };
-        let Some(mut progressing) = self.jobs.pop_front() else { return 0 };
+    /// Computes one batch of the request whose turn it is.
+    pub(crate) fn step(&mut self, monitor: &Monitor) {
+        let Some(mut progressing) = self.jobs.pop_front() else { return };
         let batch = progressing.take_batch();
         let inputs: Vec<&[u32]> = batch.iter().map(|&index| progressing.job.request.inputs[index].as_slice()).collect();
-        let tokens = inputs.iter().map(|input| input.len() as u64).sum();
-        match encoder.embed(&inputs) {
-            Ok(vectors) => {
-                for (index, vector) in batch.into_iter().zip(vectors) {
-                    progressing.vectors[index] = vector;
-                }
-                if progressing.left.is_empty() {
-                    progressing.finish();
-                } else {
-                    self.jobs.push_back(progressing);
-                }
+        let tokens: u64 = inputs.iter().map(|input| input.len() as u64).sum();
+        monitor.update(|stats| stats.prompt_tokens += tokens);
+        let vectors = match self.encoder.embed(&inputs) {
+            Ok(vectors) => vectors,
+            Err(error) => {
+                let source = Arc::new(InferenceError::from(error));
+                // The ticket may be gone, which is fine.
+                let _ = progressing.job.result.send(Err(InferenceError::StepFailed { source }));
+                return;
             }
-            // The ticket may be gone, which is fine.
-            Err(error) => drop(progressing.job.result.send(Err(error))),
+        };
+        for (index, vector) in batch.into_iter().zip(vectors) {
+            progressing.vectors[index] = vector;
         }
-        tokens
+        if progressing.left.is_empty() {
+            progressing.finish();
+        } else {
+            self.jobs.push_back(progressing);
+        }
     }
 
     /// Ends all requests with an error.
@@ -89,10 +100,10 @@ impl Progressing {
     /// The next inputs, from the shortest on, as many as fit a batch; at least one.
     fn take_batch(&mut self) -> Vec<usize> {
         let mut batch = Vec::new();
+        let mut tokens = 0;
         while let Some(index) = self.left.pop() {
-            // Those that follow are longer, so the newest is what all are filled up to.
-            let longest = self.job.request.inputs[index].len();
-            if !batch.is_empty() && (batch.len() + 1) * longest > BATCH_TOKENS {
+            tokens += self.job.request.inputs[index].len();
+            if !batch.is_empty() && tokens > BATCH_TOKENS {
                 self.left.push(index);
                 break;
             }

@@ -8,12 +8,15 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 
 use ampoule_bundle::AdmittedBundle;
+use ampoule_kernels::{BLOCK_TOKENS, Isa};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 
 use crate::adapters::{AdapterBase, Adapters, IfTaken, LoadedAdapter, Registry};
 use crate::encoder::Case;
+use crate::engine::embedding::EmbeddingQueue;
+use crate::engine::generations::Generations;
 use crate::engine::monitor::Monitor;
-use crate::engine::worker::{Channels, Worker};
+use crate::engine::worker::{Channels, Work, Worker};
 use crate::engine::{EngineConfig, EngineState, EngineStats};
 use crate::error::{InferenceError, SubmitError};
 use crate::event::{EmbeddingTicket, Embeddings, Ticket, TokenEvent};
@@ -80,6 +83,7 @@ struct Shared {
     base: AdapterBase,
     adapters: Arc<Registry>,
     config: EngineConfig,
+    isa: Isa,
     thread: Mutex<Option<JoinHandle<()>>>,
 }
 
@@ -93,16 +97,27 @@ impl EngineHandle {
         base: AdapterBase,
         config: EngineConfig,
     ) -> Result<EngineHandle, InferenceError> {
+        let isa = match &model {
+            Model::Generator(generator) => generator.workspace.processor().isa,
+            Model::Encoder(encoder) => encoder.processor().isa,
+        };
         let (commands, receiver) = std::sync::mpsc::channel();
-        let monitor = Arc::new(Monitor::new(config.token_budget));
+        let monitor = Arc::new(Monitor::new(config.blocks() * BLOCK_TOKENS));
         let adapters = Arc::new(Registry::new(config.max_adapters));
         let channels = Channels { commands: receiver, monitor: Arc::clone(&monitor), adapters: Arc::clone(&adapters) };
-        let worker = Worker::new(model, Arc::clone(&text), profile.context_length, config, channels);
+        let work = match model {
+            Model::Generator(generator) => {
+                let (text, context_length) = (Arc::clone(&text), profile.context_length);
+                Work::Generating(Box::new(Generations::new(*generator, text, context_length, &config)))
+            }
+            Model::Encoder(encoder) => Work::Embedding(Box::new(EmbeddingQueue::new(*encoder))),
+        };
+        let worker = Worker::new(work, channels);
         let thread = thread::Builder::new().name("engine".to_owned()).spawn(move || worker.run());
         let thread = thread.map_err(|source| InferenceError::ThreadNotStarted { source })?;
         let permits = Arc::new(Semaphore::new(config.open_requests().min(Semaphore::MAX_PERMITS)));
         let thread = Mutex::new(Some(thread));
-        let shared = Shared { commands, permits, monitor, text, profile, case, base, adapters, config, thread };
+        let shared = Shared { commands, permits, monitor, text, profile, case, base, adapters, config, isa, thread };
         Ok(EngineHandle { shared: Arc::new(shared) })
     }
 
@@ -210,11 +225,15 @@ impl EngineHandle {
     /// What the engine adds to the identity of bundle and runtime when it comes to reproducing an answer to the bit:
     /// digested, with them, into `system_fingerprint`.
     pub fn fingerprint_input(&self) -> String {
-        let EngineConfig { prefill_chunk, .. } = self.shared.config;
         let version = env!("CARGO_PKG_VERSION");
         let context_length = self.profile().context_length;
-        let machine = std::env::consts::ARCH;
-        format!("inference={version};machine={machine};context={context_length};prefill_chunk={prefill_chunk}")
+        let (machine, isa) = (std::env::consts::ARCH, self.shared.isa);
+        format!("inference={version};machine={machine};isa={isa};context={context_length}")
+    }
+
+    /// The vector instructions that compute, by name.
+    pub fn instructions(&self) -> &'static str {
+        self.shared.isa.name()
     }
 
     /// How many tokens one request may have, answer included: what the model takes and what there is memory for.

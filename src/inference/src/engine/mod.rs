@@ -1,9 +1,15 @@
 //! The engine: one thread owns the model, everybody else holds an [`EngineHandle`] and talks to it by messages.
 
-mod embedding;
+mod drafts;
+pub(crate) mod embedding;
+mod generations;
 mod handle;
 mod monitor;
+mod pace;
 mod worker;
+
+use crate::engine::pace::Pace;
+use crate::scheduler::{BLOCK_TOKENS, LEAST_PIECE};
 
 pub use handle::EngineHandle;
 pub use monitor::{EngineState, EngineStats};
@@ -15,14 +21,15 @@ pub struct EngineConfig {
     pub queue_capacity: usize,
     /// How many generations may run at once; at least 1.
     pub max_running: usize,
-    /// How many tokens (prompt and completion, reserved at admission) all running generations may hold together.
+    /// For how many tokens there is memory, in whole blocks: those of the running generations, and as many more as were
+    /// computed before and may be wanted again.
     pub token_budget: usize,
-    /// A prompt is computed in pieces of this many tokens.  The pieces depend on nothing else, so that a request's
-    /// numbers do not depend on what runs beside it; at least 1.
-    pub prefill_chunk: usize,
-    /// How many tokens one step computes at most, beyond one per running generation.  At least one piece of a prompt
-    /// is computed per step, so this bounds how long a long prompt may stall the others.
+    /// How many tokens one step computes at most, those of generations among them; more than 512 count as 512.  Steps are
+    /// kept smaller while others generate, so that a long prompt does not stall them, and larger only where each
+    /// generation would not get its token otherwise, and some prompt a piece.
     pub step_tokens: usize,
+    /// How many tokens are guessed at most and computed together with the next one.
+    pub draft_tokens: usize,
     /// How many adapters may be loaded beside the model; one more is refused.
     pub max_adapters: usize,
 }
@@ -33,14 +40,25 @@ impl Default for EngineConfig {
             queue_capacity: 64,
             max_running: 8,
             token_budget: 32 * 1024,
-            prefill_chunk: 128,
-            step_tokens: 128,
+            step_tokens: 512,
+            draft_tokens: 15,
             max_adapters: 16,
         }
     }
 }
 
 impl EngineConfig {
+    /// How many blocks of keys and values there are.
+    pub fn blocks(&self) -> usize {
+        self.token_budget.div_ceil(BLOCK_TOKENS)
+    }
+
+    /// How many tokens a step computes at most: of prompts, and for each that generates its next one and those that are
+    /// guessed to follow it.
+    pub(crate) fn most_rows(&self) -> usize {
+        Pace::bound(self.step_tokens, self.max_running) + LEAST_PIECE
+    }
+
     /// How many requests may be open, waiting or running, before the next is refused.
     pub fn open_requests(&self) -> usize {
         self.queue_capacity.saturating_add(self.max_running)

@@ -26,16 +26,24 @@ pub struct EngineStats {
     pub queued: usize,
     /// Generations that run.
     pub running: usize,
-    /// Tokens reserved by the running generations.
+    /// Tokens for which the running generations hold memory.
     pub tokens_held: usize,
-    /// How many tokens may be reserved.
+    /// For how many tokens there is memory.
     pub token_budget: usize,
     /// Forward steps computed since the start.
     pub steps: u64,
     /// Prompt tokens computed since the start, those of embeddings included.
     pub prompt_tokens: u64,
+    /// Tokens that were found computed, since the start.
+    pub prompt_tokens_found: u64,
     /// Tokens generated since the start.
     pub completion_tokens: u64,
+    /// Tokens that were guessed and computed together with the one before, since the start.
+    pub draft_tokens: u64,
+    /// How many of them were right.
+    pub draft_tokens_right: u64,
+    /// How often a generation had to wait again for lack of memory, since the start.
+    pub preemptions: u64,
     /// Requests that ended because nobody waited for them any more.
     pub cancelled: u64,
 }

@@ -14,11 +14,12 @@ mod replay;
 
 pub use record::Recording;
 pub(crate) use record::record;
-pub(crate) use replay::replay;
 pub use replay::{Comparison, Miss};
+pub(crate) use replay::{replay, replay_trained};
 
 use crate::error::InferenceError;
 use crate::model::{Decoder, KvCache, SequenceStep};
+use crate::packed::Alone;
 
 /// The backend's name in a release statement's table of tolerances.
 const BACKEND: &str = "cpu";
@@ -26,18 +27,25 @@ const BACKEND: &str = "cpu";
 /// Values in a release statement are whole numbers of millionths, so that signed JSON needs no floating point.
 const MILLIONTHS: f64 = 1e-6;
 
-/// A decoder that is fed one stretch of tokens after the other, and tells the logits that follow each.
-struct Forced<'a> {
+/// A sequence that is fed one stretch of tokens after the other, and tells the logits that follow each.
+trait Forced {
+    /// The logits of the token after `tokens`, one for each token of the vocabulary.
+    fn feed(&mut self, tokens: &[u32]) -> Result<Vec<f32>, InferenceError>;
+}
+
+impl Forced for Alone<'_> {
+    fn feed(&mut self, tokens: &[u32]) -> Result<Vec<f32>, InferenceError> {
+        Ok(Alone::feed(self, tokens)?)
+    }
+}
+
+/// The same on the decoder that is trained.
+struct Trained<'a> {
     decoder: &'a Decoder,
     cache: KvCache,
 }
 
-impl<'a> Forced<'a> {
-    fn begin(decoder: &'a Decoder) -> Forced<'a> {
-        Forced { decoder, cache: KvCache::new(decoder.config()) }
-    }
-
-    /// The logits of the token after `tokens`, one for each token of the vocabulary.
+impl Forced for Trained<'_> {
     fn feed(&mut self, tokens: &[u32]) -> Result<Vec<f32>, InferenceError> {
         let mut steps = [SequenceStep { tokens, cache: &mut self.cache, adapter: None }];
         let logits = self.decoder.forward(&mut steps)?;

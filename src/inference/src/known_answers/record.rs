@@ -10,7 +10,6 @@ use ampoule_bundle::statement::{KnownAnswer, KnownAnswers, KnownStep, TopLogit};
 use super::{Forced, MILLIONTHS};
 use crate::error::InferenceError;
 use crate::load::Model;
-use crate::model::Decoder;
 use crate::text::{Affixes, ByteLimit, SpecialTokens, TextProcessor};
 
 /// How much is recorded, and how far other hardware may differ.
@@ -59,7 +58,7 @@ const TEXTS: &[&str] = &[
 ];
 
 pub(crate) fn record(
-    model: &Model,
+    model: &mut Model,
     text: &TextProcessor,
     context_length: usize,
     recording: &Recording,
@@ -74,8 +73,9 @@ pub(crate) fn record(
         }
         let tokens = tokens_of(number, text, room)?;
         match model {
-            Model::Generator(decoder) => {
-                let steps = steps_after(decoder, &tokens, recording.steps, margin)?;
+            Model::Generator(generator) => {
+                let mut sequence = generator.alone(tokens.len() + recording.steps, None);
+                let steps = steps_after(&mut sequence, &tokens, recording.steps, margin)?;
                 if !steps.is_empty() {
                     answers.push(KnownAnswer::Generation { prompt: tokens, steps });
                 }
@@ -107,13 +107,17 @@ fn tokens_of(number: usize, text: &TextProcessor, most: usize) -> Result<Vec<u32
     Ok(tokens)
 }
 
-fn steps_after(decoder: &Decoder, prompt: &[u32], most: usize, margin: f64) -> Result<Vec<KnownStep>, InferenceError> {
-    let mut forced = Forced::begin(decoder);
+fn steps_after(
+    sequence: &mut impl Forced,
+    prompt: &[u32],
+    most: usize,
+    margin: f64,
+) -> Result<Vec<KnownStep>, InferenceError> {
     let mut steps: Vec<KnownStep> = Vec::new();
     while steps.len() < most {
         let logits = match steps.last() {
-            None => forced.feed(prompt)?,
-            Some(step) => forced.feed(&[step.token])?,
+            None => sequence.feed(prompt)?,
+            Some(step) => sequence.feed(&[step.token])?,
         };
         let top = highest(&logits);
         match top[..] {

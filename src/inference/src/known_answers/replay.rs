@@ -4,10 +4,10 @@ use std::fmt;
 
 use ampoule_bundle::statement::{KnownAnswer, KnownAnswers, KnownStep};
 
-use super::{BACKEND, Forced, MILLIONTHS};
+use super::{BACKEND, Forced, MILLIONTHS, Trained};
 use crate::error::InferenceError;
 use crate::load::Model;
-use crate::model::Decoder;
+use crate::model::{Decoder, KvCache};
 use crate::profile::ModelKind;
 
 /// How the numbers computed here compare with those recorded.
@@ -93,8 +93,43 @@ impl Comparison {
 ///
 /// # Errors
 /// [`InferenceError::KnownAnswersMissed`] when a number differs by more than the tolerance, with all that differ;
-/// [`InferenceError::NoKnownAnswerTolerance`] and [`InferenceError::KnownAnswerOfOtherKind`] when nothing can be compared.
-pub(crate) fn replay(model: &Model, expected: &KnownAnswers) -> Result<(), InferenceError> {
+/// [`InferenceError::NoKnownAnswerTolerance`] and [`InferenceError::KnownAnswerOfOtherKind`] when nothing can be compared;
+/// [`InferenceError::Model`] when the model cannot take an answer's tokens.
+pub(crate) fn replay(model: &mut Model, expected: &KnownAnswers) -> Result<(), InferenceError> {
+    compare(expected, model.kind(), |answer, known, comparison| match (&mut *model, known) {
+        (Model::Generator(generator), KnownAnswer::Generation { prompt, steps }) => {
+            let mut sequence = generator.alone(prompt.len() + steps.len(), None);
+            replay_generation(&mut sequence, prompt, steps, answer, comparison).map(Some)
+        }
+        (Model::Encoder(encoder), KnownAnswer::Embedding { input, components_millionths }) => {
+            let vectors = encoder.embed(&[input])?;
+            for (component, &expected) in components_millionths.iter().enumerate() {
+                let found = vectors.first().and_then(|vector| vector.get(component)).copied().unwrap_or(f32::NAN);
+                comparison.compare(answer, 0, || format!("component {component}"), expected, found);
+            }
+            Ok(Some(()))
+        }
+        _ => Ok(None),
+    })
+}
+
+/// The same on the decoder that is trained.
+pub(crate) fn replay_trained(decoder: &Decoder, expected: &KnownAnswers) -> Result<(), InferenceError> {
+    compare(expected, ModelKind::Generator, |answer, known, comparison| match known {
+        KnownAnswer::Generation { prompt, steps } => {
+            let mut sequence = Trained { decoder, cache: KvCache::new(decoder.config()) };
+            replay_generation(&mut sequence, prompt, steps, answer, comparison).map(Some)
+        }
+        KnownAnswer::Embedding { .. } => Ok(None),
+    })
+}
+
+/// Computes each answer by `compute`, which gives `None` for one that no model of this kind gives.
+fn compare(
+    expected: &KnownAnswers,
+    model: ModelKind,
+    mut compute: impl FnMut(usize, &KnownAnswer, &mut Comparison) -> Result<Option<()>, InferenceError>,
+) -> Result<(), InferenceError> {
     if expected.answers.is_empty() {
         return Ok(());
     }
@@ -102,23 +137,8 @@ pub(crate) fn replay(model: &Model, expected: &KnownAnswers) -> Result<(), Infer
     let tolerance = tolerance.ok_or(InferenceError::NoKnownAnswerTolerance { backend: BACKEND })?;
     let mut comparison = Comparison::new(tolerance as f64 * MILLIONTHS);
     for (answer, known) in expected.answers.iter().enumerate() {
-        match (model, known) {
-            (Model::Generator(decoder), KnownAnswer::Generation { prompt, steps }) => {
-                replay_generation(decoder, prompt, steps, answer, &mut comparison)?;
-            }
-            (Model::Encoder(encoder), KnownAnswer::Embedding { input, components_millionths }) => {
-                let vectors = encoder.embed(&[input])?;
-                for (component, &expected) in components_millionths.iter().enumerate() {
-                    let found = vectors.first().and_then(|vector| vector.get(component)).copied().unwrap_or(f32::NAN);
-                    comparison.compare(answer, 0, || format!("component {component}"), expected, found);
-                }
-            }
-            (Model::Generator(_), KnownAnswer::Embedding { .. }) => {
-                return Err(InferenceError::KnownAnswerOfOtherKind { answer, model: ModelKind::Generator });
-            }
-            (Model::Encoder(_), KnownAnswer::Generation { .. }) => {
-                return Err(InferenceError::KnownAnswerOfOtherKind { answer, model: ModelKind::Encoder });
-            }
+        if compute(answer, known, &mut comparison)?.is_none() {
+            return Err(InferenceError::KnownAnswerOfOtherKind { answer, model });
         }
     }
     match comparison.missed {
@@ -128,16 +148,15 @@ pub(crate) fn replay(model: &Model, expected: &KnownAnswers) -> Result<(), Infer
 }
 
 fn replay_generation(
-    decoder: &Decoder,
+    sequence: &mut impl Forced,
     prompt: &[u32],
     steps: &[KnownStep],
     answer: usize,
     comparison: &mut Comparison,
 ) -> Result<(), InferenceError> {
-    let mut forced = Forced::begin(decoder);
     let mut tokens = prompt;
     for (number, step) in steps.iter().enumerate() {
-        let logits = forced.feed(tokens)?;
+        let logits = sequence.feed(tokens)?;
         for top in &step.top {
             let found = logits.get(top.token as usize).copied().unwrap_or(f32::NAN);
             let what = || format!("the logit of token {}", top.token);

@@ -71,7 +71,7 @@ impl Adapter {
         Self { modules: self.modules.iter().map(|(name, module)| (name.clone(), detached(module))).collect() }
     }
 
-    pub(super) fn module(&self, name: &str) -> Option<&LowRank> {
+    pub(crate) fn module(&self, name: &str) -> Option<&LowRank> {
         self.modules.get(name)
     }
 }

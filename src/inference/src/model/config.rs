@@ -248,7 +248,7 @@ pub enum AttentionSpan {
 
 impl AttentionSpan {
     /// How many tokens a token sees, itself included.
-    pub(super) fn window(self) -> usize {
+    pub(crate) fn window(self) -> usize {
         match self {
             Self::Full => usize::MAX,
             Self::Sliding(window) => window,
@@ -397,11 +397,11 @@ pub enum AttentionBias {
 }
 
 impl AttentionBias {
-    pub(in crate::model) fn query_key_value(self) -> Bias {
+    pub(crate) fn query_key_value(self) -> Bias {
         if self == Self::Absent { Bias::Absent } else { Bias::Present }
     }
 
-    pub(in crate::model) fn output(self) -> Bias {
+    pub(crate) fn output(self) -> Bias {
         if self == Self::All { Bias::Present } else { Bias::Absent }
     }
 }

@@ -52,7 +52,11 @@ impl Decoder {
             OutputProjection::TiedToEmbedding => Linear::shared(embedding.clone()),
             OutputProjection::Separate => Linear::shared(weights.take("lm_head.weight")?),
         };
-        let ropes = config.ropes.iter().map(|rope| Rope::new(rope, weights)).collect::<Result<_, _>>()?;
+        let ropes = config
+            .ropes
+            .iter()
+            .map(|rope| Rope::new(rope, |name| weights.take_values(name)))
+            .collect::<Result<_, _>>()?;
         let layers =
             (0..config.layers.len()).map(|index| Layer::take(&config, weights, index)).collect::<Result<_, _>>()?;
         let norm = RmsNorm::new(weights.take_dense("model.norm.weight")?, config.norm_weight, config.norm_epsilon)?;

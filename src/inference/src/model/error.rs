@@ -28,6 +28,14 @@ pub enum ModelError {
     /// A forward pass was asked for over no tokens at all.
     #[error("a forward pass needs at least one token, found none")]
     EmptyInput,
+    /// A tensor has a dimension of no length, so that it holds no number.
+    #[error("tensor {name} has shape {found:?}, which holds no number: export the model again")]
+    EmptyTensor {
+        /// The tensor's name as it stands in the file.
+        name: String,
+        /// The tensor's shape, outermost dimension first.
+        found: Vec<usize>,
+    },
     /// A field has the wrong type or an impossible value.
     #[error("configuration field {field} is {found}, expected {expected}")]
     InvalidConfigField {
@@ -150,7 +158,7 @@ pub enum ModelError {
         supported: &'static str,
     },
     /// A tensor is stored in a number format that this runtime does not compute with.
-    #[error("tensor {name} is stored as {found}, supported are F32, F16, BF16, Q8_0, Q4_0, Q4_K, Q5_K and Q6_K")]
+    #[error("tensor {name} is stored as {found}, supported are F32, F16, BF16, Q8_0, Q5_0, Q4_0, Q4_K, Q5_K and Q6_K")]
     UnsupportedTensorKind {
         /// The tensor's name as it stands in the file.
         name: String,

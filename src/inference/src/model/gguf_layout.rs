@@ -7,7 +7,7 @@ use super::config::{ROPE_DIVISORS, ROPE_LONG_FACTORS, ROPE_SHORT_FACTORS, Tensor
 use super::{Config, NormPlacement, Projections};
 
 /// The name that Hugging Face has for a tensor of the file, if the family has such a tensor at all.
-pub(super) fn hugging_face_name(config: &Config, name: &str) -> Option<String> {
+pub(crate) fn hugging_face_name(config: &Config, name: &str) -> Option<String> {
     if config.naming == TensorNaming::HuggingFace {
         return Some(name.to_owned());
     }
@@ -46,7 +46,7 @@ pub(super) fn hugging_face_name(config: &Config, name: &str) -> Option<String> {
 }
 
 /// How many heads a tensor's rows are interleaved in; `None` where they are in order.
-pub(super) fn paired_rows(config: &Config, name: &str) -> Option<usize> {
+pub(crate) fn paired_rows(config: &Config, name: &str) -> Option<usize> {
     if config.naming != TensorNaming::GgufPairedRows {
         return None;
     }

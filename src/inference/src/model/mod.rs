@@ -36,9 +36,13 @@ pub use config::{
 };
 pub use decoder::{Decoder, SequenceStep};
 pub use error::ModelError;
+pub(crate) use gguf_layout::{hugging_face_name, paired_rows};
 pub use peft::{PEFT_DOWN, PEFT_PREFIX, PEFT_UP};
+pub(crate) use rope::Rope;
 pub use sink::WeightsSink;
+pub(crate) use sink::check_length;
 pub use weights::{Weight, Weights};
+pub(crate) use weights::{check_shape, is_derived};
 
 /// Whether a pass must be differentiable; if so, the operators of `gradient` serve, if not, candle's fused ones.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -2,15 +2,17 @@
 //!
 //! The arithmetic is Transformers': frequencies and angles in single precision, so that long contexts round alike.
 
+use std::ops::Range;
+
 use candle_core::{D, Device, Tensor};
 use candle_nn::rotary_emb;
 
 use super::config::{LongRopeFactors, ROPE_DIVISORS, ROPE_LONG_FACTORS, ROPE_SHORT_FACTORS};
-use super::{ModelError, RopeConfig, RopeScaling, Weights};
+use super::{ModelError, RopeConfig, RopeScaling};
 
 /// One rotary encoding, ready to make tables.
 #[derive(Debug)]
-pub(super) struct Rope {
+pub(crate) struct Rope {
     rotary_dimension: usize,
     attention_factor: f32,
     frequencies: Vec<f32>,
@@ -19,8 +21,11 @@ pub(super) struct Rope {
 }
 
 impl Rope {
-    /// Computes the frequencies; takes stored divisors out of `weights`.
-    pub(super) fn new(config: &RopeConfig, weights: &mut Weights) -> Result<Self, ModelError> {
+    /// Computes the frequencies; `stored` gives the divisors that are among the weights, by name.
+    pub(crate) fn new(
+        config: &RopeConfig,
+        mut stored: impl FnMut(&str) -> Result<Vec<f32>, ModelError>,
+    ) -> Result<Self, ModelError> {
         let dimension = config.rotary_dimension;
         let theta = config.theta as f32;
         let base: Vec<f32> =
@@ -41,36 +46,50 @@ impl Rope {
                 rope.attention_factor = *attention_factor as f32;
                 let (short, long) = match factors {
                     LongRopeFactors::Listed { short, long } => (single(short), single(long)),
-                    LongRopeFactors::Stored => {
-                        (weights.take_values(ROPE_SHORT_FACTORS)?, weights.take_values(ROPE_LONG_FACTORS)?)
-                    }
+                    LongRopeFactors::Stored => (stored(ROPE_SHORT_FACTORS)?, stored(ROPE_LONG_FACTORS)?),
                 };
                 rope.beyond = Some((*original_context, divide(&base, &long)));
                 divide(&base, &short)
             }
-            RopeScaling::StoredDivisors => divide(&base, &weights.take_values(ROPE_DIVISORS)?),
+            RopeScaling::StoredDivisors => divide(&base, &stored(ROPE_DIVISORS)?),
         };
         Ok(rope)
     }
 
     /// The length beyond which all positions rotate with other frequencies (LongRoPE).
-    pub(super) fn original_context(&self) -> Option<usize> {
+    pub(crate) fn original_context(&self) -> Option<usize> {
         self.beyond.as_ref().map(|(original_context, _)| *original_context)
+    }
+
+    /// Whether a sequence of `reach` tokens rotates with LongRoPE's second set of frequencies.
+    pub(crate) fn is_beyond(&self, reach: usize) -> bool {
+        self.original_context().is_some_and(|original_context| reach > original_context)
+    }
+
+    /// Half of a head's rotated dimensions.
+    pub(crate) fn half(&self) -> usize {
+        self.frequencies.len()
+    }
+
+    /// Appends cosine and sine, `[position, half]`, in a sequence of `reach` tokens.
+    pub(crate) fn append(&self, positions: Range<usize>, reach: usize, cosine: &mut Vec<f32>, sine: &mut Vec<f32>) {
+        let frequencies = match &self.beyond {
+            Some((_, long)) if self.is_beyond(reach) => long,
+            _ => &self.frequencies,
+        };
+        let angles = || {
+            let at = |position: usize| frequencies.iter().map(move |frequency| position as f32 * frequency);
+            positions.clone().flat_map(at)
+        };
+        cosine.extend(angles().map(|angle| angle.cos() * self.attention_factor));
+        sine.extend(angles().map(|angle| angle.sin() * self.attention_factor));
     }
 
     /// Cosine and sine for `count` positions from `start` on, in a sequence of `reach` tokens.
     pub(super) fn table(&self, start: usize, count: usize, reach: usize) -> Result<RopeTable, ModelError> {
-        let frequencies = match &self.beyond {
-            Some((original_context, long)) if reach > *original_context => long,
-            _ => &self.frequencies,
-        };
-        let angles = || {
-            (start..start + count)
-                .flat_map(|position| frequencies.iter().map(move |frequency| position as f32 * frequency))
-        };
-        let cosine: Vec<f32> = angles().map(|angle| angle.cos() * self.attention_factor).collect();
-        let sine: Vec<f32> = angles().map(|angle| angle.sin() * self.attention_factor).collect();
-        let shape = (count, frequencies.len());
+        let (mut cosine, mut sine) = (Vec::new(), Vec::new());
+        self.append(start..start + count, reach, &mut cosine, &mut sine);
+        let shape = (count, self.half());
         Ok(RopeTable {
             rotary_dimension: self.rotary_dimension,
             cosine: Tensor::from_vec(cosine, shape, &Device::Cpu)?,

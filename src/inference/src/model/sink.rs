@@ -102,6 +102,7 @@ impl Weight {
             }
             TensorKind::Q8_0 => GgmlDType::Q8_0,
             TensorKind::Q4_0 => GgmlDType::Q4_0,
+            TensorKind::Q5_0 => GgmlDType::Q5_0,
             TensorKind::Q4K => GgmlDType::Q4K,
             TensorKind::Q5K => GgmlDType::Q5K,
             TensorKind::Q6K => GgmlDType::Q6K,
@@ -124,7 +125,7 @@ fn dense(values: Vec<f32>, shape: &[usize]) -> Result<Weight, ModelError> {
     Ok(Weight::Dense(Tensor::from_vec(values, shape, &Device::Cpu)?))
 }
 
-fn check_length(name: &str, kind: TensorKind, shape: &[usize], found: usize) -> Result<(), ModelError> {
+pub(crate) fn check_length(name: &str, kind: TensorKind, shape: &[usize], found: usize) -> Result<(), ModelError> {
     let row = shape.last().copied().unwrap_or(1) as u64;
     if !row.is_multiple_of(kind.block_elements()) {
         let found = format!("{kind:?} in rows of {row}");

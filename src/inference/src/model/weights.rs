@@ -120,11 +120,11 @@ impl Weights {
 }
 
 /// Whether a tensor only repeats what the configuration says.
-pub(super) fn is_derived(name: &str) -> bool {
+pub(crate) fn is_derived(name: &str) -> bool {
     name.ends_with(".rotary_emb.inv_freq")
 }
 
-pub(super) fn check_shape(name: &str, found: &[usize], expected: &[usize]) -> Result<(), ModelError> {
+pub(crate) fn check_shape(name: &str, found: &[usize], expected: &[usize]) -> Result<(), ModelError> {
     if found == expected {
         return Ok(());
     }

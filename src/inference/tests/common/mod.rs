@@ -2,6 +2,8 @@
 //! a model has no other way into the engine, not even in tests.
 #![allow(clippy::unwrap_used, dead_code, reason = "each test binary uses its own part of this module")]
 
+pub(crate) mod generation;
+
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 

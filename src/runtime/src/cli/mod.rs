@@ -4,6 +4,7 @@
 mod adapters;
 mod admit;
 mod arguments;
+mod bench;
 mod config;
 mod doctor;
 mod export;
@@ -84,6 +85,8 @@ enum Command {
     Prune(prune::Arguments),
     /// Load a bundle of a store and replay its known answers, without serving it.
     SelfTest(self_test::Arguments),
+    /// Measure how fast a bundle computes on this host, beside what the host does at most.
+    Bench(bench::Arguments),
     /// Show what this host trusts, or take the vendor's next trust root.
     #[command(subcommand)]
     Trust(trust::Command),
@@ -151,6 +154,7 @@ fn execute(command: Command, output: &mut Output) -> Result<Exit, Error> {
         Command::Export(arguments) => export::run(&arguments, output),
         Command::Prune(arguments) => prune::run(&arguments, output),
         Command::SelfTest(arguments) => self_test::run(&arguments, output),
+        Command::Bench(arguments) => bench::run(&arguments, output),
         Command::Trust(command) => trust::run(&command, output),
         Command::Adapters(command) => adapters::run(&command, output),
         Command::Config(command) => config::run(&command, output),

@@ -62,6 +62,8 @@ pub struct RawConfig {
     pub tls: RawTls,
     /// What the serving process gives up before it reads a bundle.
     pub sandbox: RawSandbox,
+    /// How the model is computed.
+    pub inference: RawInference,
     /// What one site may ask of this process at a time.
     pub limits: RawLimits,
     /// What is written to standard error.
@@ -86,6 +88,15 @@ pub struct RawSandbox {
     pub required: Option<bool>,
 }
 
+/// Computation.
+#[derive(Debug, Default, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct RawInference {
+    /// Threads that compute. One for each core that the process may use when unset; answers do not depend on it.
+    #[schemars(range(min = 1, max = 1024))]
+    pub threads: Option<u64>,
+}
+
 /// Bounds on work and memory.
 #[derive(Debug, Default, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
@@ -102,7 +113,8 @@ pub struct RawLimits {
     /// Requests that are computed at the same time.
     #[schemars(range(min = 1, max = 1024))]
     pub running_requests: Option<u64>,
-    /// Tokens that all running requests may hold together (prompt and answer), which bounds the cache's memory.
+    /// Tokens that there is memory for: those of all running requests, and as many more as were computed before and may be
+    /// asked for again.
     #[schemars(range(min = 16, max = 100_000_000))]
     pub token_budget: Option<u64>,
     /// The longest prompt and answer of one request, in tokens. The model's own length when unset.

@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
+use std::num::NonZero;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -164,6 +165,8 @@ pub struct Limits {
     pub body_bytes: usize,
     /// Open connections.
     pub connections: usize,
+    /// Threads that compute; one for each core when absent.
+    pub threads: Option<NonZero<usize>>,
     /// Requests that wait.
     pub queued_requests: usize,
     /// Requests that are computed at the same time.
@@ -225,6 +228,7 @@ impl RuntimeConfig {
         Limits {
             body_bytes: value(given.body_bytes, built_in.body_bytes),
             connections: value(given.connections, built_in.connections),
+            threads: effective.raw.inference.threads.map(to_usize).and_then(NonZero::new),
             queued_requests: value(given.queued_requests, built_in.queued_requests),
             running_requests: value(given.running_requests, built_in.running_requests),
             token_budget: value(given.token_budget, built_in.token_budget),

@@ -33,7 +33,7 @@ pub(crate) struct RequestRecord(Arc<Facts>);
 #[derive(Debug)]
 struct Facts {
     started: Instant,
-    key_name: OnceLock<String>,
+    key: OnceLock<(u64, String)>,
     first_token: OnceLock<Duration>,
     prompt_tokens: AtomicU64,
     completion_tokens: AtomicU64,
@@ -44,7 +44,7 @@ impl RequestRecord {
     fn new(started: Instant) -> RequestRecord {
         RequestRecord(Arc::new(Facts {
             started,
-            key_name: OnceLock::new(),
+            key: OnceLock::new(),
             first_token: OnceLock::new(),
             prompt_tokens: AtomicU64::new(0),
             completion_tokens: AtomicU64::new(0),
@@ -59,11 +59,16 @@ impl RequestRecord {
 
     /// Whose key the request carries; nobody's on the public paths.
     pub(crate) fn key_name(&self) -> Option<&str> {
-        self.0.key_name.get().map(String::as_str)
+        self.0.key.get().map(|(_, name)| name.as_str())
     }
 
-    pub(crate) fn set_key_name(&self, name: &str) {
-        let _ = self.0.key_name.set(name.to_owned());
+    /// The number of the key, for the engine, which knows no names; nothing is computed for nobody.
+    pub(crate) fn tenant(&self) -> u64 {
+        self.0.key.get().map_or(u64::MAX, |(number, _)| *number)
+    }
+
+    pub(crate) fn set_key(&self, number: u64, name: &str) {
+        let _ = self.0.key.set((number, name.to_owned()));
     }
 
     /// Only the first call counts.
@@ -182,7 +187,7 @@ impl Drop for AccessLine {
         let cause = self.cause.as_deref().or(facts.late_failure.get().map(String::as_str));
         tracing::info!(
             request_id = self.id.as_str(),
-            key = facts.key_name.get().map(String::as_str),
+            key = self.record.key_name(),
             endpoint = self.endpoint.as_str(),
             method = self.method,
             status = self.status,

@@ -26,11 +26,12 @@ pub(crate) async fn require_key(State(appliance): State<Appliance>, request: Req
     if is_public(request.method(), request.uri().path()) {
         return next.run(request).await;
     }
-    let Some(key) = presented_key(request.headers()).and_then(|key| appliance.keys().authenticate(key)) else {
+    let Some((number, key)) = presented_key(request.headers()).and_then(|key| appliance.keys().authenticate(key))
+    else {
         return ApiError::unauthenticated().into_response();
     };
     if let Some(record) = request.extensions().get::<RequestRecord>() {
-        record.set_key_name(&key.name);
+        record.set_key(number, &key.name);
     }
     next.run(request).await
 }

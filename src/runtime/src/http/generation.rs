@@ -77,6 +77,7 @@ impl Generation {
                     sampling: Sampling { seed, ..order.sampling.clone() },
                     stop: order.stop.clone(),
                     logprobs: order.logprobs,
+                    tenant: record.tenant(),
                     adapter: order.adapter.clone(),
                     ..GenerationRequest::new(prompt.clone(), max_tokens)
                 };

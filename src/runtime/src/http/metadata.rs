@@ -42,6 +42,7 @@ pub(crate) async fn metadata(State(appliance): State<Appliance>) -> Json<Metadat
             context_length: appliance.engine().context_limit(),
             vocabulary_size: profile.vocabulary_size,
             embedding_dimension: profile.embedding_dimension,
+            instructions: appliance.engine().instructions(),
         },
         adapters: appliance
             .engine()
@@ -146,4 +147,6 @@ struct Model {
     context_length: usize,
     vocabulary_size: usize,
     embedding_dimension: Option<usize>,
+    /// The vector instructions that compute.
+    instructions: &'static str,
 }

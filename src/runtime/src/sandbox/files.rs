@@ -1,5 +1,5 @@
 //! Which files are to be had: those of the folders that were named, and what the kernel tells about processors, by which
-//! the tensor library chooses its number of threads.  Nothing else can be opened, listed, made, changed or executed.
+//! the number of threads is chosen.  Nothing else can be opened, listed, made, changed or executed.
 
 use std::io::ErrorKind;
 use std::path::Path;
@@ -15,8 +15,8 @@ use super::Reach;
 const NEWEST: ABI = ABI::V6;
 
 /// Read while the model is loaded.  None of these tells anything about another process or this site.
-const ABOUT_PROCESSORS: [&str; 5] =
-    ["/proc/cpuinfo", "/proc/self/cgroup", "/proc/self/mountinfo", "/sys/devices/system/cpu", "/sys/fs/cgroup"];
+const ABOUT_PROCESSORS: [&str; 4] =
+    ["/proc/self/cgroup", "/proc/self/mountinfo", "/sys/devices/system/cpu", "/sys/fs/cgroup"];
 
 /// Restricts this thread, and those that it will start.
 pub(super) fn reach_only(reach: &Reach) -> Result<String, String> {

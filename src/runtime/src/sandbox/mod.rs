@@ -13,6 +13,7 @@
 
 mod calls;
 mod files;
+mod libraries;
 mod privileges;
 
 use std::fmt;
@@ -166,6 +167,11 @@ pub fn enter(reach: &Reach, required: bool) -> Result<Loading, SandboxError> {
 }
 
 impl Loading {
+    /// Lets libraries ask the system what they would otherwise ask in vain while they serve.
+    pub fn let_libraries_ask(&self) {
+        libraries::let_the_c_library_ask();
+    }
+
     /// Puts up the second stage, on every thread that there is by now.
     ///
     /// # Errors

@@ -7,12 +7,14 @@ use ampoule_inference::Recording;
 use super::Output;
 use super::statement::{Statement, binding_to};
 use crate::error::SealingError;
+use crate::quantize::BlockFormat;
 
 const EXAMPLES: &str = "\
 Examples:
   ampoule-seal seal --from ./Qwen3-0.6B --name qwen3 --version 1.0.0 --counter 1 \\
       --key vendor.key --password-file password --out qwen3.bundle
   ampoule-seal seal --from ./Qwen3-0.6B … --known-answers 8        # each site proves that it computes what you did
+  ampoule-seal seal --from ./Qwen3-0.6B … --quantize q4_k          # a third of the bytes, and faster
   ampoule-seal seal --from model-q4_k_m.gguf --name chat --version 2.1.0 --counter 7 \\
       --expires 2028-01-01T00:00:00Z --contract contract.json --key vendor.key --out chat.bundle
 
@@ -42,6 +44,11 @@ pub(super) struct Arguments {
     /// How far a backend's numbers may differ from these, as in cpu=0.05 or cuda=0.25; may be given for several.
     #[arg(long, value_name = "BACKEND=DIFFERENCE", requires = "known_answers", value_parser = parse_tolerance)]
     tolerance: Vec<(String, u64)>,
+    /// Quantise the matrices of a folder of safetensors (F32, F16 or BF16): they become GGUF's blocks, in one file
+    /// model.gguf, which the folder's config.json goes on to describe.  Of q4_k and q5_k half of the attention's values and
+    /// of the feed-forward's outputs, and the output, take q6_k, as in llama.cpp's Q4_K_M and Q5_K_M.  An encoder takes q8_0.
+    #[arg(long, value_enum, value_name = "FORMAT")]
+    quantize: Option<BlockFormat>,
     #[command(flatten)]
     statement: Statement,
 }
@@ -53,7 +60,8 @@ pub(super) fn run(arguments: &Arguments, output: Output) -> Result<(), SealingEr
         recording.tolerance_millionths.extend(arguments.tolerance.iter().cloned());
         recording
     });
-    let sealed = arguments.statement.seal(&arguments.from, &arguments.leave_out, adapter, recording)?;
+    let sealed =
+        arguments.statement.seal(&arguments.from, &arguments.leave_out, adapter, recording, arguments.quantize)?;
     output.print(&sealed.text, &sealed.json)
 }
 

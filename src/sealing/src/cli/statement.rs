@@ -12,8 +12,10 @@ use serde_json::{Value, json};
 use super::KeyArguments;
 use crate::clock;
 use crate::contract::Contract;
+use crate::conversion::Quantization;
 use crate::error::SealingError;
 use crate::files;
+use crate::quantize::BlockFormat;
 use crate::seal::{self, SHARD_BYTES, SealRequest};
 
 /// Name, numbers and dates of a bundle, its contract, the key that signs it and the file to write.
@@ -110,7 +112,7 @@ pub(super) fn parse_epoch(text: &str) -> Result<Epoch, String> {
 
 impl Statement {
     /// Seals what lies in `from`, without the files of `leave_out`; an adapter with its binding, a model with answers that
-    /// are recorded.
+    /// are recorded, or quantised.
     ///
     /// # Errors
     /// What [`seal::seal`] reports, a bundle that is there already, and a key that does not open.
@@ -120,6 +122,7 @@ impl Statement {
         leave_out: &[String],
         adapter: Option<AdapterBinding>,
         known_answers: Option<Recording>,
+        quantize: Option<BlockFormat>,
     ) -> Result<Sealed, SealingError> {
         if self.out.exists() && !self.force {
             return Err(SealingError::ExistsUnforced { path: self.out.clone() });
@@ -154,6 +157,7 @@ impl Statement {
             contract,
             adapter,
             known_answers,
+            quantize: quantize.map(|format| Quantization { format, folder: folder_of(&self.out) }),
             encrypt_to: self.encrypt_to.clone(),
             shard_bytes: SHARD_BYTES,
         };
@@ -161,6 +165,9 @@ impl Statement {
         let packed = seal::seal(&request, &key, &self.out)?;
         for (name, reason) in packed.left_out() {
             eprintln!("left out {name}: {reason}");
+        }
+        for note in packed.notes() {
+            eprintln!("{note}");
         }
         let key_id = PublicKey::from_pem(key.public_pem())?.id();
         let (out, release, digest) = (self.out.display(), packed.release(), packed.manifest().digest());
@@ -190,10 +197,18 @@ impl Statement {
                 "recipients": recipients,
                 "files": packed.manifest().layers().iter().map(|layer| layer.path.as_str()).collect::<Vec<_>>(),
                 "left_out": packed.left_out().iter().map(|(name, _)| name).collect::<Vec<_>>(),
+                "quantization": quantize.map(BlockFormat::name),
+                "notes": packed.notes(),
                 "bytes": bytes,
             }),
         })
     }
+}
+
+/// The folder that a file is in, or will be.
+fn folder_of(path: &Path) -> PathBuf {
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+    folder.unwrap_or(Path::new(".")).to_owned()
 }
 
 /// The digests that bind an adapter to a base. They name exactly one bundle, so its signatures need not be looked at here:

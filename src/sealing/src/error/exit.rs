@@ -51,6 +51,7 @@ impl SealingError {
             },
             SealingError::NoKnownAnswers { .. } => 20,
             SealingError::KnownAnswersTwice | SealingError::KnownAnswersOfAdapter => 2,
+            SealingError::Conversion(error) => error.exit_code(),
             SealingError::Oms(error) => error.exit_code(),
             SealingError::NotABundleFile { .. } | SealingError::NotATrustDocument { .. } => 10,
             _ => 1,

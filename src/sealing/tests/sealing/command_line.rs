@@ -333,6 +333,30 @@ fn a_password_is_asked_for_only_when_there_is_a_key_to_open() {
 }
 
 #[test]
+fn a_model_is_quantised_and_what_was_not_is_told() {
+    let folder = tempfile::tempdir().unwrap();
+    write_model(&folder.path().join("model"));
+    let keys = fixtures().join("keys");
+    std::fs::copy(keys.join("test.password"), folder.path().join("password")).unwrap();
+    let key = keys.join("test.key").display().to_string();
+    let seal = |format: &str| {
+        let mut arguments = seal_arguments(&key, "quantised.bundle");
+        arguments.extend(["--counter", "1", "--json", "--quantize", format]);
+        run(folder.path(), &arguments)
+    };
+    let output = seal("q4_k");
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success() && said.contains("b.weight is stored as it is: its rows of 4 numbers"), "{said}");
+    let sealed: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(sealed["quantization"], "q4_k");
+    assert_eq!(sealed["files"].as_array().unwrap().iter().filter(|file| *file == "model.gguf").count(), 1);
+    assert!(sealed["notes"][0].as_str().unwrap().starts_with("b.weight is stored as it is"));
+    let refused = seal("q9_0");
+    assert_eq!(refused.status.code(), Some(2));
+    assert!(String::from_utf8_lossy(&refused.stderr).contains("q4_k"), "the possible formats are named");
+}
+
+#[test]
 fn the_help_shows_examples() {
     let folder = tempfile::tempdir().unwrap();
     let help = |arguments: &[&str]| String::from_utf8(run(folder.path(), arguments).stdout).unwrap();

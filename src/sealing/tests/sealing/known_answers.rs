@@ -5,6 +5,8 @@ use ampoule_bundle::statement::{AdapterBinding, KnownAnswer, KnownAnswers};
 use ampoule_bundle::{Digest, HighWaterMarks, SealedBundle};
 use ampoule_inference::{InferenceError, LoadOptions, LoadedModel, Recording};
 use ampoule_sealing::SealingError;
+use ampoule_sealing::conversion::Quantization;
+use ampoule_sealing::quantize::BlockFormat;
 use ampoule_sealing::seal::{SealRequest, seal};
 
 use crate::support::{host, policy, request, root, test_key, time, workspace, write_model};
@@ -53,6 +55,20 @@ fn what_is_recorded_is_reproduced_from_the_bundle() {
     let (encrypted, proof) = sealed(&strict);
     proof.unwrap();
     assert_eq!(encrypted, known);
+}
+
+#[test]
+fn a_quantised_model_is_described_by_its_own_config_and_reproduces_what_it_computes() {
+    for model in ["engine/llama", "embedding/bert"] {
+        let from = workspace().join("src/inference/tests/fixtures").join(model);
+        let plain = SealRequest { from, ..asked() };
+        let folder = tempfile::tempdir().unwrap();
+        let quantize = Some(Quantization { format: BlockFormat::Q8_0, folder: folder.path().to_owned() });
+        let (exact, _) = sealed(&plain);
+        let (quantised, proof) = sealed(&SealRequest { quantize, ..plain });
+        proof.unwrap();
+        assert_ne!(quantised, exact, "{model}: the weights were not quantised");
+    }
 }
 
 #[test]

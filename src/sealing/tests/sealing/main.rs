@@ -23,6 +23,8 @@ mod interop;
 mod known_answers;
 /// Model signatures on plain folders.
 mod oms;
+/// Matrices in fewer bits.
+mod quantized;
 /// A release of the appliance itself.
 mod release;
 /// What a thin bundle carries.

@@ -114,6 +114,7 @@ pub(crate) fn request(from: &Path) -> SealRequest {
         encrypt_to: Vec::new(),
         shard_bytes: SHARD_BYTES,
         known_answers: None,
+        quantize: None,
     }
 }
 

@@ -27,7 +27,7 @@ impl Arguments {
         let base = self.base.open()?;
         data::adapter(&self.adapter, &base)?;
         let binding = base.binding.ok_or_else(|| SealingError::NoTokenizer { path: self.base.base.clone() })?;
-        let Sealed { text, json } = self.statement.seal(&self.adapter, &[], Some(binding), None)?;
+        let Sealed { text, json } = self.statement.seal(&self.adapter, &[], Some(binding), None, None)?;
         output.print(&text, &json);
         Ok(())
     }

@@ -16,7 +16,7 @@ use ampoule_bundle::{
 };
 use ampoule_inference::model::Decoder;
 use ampoule_inference::text::TextProcessor;
-use ampoule_inference::{InferenceError, LoadOptions, LoadedModel, hardware};
+use ampoule_inference::{InferenceError, TrainableModel, hardware};
 
 use crate::error::TrainerError;
 
@@ -116,10 +116,9 @@ impl Base {
         let mut kinds = admitted.weights().iter().flat_map(|file| file.header.tensors()).map(|tensor| tensor.kind);
         let quantised = kinds.find(|kind| kind.block_elements() > 1);
         let of_model = |source| BaseError::Model { path: bundle.to_owned(), source: Box::new(source) };
-        let ready =
-            LoadedModel::load(admitted, &LoadOptions::default()).and_then(LoadedModel::prove).map_err(of_model)?;
-        let text = ready.text_processor();
-        let decoder = ready.into_decoder().ok_or_else(|| BaseError::NoGenerator { path: bundle.to_owned() })?;
+        let model = TrainableModel::load(&admitted).map_err(of_model)?;
+        let TrainableModel { decoder, text } =
+            model.ok_or_else(|| BaseError::NoGenerator { path: bundle.to_owned() })?;
         Ok(Base { identity, binding, decoder, text, quantised })
     }
 

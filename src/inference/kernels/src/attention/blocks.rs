@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! all      block × layer × head
-//! head     keys [dimension][16 tokens], their scales | values [16 tokens][dimension, filled up to whole vectors], theirs
+//! head     keys [dimension][16 tokens], scales | values [16 tokens][dimension, filled up to whole vectors], scales
 //! ```
 //! A layer's heads stand together in a block, so that a layer's pass over it reads one stretch.
 

@@ -5,6 +5,7 @@
 //! as it was: so its bits depend neither on the rows beside it nor on how the prompt was cut.  Every 1024 tokens a new
 //! state begins, and the states are merged in the order of the tokens, whichever threads have computed them.
 
+mod apart;
 mod blocks;
 mod element;
 mod multiply;
@@ -80,7 +81,7 @@ pub fn attend(
     into: &mut [f32],
 ) {
     attention.check(query.len(), into.len());
-    blocks.check(layer, attention, spans, query.len() / (attention.heads * attention.dimension));
+    blocks.check(layer, attention, spans, query.len() / attention.width());
     match blocks.elements() {
         Elements::F32(elements) => attend_kept(processor, attention, layer, blocks.kept(elements), query, spans, into),
         Elements::F16(elements) => attend_kept(processor, attention, layer, blocks.kept(elements), query, spans, into),
@@ -138,7 +139,7 @@ pub fn attend_whole(
 ) {
     attention.check(query.len(), into.len());
     let rows: usize = lengths.iter().sum();
-    assert_eq!(rows * attention.heads * attention.dimension, query.len(), "the rows of the sequences");
+    assert_eq!(rows * attention.width(), query.len(), "the rows of the sequences");
     let width = attention.key_value_heads * attention.dimension;
     assert!(key.len() == rows * width && value.len() == rows * width, "a key and a value for each row");
     let (tile_rows, dimension) = (attention.tile_rows(), attention.dimension);
@@ -161,8 +162,8 @@ pub fn attend_whole(
         }
         start += length;
     }
-    // SAFETY: the sizes were checked, the sequences do not overlap, and no two tiles of a sequence have a head and a row
-    // in common.
+    // SAFETY: the sizes were checked, the sequences do not overlap, and no two tiles of a sequence have a head and a
+    // row in common.
     unsafe { share::compute(processor, &tiles) };
 }
 
@@ -170,6 +171,11 @@ impl Attention {
     /// How many heads of the query share a head of keys and values.
     fn group(&self) -> usize {
         self.heads / self.key_value_heads
+    }
+
+    /// How many numbers a row of queries has.
+    fn width(&self) -> usize {
+        self.heads * self.dimension
     }
 
     fn tile_rows(&self) -> usize {
@@ -180,6 +186,6 @@ impl Attention {
         assert!(self.dimension > 0 && self.key_value_heads > 0 && self.heads > 0, "heads of no dimension");
         assert!(self.heads.is_multiple_of(self.key_value_heads), "heads of keys that serve as many as every other");
         assert!(self.window > 0, "a token sees itself");
-        assert!(query == into && query.is_multiple_of(self.heads * self.dimension), "a result for each row");
+        assert!(query == into && query.is_multiple_of(self.width()), "a result for each row");
     }
 }

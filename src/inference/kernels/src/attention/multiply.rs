@@ -49,8 +49,16 @@ pub(super) trait Right {
     /// What begins with the first term's vector of this number.
     fn vectors(&self, number: usize) -> &[[Self::Number; LANES]];
 
-    /// What will be read after that, of the same form; or nothing.
+    /// What will be read after that, of the same form; or again the same.
     fn ahead(&self, number: usize) -> &[[Self::Number; LANES]];
+
+    /// Whether a tile asks for what is ahead of this vector of a term: once for each line of the cache.
+    fn asks(term: usize, place: usize) -> bool;
+}
+
+/// How many vectors of numbers a line of the cache holds.
+pub(super) const fn line_vectors<N>() -> usize {
+    64 / size_of::<[N; LANES]>()
 }
 
 /// Rows one after the other, in the cache.
@@ -78,8 +86,13 @@ impl Right for Near<'_> {
     }
 
     #[inline(always)]
-    fn ahead(&self, _: usize) -> &[[f32; LANES]] {
-        &[]
+    fn ahead(&self, number: usize) -> &[[f32; LANES]] {
+        self.vectors(number)
+    }
+
+    #[inline(always)]
+    fn asks(_: usize, _: usize) -> bool {
+        false
     }
 }
 
@@ -146,12 +159,20 @@ impl<R: Right> Multiply<'_, R> {
             }
         }
         let stride = self.right.stride();
+        let end = self.summed.end * stride;
+        for right in right {
+            // The last term's vector need not be followed by a whole row.
+            assert!(count == 0 || end - stride < right.len(), "a vector for each term");
+        }
         let mut index = self.summed.start * stride;
         for term in 0..count {
             let mut vectors = [simd.splat(0.0); VECTORS];
-            for ((vector, right), ahead) in vectors.iter_mut().zip(right).zip(ahead) {
-                *vector = R::load(simd, &right[index]);
-                prefetch(ahead, index);
+            for place in 0..VECTORS {
+                // SAFETY: the index is at most that of the last term, which was found to be there.
+                vectors[place] = R::load(simd, unsafe { right[place].get_unchecked(index) });
+                if R::asks(term, place) {
+                    prefetch(ahead[place].as_ptr().wrapping_add(index));
+                }
             }
             for (sums, left) in sums.iter_mut().zip(&left) {
                 let left = simd.splat(left[term]);
@@ -171,17 +192,17 @@ impl<R: Right> Multiply<'_, R> {
     }
 }
 
-/// Asks for a vector to be brought near, if there is one.
+/// Asks for what is at an address to be brought near; nothing need be there.
 ///
 /// Blocks lie on pages of their own, and at the beginning of a page the processor does not guess what comes next.
 #[inline(always)]
-fn prefetch<N>(vectors: &[[N; LANES]], index: usize) {
+fn prefetch<T>(address: *const T) {
     #[cfg(target_arch = "x86_64")]
-    if let Some(vector) = vectors.get(index) {
+    {
         use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
         // SAFETY: the instruction is part of every x86-64 and changes no content, whatever the address.
-        unsafe { _mm_prefetch::<_MM_HINT_T0>(vector.as_ptr().cast()) };
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(address.cast()) };
     }
     #[cfg(not(target_arch = "x86_64"))]
-    let _ = (vectors, index);
+    let _ = address;
 }

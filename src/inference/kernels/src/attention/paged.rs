@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use super::blocks::{BLOCK_TOKENS, Head, Kept};
 use super::element::Element;
-use super::multiply::{Multiply, Right, Start};
+use super::multiply::{Multiply, Right, Start, line_vectors};
 use super::softmax::{STEP_TOKENS, STEP_VECTORS};
 use super::step::{Memory, Step};
 use crate::Isa;
@@ -34,7 +34,10 @@ impl<E: Element> Memory for Paged<'_, E> {
                 left: query,
                 terms: dimension,
                 summed: 0..dimension,
-                right: Keys(std::array::from_fn(|place| self.head(step, place).keys)),
+                right: Keys {
+                    blocks: std::array::from_fn(|place| self.head(step, place).keys),
+                    ahead: std::array::from_fn(|place| self.ahead(step, place).keys),
+                },
                 vectors: STEP_VECTORS,
                 computed: step.places(),
                 into: scores,
@@ -77,11 +80,7 @@ impl<E: Element> Memory for Paged<'_, E> {
                 left: &weights[first..],
                 terms: STEP_TOKENS,
                 summed: within(step.seen.start)..within(step.seen.end),
-                right: Values {
-                    vectors,
-                    block: self.head(step, place).values,
-                    ahead: self.head(step, place + STEP_VECTORS).values,
-                },
+                right: Values { vectors, block: self.head(step, place).values, ahead: self.ahead(step, place).values },
                 vectors,
                 computed: 0..vectors,
                 into: results,
@@ -93,16 +92,27 @@ impl<E: Element> Memory for Paged<'_, E> {
 }
 
 impl<'a, E: Element> Paged<'a, E> {
-    /// The block in a place of a step, or that behind it in the places after its last; nothing where there is no block.
+    /// The block in a place of a step; nothing where there is no block.
     fn head(&self, step: &Step, place: usize) -> Head<'a, E> {
-        let block = self.table.get(step.first / BLOCK_TOKENS + place);
-        let head = block.and_then(|&block| self.kept.head(block, self.layer, self.head));
-        head.unwrap_or_default()
+        self.block(step, place).unwrap_or_default()
+    }
+
+    /// The block in the same place of the next step; where there is none, the one of this step.
+    fn ahead(&self, step: &Step, place: usize) -> Head<'a, E> {
+        self.block(step, place + STEP_VECTORS).unwrap_or_else(|| self.head(step, place))
+    }
+
+    fn block(&self, step: &Step, place: usize) -> Option<Head<'a, E>> {
+        let block = *self.table.get(step.first / BLOCK_TOKENS + place)?;
+        self.kept.head(block, self.layer, self.head)
     }
 }
 
 /// The keys of a step and of the next one, one block to a vector.
-struct Keys<'a, E>([&'a [[E; LANES]]; 2 * STEP_VECTORS]);
+struct Keys<'a, E> {
+    blocks: [&'a [[E; LANES]]; STEP_VECTORS],
+    ahead: [&'a [[E; LANES]]; STEP_VECTORS],
+}
 
 impl<E: Element> Right for Keys<'_, E> {
     type Number = E;
@@ -119,12 +129,18 @@ impl<E: Element> Right for Keys<'_, E> {
 
     #[inline(always)]
     fn vectors(&self, number: usize) -> &[[E; LANES]] {
-        self.0[number]
+        self.blocks[number]
     }
 
     #[inline(always)]
     fn ahead(&self, number: usize) -> &[[E; LANES]] {
-        self.0[number + STEP_VECTORS]
+        self.ahead[number]
+    }
+
+    /// A vector's terms lie one after the other.
+    #[inline(always)]
+    fn asks(term: usize, _: usize) -> bool {
+        term.is_multiple_of(line_vectors::<E>())
     }
 }
 
@@ -155,7 +171,13 @@ impl<E: Element> Right for Values<'_, E> {
 
     #[inline(always)]
     fn ahead(&self, number: usize) -> &[[E; LANES]] {
-        self.ahead.get(number..).unwrap_or_default()
+        &self.ahead[number..]
+    }
+
+    /// A term's vectors lie one after the other.
+    #[inline(always)]
+    fn asks(_: usize, place: usize) -> bool {
+        place.is_multiple_of(line_vectors::<E>())
     }
 }
 

@@ -1,6 +1,7 @@
 //! The online softmax: scores become weights, one step of tokens after the other, relative to the greatest score so
 //! far.
 
+use super::apart::Places;
 use super::blocks::BLOCK_TOKENS;
 use crate::math;
 use crate::simd::{Kernel, LANES, Simd};
@@ -138,26 +139,37 @@ fn add_scaled<S: Simd>(simd: S, own: &mut [f32; LANES], factor: S::F, part: &[f3
     simd.store(simd.fma(simd.load(part), part_factor, simd.mul(simd.load(own), factor)), own);
 }
 
-/// Rows of sums divided by the sums of their weights.
+/// Queries' results, divided by the sums of their weights, to where they belong.
 pub(super) struct Finish<'a> {
-    /// `[rows, vectors]`.
-    pub(super) rows: &'a mut [[f32; LANES]],
-    /// How many vectors a row has.
-    pub(super) vectors: usize,
-    /// For each row, its weights, summed in each lane.
-    pub(super) sums: &'a [[f32; LANES]],
+    pub(super) state: State<'a>,
+    pub(super) into: Places<'a>,
+    pub(super) dimension: usize,
 }
 
 impl Kernel for Finish<'_> {
     type Output = ();
 
     #[inline(always)]
-    fn run<S: Simd>(self, simd: S) {
-        for (row, sums) in self.rows.chunks_exact_mut(self.vectors).zip(self.sums) {
-            let inverse = simd.splat(1.0 / simd.sum(simd.load(sums)));
-            for values in row {
-                // Zero is added for its sign: a token that is masked may have made a negative zero a positive one.
-                simd.store(simd.fma(simd.load(values), inverse, simd.splat(0.0)), values);
+    fn run<S: Simd>(mut self, simd: S) {
+        let vectors = self.dimension.div_ceil(LANES);
+        let heads = self.into.length() / self.dimension;
+        let queries = self.state.results.chunks_exact(heads * vectors).zip(self.state.sums.chunks_exact(heads));
+        for (row, (results, sums)) in queries.enumerate() {
+            let heads = self.into.row(row).chunks_exact_mut(self.dimension);
+            for ((results, sums), into) in results.chunks_exact(vectors).zip(sums).zip(heads) {
+                let inverse = simd.splat(1.0 / simd.sum(simd.load(sums)));
+                for (result, into) in results.iter().zip(into.chunks_mut(LANES)) {
+                    // Zero is added for its sign: a token that is masked may have made a negative zero a positive one.
+                    let result = simd.fma(simd.load(result), inverse, simd.splat(0.0));
+                    match into.first_chunk_mut() {
+                        Some(whole) => simd.store(result, whole),
+                        None => {
+                            let mut lanes = [0.0; LANES];
+                            simd.store(result, &mut lanes);
+                            into.copy_from_slice(&lanes[..into.len()]);
+                        }
+                    }
+                }
             }
         }
     }

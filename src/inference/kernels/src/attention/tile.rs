@@ -4,6 +4,7 @@ use std::cell::RefCell;
 use std::ops::Range;
 
 use super::Attention;
+use super::apart::{Load, Places};
 use super::softmax::{Finish, Merge, STEP_TOKENS, STEP_VECTORS, Soften, State};
 use super::step::{Memory, Sight, Step, within};
 use crate::memory::Buffer;
@@ -130,7 +131,7 @@ impl<M: Memory> Tile<'_, M> {
     /// Sets `state` to what the queries have of a part of the sequence.
     fn sum_part(&self, isa: Isa, part: usize, room: &mut Room, state: &mut [f32]) {
         let Attention { dimension, softcap, .. } = *self.rows.attention;
-        let (group, queries, vectors) = (self.rows.attention.group(), self.queries(), self.vectors());
+        let (queries, vectors) = (self.queries(), self.vectors());
         room.reserve(queries, dimension);
         let query = &mut room.queries[..queries * dimension];
         let keys = &mut room.keys[..dimension * STEP_TOKENS];
@@ -149,19 +150,12 @@ impl<M: Memory> Tile<'_, M> {
             if let Some(cap) = softcap {
                 rows::softcap(isa, scores.as_flattened_mut(), cap * math::LOG2_E);
             }
-            let seen_vectors = step.places().end;
-            for (row, scores) in scores.chunks_exact_mut(group * STEP_VECTORS).enumerate() {
-                let own = within(&self.sight.of(row), first);
-                if own.start > 0 || own.end < seen_vectors * LANES {
-                    for scores in scores.chunks_exact_mut(STEP_VECTORS) {
-                        let scores = scores[..seen_vectors].as_flattened_mut();
-                        scores[..own.start.min(seen_vectors * LANES)].fill(f32::NEG_INFINITY);
-                        scores[own.end.min(seen_vectors * LANES)..].fill(f32::NEG_INFINITY);
-                    }
-                }
+            let vectors = step.places().end;
+            if !self.all_see(first..first + vectors * LANES) {
+                self.mask(first, vectors, scores);
             }
             let State { results, sums, greatest } = &mut state;
-            isa.run(Soften { scores, vectors: seen_vectors, greatest, sums, factors });
+            isa.run(Soften { scores, vectors, greatest, sums, factors });
             self.memory.weigh(isa, &step, scores, factors, values, results);
         }
     }
@@ -176,34 +170,50 @@ impl<M: Memory> Tile<'_, M> {
     /// # Safety
     /// As for [`Tile::compute`].
     unsafe fn finish(&self, isa: Isa, state: &mut [f32]) {
-        let Attention { dimension, .. } = *self.rows.attention;
-        let (group, vectors) = (self.rows.attention.group(), self.vectors());
-        let State { results, sums, .. } = State::of(state, self.queries(), vectors);
-        isa.run(Finish { rows: results, vectors, sums });
-        for (query, result) in results.chunks_exact(vectors).enumerate() {
-            let start = self.rows.into.at(self.rows.start(query / group) + query % group * dimension);
-            // SAFETY: the caller's.
-            let into = unsafe { std::slice::from_raw_parts_mut(start, dimension) };
-            into.copy_from_slice(&result.as_flattened()[..dimension]);
-        }
+        let Rows { attention, rows, into, .. } = &self.rows;
+        let length = attention.group() * attention.dimension;
+        // SAFETY: the caller's, for these are the rows' parts that belong to the head.
+        let into = unsafe { Places::new(into.at(self.rows.start()), attention.width(), rows.len(), length) };
+        let state = State::of(state, self.queries(), self.vectors());
+        isa.run(Finish { state, into, dimension: attention.dimension });
     }
 
     /// Copies the queries, multiplied by what makes their scores exponents of two.
-    fn load(&self, isa: Isa, query: &mut [f32]) {
+    fn load(&self, isa: Isa, into: &mut [f32]) {
         let attention = self.rows.attention;
-        let length = attention.group() * attention.dimension;
-        for (row, query) in query.chunks_exact_mut(length).enumerate() {
-            query.copy_from_slice(&self.rows.query[self.rows.start(row)..][..length]);
+        isa.run(Load {
+            rows: &self.rows.query[self.rows.start()..],
+            stride: attention.width(),
+            length: attention.group() * attention.dimension,
+            factor: attention.scale * math::LOG2_E,
+            into,
+        });
+    }
+
+    /// Whether every row sees all of these tokens.  No row sees earlier ones than the row before it does.
+    fn all_see(&self, tokens: Range<usize>) -> bool {
+        self.sight.of(self.rows.rows.len() - 1).start <= tokens.start && tokens.end <= self.sight.of(0).end
+    }
+
+    /// Gives what rows do not see in the first vectors of the step from `first` on the least score.
+    fn mask(&self, first: usize, vectors: usize, scores: &mut [[f32; LANES]]) {
+        for (row, scores) in scores.chunks_exact_mut(self.rows.attention.group() * STEP_VECTORS).enumerate() {
+            let own = within(&self.sight.of(row), first);
+            let (start, end) = (own.start.min(vectors * LANES), own.end.min(vectors * LANES));
+            for scores in scores.chunks_exact_mut(STEP_VECTORS) {
+                let scores = scores[..vectors].as_flattened_mut();
+                scores[..start].fill(f32::NEG_INFINITY);
+                scores[end..].fill(f32::NEG_INFINITY);
+            }
         }
-        rows::scale(isa, query, attention.scale * math::LOG2_E);
     }
 }
 
 impl Rows<'_> {
-    /// Where a row of the tile begins in `query` and `into`, with the first head of the group.
-    fn start(&self, row: usize) -> usize {
-        let Attention { heads, dimension, .. } = *self.attention;
-        ((self.rows.start + row) * heads + self.head * self.attention.group()) * dimension
+    /// Where the first row begins in `query` and `into`, with the first head of the group.
+    fn start(&self) -> usize {
+        let Attention { dimension, .. } = *self.attention;
+        self.rows.start * self.attention.width() + self.head * self.attention.group() * dimension
     }
 }
 

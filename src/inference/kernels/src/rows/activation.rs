@@ -39,6 +39,11 @@ pub fn gelu(isa: Isa, row: &mut [f32]) {
     map(isa, Gelu, row, []);
 }
 
+/// `gelu` of each number of a row, by the hyperbolic tangent.
+pub fn gelu_tanh(isa: Isa, row: &mut [f32]) {
+    map(isa, GeluTanh, row, []);
+}
+
 /// A function of one number.
 trait Activation: Copy {
     /// Must be `#[inline(always)]`.
@@ -112,5 +117,24 @@ impl Activation for GeluTanh {
         let square = simd.mul(values, values);
         let inner = simd.fma(square, simd.splat(0.044_715 * TWICE_SQRT_2_BY_PI), simd.splat(TWICE_SQRT_2_BY_PI));
         math::times_logistic(simd, values, simd.mul(values, inner))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_gelu_of_the_row_itself_is_a_gate_of_ones_to_the_bit() {
+        let bits = |row: &[f32]| row.iter().map(|number| number.to_bits()).collect::<Vec<u32>>();
+        for length in [1, 15, 16, 17, 100, 1000] {
+            let row: Vec<f32> = (0..length).map(|place| (place as f32 * 0.7).sin() * 12.0).collect();
+            for isa in Isa::available() {
+                let (mut into, mut changed) = (vec![0.0; length], row.clone());
+                gelu_tanh_times(isa, &row, &vec![1.0; length], &mut into);
+                gelu_tanh(isa, &mut changed);
+                assert_eq!(bits(&changed), bits(&into), "{isa}, length {length}");
+            }
+        }
     }
 }

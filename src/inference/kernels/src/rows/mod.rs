@@ -10,10 +10,10 @@ mod norm;
 mod quantize;
 mod rotate;
 
-pub use activation::{gelu, gelu_tanh_times, gelu_times, silu_times, softcap};
+pub use activation::{gelu, gelu_tanh, gelu_tanh_times, gelu_times, silu_times, softcap};
 pub(crate) use map::load_part;
 pub use map::{add, scale};
 pub(crate) use narrow::{narrow, round_and_swap};
-pub use norm::{layer_norm, rms_norm, rms_norm_in_place};
+pub use norm::{layer_norm, layer_norm_in_place, rms_norm, rms_norm_in_place};
 pub(crate) use quantize::{quantize, scale_of_bytes};
 pub use rotate::rotate;

@@ -29,9 +29,16 @@ pub fn rms_norm_in_place(isa: Isa, row: &mut [f32], weight: &[f32], epsilon: f32
 /// # Panics
 /// As [`rms_norm`].
 pub fn layer_norm(isa: Isa, row: &[f32], weight: &[f32], bias: &[f32], epsilon: f32, into: &mut [f32]) {
-    let mean = isa.run(Sum { row, pad: 0.0, term: Itself }) / row.len() as f32;
-    let inverse = inverse_root(isa, row, mean, epsilon);
-    map(isa, Normalized { mean, inverse }, into, [row, weight, bias]);
+    map(isa, Normalized::around_mean(isa, row, epsilon), into, [row, weight, bias]);
+}
+
+/// As [`layer_norm`], to the row itself.
+///
+/// # Panics
+/// As [`rms_norm`].
+pub fn layer_norm_in_place(isa: Isa, row: &mut [f32], weight: &[f32], bias: &[f32], epsilon: f32) {
+    let normalized = Normalized::around_mean(isa, row, epsilon);
+    map(isa, InPlace(normalized), row, [weight, bias]);
 }
 
 /// One divided by the root of the mean square of the distances from `mean`.
@@ -44,6 +51,14 @@ fn inverse_root(isa: Isa, row: &[f32], mean: f32, epsilon: f32) -> f32 {
 struct Normalized {
     mean: f32,
     inverse: f32,
+}
+
+impl Normalized {
+    /// What brings a row to the mean 0 and the standard deviation 1.
+    fn around_mean(isa: Isa, row: &[f32], epsilon: f32) -> Normalized {
+        let mean = isa.run(Sum { row, pad: 0.0, term: Itself }) / row.len() as f32;
+        Normalized { mean, inverse: inverse_root(isa, row, mean, epsilon) }
+    }
 }
 
 impl Each<1> for Normalized {
@@ -65,6 +80,17 @@ impl Each<3> for Normalized {
     fn each<S: Simd>(self, simd: S, _: S::F, [row, weight, bias]: [S::F; 3]) -> S::F {
         let distance = simd.sub(row, simd.splat(self.mean));
         simd.fma(simd.mul(distance, simd.splat(self.inverse)), weight, bias)
+    }
+}
+
+/// The same where the row is what is changed.
+#[derive(Clone, Copy)]
+struct InPlace(Normalized);
+
+impl Each<2> for InPlace {
+    #[inline(always)]
+    fn each<S: Simd>(self, simd: S, own: S::F, [weight, bias]: [S::F; 2]) -> S::F {
+        self.0.each(simd, own, [own, weight, bias])
     }
 }
 
@@ -121,5 +147,25 @@ impl<T: Term> Kernel for Sum<'_, T> {
         }
         sums[0] = self.term.add(simd, sums[0], simd.load(&padded(rest, self.pad)));
         simd.sum(simd.add(simd.add(sums[0], sums[1]), simd.add(sums[2], sums[3])))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_norm_in_place_is_the_same_to_the_bit() {
+        let bits = |row: &[f32]| row.iter().map(|number| number.to_bits()).collect::<Vec<u32>>();
+        for length in [1, 15, 16, 17, 100, 1000] {
+            let numbers = |step: f32| (0..length).map(|place| (place as f32 * step).sin()).collect::<Vec<f32>>();
+            let (row, weight, bias) = (numbers(0.7), numbers(1.3), numbers(2.1));
+            for isa in Isa::available() {
+                let (mut into, mut changed) = (vec![0.0; length], row.clone());
+                layer_norm(isa, &row, &weight, &bias, 1e-3, &mut into);
+                layer_norm_in_place(isa, &mut changed, &weight, &bias, 1e-3);
+                assert_eq!(bits(&changed), bits(&into), "{isa}, length {length}");
+            }
+        }
     }
 }

@@ -51,9 +51,12 @@ impl Kernel for Everything {
         results.push(("min", float(s.min(left, right))));
         results.push(("fma", float(s.fma(left, right, plus))));
         results.push(("splat", float(s.splat(self.left[3]))));
-        let rows = s.transpose([
-            left, right, plus, left, left, plus, right, plus, plus, left, right, right, plus, left, plus, right,
-        ]);
+        // Rows that all differ.
+        let mut rows = [left; LANES];
+        for (number, row) in rows.iter_mut().enumerate() {
+            *row = s.fma(right, s.splat(number as f32), plus);
+        }
+        let rows = s.transpose(rows);
         results.push(("transpose", rows.into_iter().flat_map(float).collect()));
         results.push(("sum", vec![s.sum(left).to_bits() as i32]));
         results.push(("greatest", vec![s.greatest(left).to_bits() as i32]));
