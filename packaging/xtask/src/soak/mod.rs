@@ -33,10 +33,10 @@ pub(crate) struct Options {
     #[arg(long, default_value_t = 12)]
     clients: usize,
     /// The sealed bundle to serve.
-    #[arg(long, value_name = "FILE", default_value = "bundles/demo/demo.bundle")]
+    #[arg(long, value_name = "FILE", default_value = "bundles/fixtures/serve/generator.bundle")]
     bundle: PathBuf,
     /// The root that its signers are held against.
-    #[arg(long, value_name = "FILE", default_value = "bundles/demo/root.json")]
+    #[arg(long, value_name = "FILE", default_value = "bundles/fixtures/serve/root.json")]
     trust_root: PathBuf,
     /// The binary to load.
     #[arg(long, value_name = "FILE", default_value = "target/x86_64-unknown-linux-gnu/release/ampoule")]
@@ -52,8 +52,8 @@ impl Options {
         Options {
             minutes: 0.5,
             clients: 12,
-            bundle: "bundles/demo/demo.bundle".into(),
-            trust_root: "bundles/demo/root.json".into(),
+            bundle: "bundles/fixtures/serve/generator.bundle".into(),
+            trust_root: "bundles/fixtures/serve/root.json".into(),
             binary: "target/x86_64-unknown-linux-gnu/release/ampoule".into(),
             out: None,
         }
@@ -111,7 +111,7 @@ fn ask_until(client: u64, server: &Server, counts: &Counts, ending: &AtomicBool)
         turn = turn.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         let draw = turn >> 33;
         let ask = Ask {
-            words: 1 + draw % 97,
+            words: 1 + draw % 61,
             begins_alike: draw % 5 < 2,
             tokens: 1 + draw % 61,
             streamed: !draw.is_multiple_of(4),
