@@ -35,7 +35,8 @@ def closed_loop(server, prompts, clients, generate):
 
 async def run_clients(server, prompts, generate):
     # A connection each and no limit on them, so that nothing waits inside the client.
-    connector = aiohttp.TCPConnector(limit=0)
+    # A connection for each request: llama-server may close one that was used at the moment in which it is used again.
+    connector = aiohttp.TCPConnector(limit=0, force_close=True)
     timeout = aiohttp.ClientTimeout(total=REQUEST_SECONDS)
     async with aiohttp.ClientSession(connector=connector, timeout=timeout, headers=server.headers) as session:
         answers = await asyncio.gather(*(one_client(session, server, mine, generate) for mine in prompts))
