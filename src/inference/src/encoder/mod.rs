@@ -10,7 +10,7 @@ mod sink;
 use ampoule_kernels::Processor;
 
 use crate::error::InferenceError;
-use crate::model::ModelError;
+use crate::model::{InputLimits, ModelError};
 use crate::packed::PackedWeights;
 use network::{Network, Scratch};
 
@@ -60,7 +60,9 @@ impl Encoder {
     /// Refuses an empty sequence, one that is longer than [`EncoderConfig::max_tokens`], and a token outside of the
     /// vocabulary, before anything is computed.
     pub fn embed(&mut self, inputs: &[&[u32]]) -> Result<Vec<Vec<f32>>, ModelError> {
-        inputs.iter().try_for_each(|input| self.check(input))?;
+        let (vocabulary_size, length) = (self.config.transformer.vocabulary_size, self.config.max_tokens);
+        let limits = InputLimits { vocabulary_size, length };
+        inputs.iter().try_for_each(|input| limits.check(input, 0))?;
         if inputs.is_empty() {
             return Ok(Vec::new());
         }
@@ -75,20 +77,5 @@ impl Encoder {
             vectors.push(vector);
         }
         Ok(vectors)
-    }
-
-    fn check(&self, input: &[u32]) -> Result<(), ModelError> {
-        if input.is_empty() {
-            return Err(ModelError::EmptyInput);
-        }
-        let (found, limit) = (input.len(), self.config.max_tokens);
-        if found > limit {
-            return Err(ModelError::ContextExceeded { found, limit });
-        }
-        let vocabulary_size = self.config.transformer.vocabulary_size;
-        match input.iter().find(|&&token| token as usize >= vocabulary_size) {
-            Some(&found) => Err(ModelError::TokenOutOfRange { found, vocabulary_size }),
-            None => Ok(()),
-        }
     }
 }

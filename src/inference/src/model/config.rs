@@ -12,7 +12,7 @@ mod rope_fields;
 use std::collections::BTreeMap;
 use std::fmt;
 
-use super::ModelError;
+use super::{InputLimits, ModelError};
 
 /// A decoder-only transformer, described completely.
 #[derive(Debug, Clone, PartialEq)]
@@ -72,6 +72,11 @@ pub struct Config {
 }
 
 impl Config {
+    /// What the model takes.
+    pub(crate) fn input_limits(&self) -> InputLimits {
+        InputLimits { vocabulary_size: self.vocabulary_size, length: self.context_length }
+    }
+
     /// The tensors that this model consists of: name as Hugging Face spells it, and shape, outermost dimension first.
     ///
     /// This is the one list against which weights are checked, so a tensor is neither forgotten nor silently unused.

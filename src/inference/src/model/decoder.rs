@@ -77,7 +77,7 @@ impl Decoder {
     /// another model, before anything is computed.
     pub fn forward(&self, batch: &mut [SequenceStep<'_>]) -> Result<Vec<Tensor>, ModelError> {
         for step in batch.iter() {
-            self.check_tokens(step.tokens, step.cache.position())?;
+            self.config.input_limits().check(step.tokens, step.cache.position())?;
             if step.cache.layer_count() != self.layers.len() {
                 return Err(ModelError::MismatchedCache {
                     found: step.cache.layer_count(),
@@ -103,7 +103,7 @@ impl Decoder {
     /// As [`Decoder::forward`].
     pub fn forward_all(&self, tokens: &[u32], adapter: Option<&Adapter>) -> Result<Tensor, ModelError> {
         let mode = Mode { gradient: Gradient::Untracked, adapter };
-        self.check_tokens(tokens, 0)?;
+        self.config.input_limits().check(tokens, 0)?;
         let mut cache = KvCache::reaching(&self.config, tokens.len());
         let logits = tokens
             .chunks(PIECE_TOKENS)
@@ -173,7 +173,7 @@ impl Decoder {
     /// the widest tensor of all.
     fn trained_rows(&self, tokens: &Tensor, positions: &Tensor, mode: Mode<'_>) -> Result<Tensor, ModelError> {
         let (_, count) = tokens.dims2()?;
-        self.check_length(0, count)?;
+        self.config.input_limits().check_length(count, 0)?;
         let pass = Pass::new(0, count, count, &self.ropes, &self.config.layers, mode)?;
         let mut hidden = self.embed(tokens)?;
         for layer in &self.layers {
@@ -236,24 +236,6 @@ impl Decoder {
             logits = ((logits / cap)?.tanh()? * cap)?;
         }
         Ok(logits)
-    }
-
-    fn check_tokens(&self, tokens: &[u32], position: usize) -> Result<(), ModelError> {
-        if tokens.is_empty() {
-            return Err(ModelError::EmptyInput);
-        }
-        self.check_length(position, tokens.len())?;
-        let vocabulary_size = self.config.vocabulary_size;
-        match tokens.iter().find(|&&token| token as usize >= vocabulary_size) {
-            Some(&found) => Err(ModelError::TokenOutOfRange { found, vocabulary_size }),
-            None => Ok(()),
-        }
-    }
-
-    fn check_length(&self, position: usize, count: usize) -> Result<(), ModelError> {
-        let limit = self.config.context_length;
-        let found = position.saturating_add(count);
-        if found > limit { Err(ModelError::ContextExceeded { found, limit }) } else { Ok(()) }
     }
 }
 

@@ -19,6 +19,7 @@ mod error;
 mod feed_forward;
 mod gguf_layout;
 mod gradient;
+mod input;
 mod linear;
 mod norm;
 mod pass;
@@ -37,6 +38,7 @@ pub use config::{
 pub use decoder::{Decoder, SequenceStep};
 pub use error::ModelError;
 pub(crate) use gguf_layout::{hugging_face_name, paired_rows};
+pub(crate) use input::InputLimits;
 pub use peft::{PEFT_DOWN, PEFT_PREFIX, PEFT_UP};
 pub(crate) use rope::Rope;
 pub use sink::WeightsSink;

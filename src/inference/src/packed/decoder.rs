@@ -92,7 +92,8 @@ impl PackedDecoder {
         workspace: &'w mut Workspace,
         steps: &[SequenceStep<'_>],
     ) -> Result<&'w mut [f32], ModelError> {
-        steps.iter().try_for_each(|step| self.check(step))?;
+        let limits = self.config.input_limits();
+        steps.iter().try_for_each(|step| limits.check(step.tokens, step.position))?;
         let rows: usize = steps.iter().map(|step| step.tokens.len()).sum();
         let mut ropes = std::mem::take(&mut workspace.ropes);
         for step in steps {
@@ -159,21 +160,6 @@ impl PackedDecoder {
             });
         }
         logits
-    }
-
-    fn check(&self, step: &SequenceStep<'_>) -> Result<(), ModelError> {
-        if step.tokens.is_empty() {
-            return Err(ModelError::EmptyInput);
-        }
-        let (found, limit) = (step.position.saturating_add(step.tokens.len()), self.config.context_length);
-        if found > limit {
-            return Err(ModelError::ContextExceeded { found, limit });
-        }
-        let vocabulary_size = self.config.vocabulary_size;
-        match step.tokens.iter().find(|&&token| token as usize >= vocabulary_size) {
-            Some(&found) => Err(ModelError::TokenOutOfRange { found, vocabulary_size }),
-            None => Ok(()),
-        }
     }
 }
 
